@@ -1,0 +1,72 @@
+"""Self-supervised multimodal neural architecture search as a PyTorch Lightning plugin."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_mmnas.callbacks.alternation import ArchitectureAlternation
+    from lightning_mmnas.callbacks.selection import GenotypeSelection
+    from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule
+    from lightning_mmnas.data.tensors import TensorDataModule
+    from lightning_mmnas.data.watch import WatchDataModule
+    from lightning_mmnas.encoders.base import Encoder
+    from lightning_mmnas.encoders.motion import MotionEncoder
+    from lightning_mmnas.genotype import Genotype
+    from lightning_mmnas.modules.encoders import EncoderPretraining
+    from lightning_mmnas.modules.finetune import FineTuning
+    from lightning_mmnas.modules.pretrain import FusionPretraining
+    from lightning_mmnas.modules.search import FusionSearch
+    from lightning_mmnas.network import FusionNetwork
+    from lightning_mmnas.space import FusionSpace
+    from lightning_mmnas.supernet import FusionSupernet
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ArchitectureAlternation": "callbacks.alternation",
+    "Encoder": "encoders.base",
+    "EncoderPretraining": "modules.encoders",
+    "FineTuning": "modules.finetune",
+    "FusionNetwork": "network",
+    "FusionPretraining": "modules.pretrain",
+    "FusionSearch": "modules.search",
+    "FusionSpace": "space",
+    "FusionSupernet": "supernet",
+    "Genotype": "genotype",
+    "GenotypeSelection": "callbacks.selection",
+    "ModalitySpec": "data.base",
+    "MotionEncoder": "encoders.motion",
+    "MultimodalDataModule": "data.base",
+    "TensorDataModule": "data.tensors",
+    "WatchDataModule": "data.watch",
+}
+
+__all__ = [
+    "ArchitectureAlternation",
+    "Encoder",
+    "EncoderPretraining",
+    "FineTuning",
+    "FusionNetwork",
+    "FusionPretraining",
+    "FusionSearch",
+    "FusionSpace",
+    "FusionSupernet",
+    "Genotype",
+    "GenotypeSelection",
+    "ModalitySpec",
+    "MotionEncoder",
+    "MultimodalDataModule",
+    "TensorDataModule",
+    "WatchDataModule",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name on first use, so that importing the package loads neither torch nor lightning."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

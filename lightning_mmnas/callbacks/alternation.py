@@ -1,0 +1,375 @@
+"""Alternates Lightning's own weight steps with steps of the architecture logits."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from lightning.fabric.utilities import rank_zero_warn
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
+from typing_extensions import override
+
+from lightning_mmnas.callbacks.contract import (
+    architecture_loader,
+    architecture_loss,
+    checked_logits,
+    part,
+    require,
+    weight_loss,
+)
+from lightning_mmnas.callbacks.resume import ExactResume
+from lightning_mmnas.callbacks.second_order import flat_mean, or_zeros, unrolled_gradient
+
+
+class ArchitectureAlternation(ExactResume):
+    """Trains the architecture logits of any ``LightningModule`` between its weight steps.
+
+    The module has ``architecture_parameters() -> list[Parameter]``, whose tensors have
+    ``requires_grad=False``, and ``architecture_step(batch) -> loss``. A train batch is a dict with
+    the parts ``"weights"``, which the module's own ``training_step`` reads, and ``"architecture"``,
+    which ``architecture_step`` is given. Everything about the weights stays Lightning's automatic
+    optimisation, and ``global_step`` counts weight steps only.
+
+    Before a weight step, the gradient of ``architecture_step`` with respect to the logits alone is
+    taken on the bare module (no gradient buffers for the weights, none of their ``.grad`` touched).
+    It is accumulated over the batches of ``accumulate_grad_batches`` exactly as Lightning
+    accumulates those of the weights: each divided by their number, and the remainder at the end of
+    an epoch makes a step too. It is then averaged over ranks in one reduction, and the
+    architecture's own optimiser and scheduler step. A step whose averaged gradient is not finite is
+    left out. In fp16 the loss is scaled by the weights' ``GradScaler``, read only.
+
+    A killed run ends bit-identical to an unbroken one: see ``ExactResume``, which this is.
+
+    Random relaxations must draw the same numbers on every rank: let them seed their generator from
+    a seed and a counter that is a buffer, not from the global generator, which may differ by rank.
+
+    Args:
+        lr: learning rate of the default optimiser, Adam. This and the next two are BM-NAS's values,
+            and are not used if ``optimizer`` is given.
+        betas: Adam's decay rates of its moments, each in [0, 1).
+        weight_decay: Adam's L2 penalty on the logits.
+        optimizer: makes another optimiser from the logits.
+        scheduler: makes a learning rate scheduler from the optimiser; it steps after every
+            architecture step.
+        warmup_epochs: epochs of weight steps alone before the alternation starts.
+        every_n_steps: an architecture step before every n-th weight step, those with
+            ``global_step`` a multiple of n.
+        order: 1 takes the weights as constants; 2 differentiates exactly through one step of
+            gradient descent on the weights, w - xi * dL/dw (DARTS, eq. 7), with the current
+            learning rates of the weight optimiser as xi. Its momentum, adaptive scaling, weight
+            decay and clipping have no part in that virtual step, which is on the one batch at hand.
+            The training loss is the module's ``weight_step_loss(batch["weights"])`` if it has that
+            method, else its ``training_step`` with logging switched off (give the method if
+            ``training_step`` has other effects, such as updating metrics). Buffers such as
+            batch-norm statistics are not changed by order 2, and by order 1 as by any forward pass.
+        schedule: "step", or "epoch" as in BM-NAS: a whole pass of architecture steps over the
+            ``"architecture"`` loader, before the first weight step of every epoch after the
+            warm-up; ``warmup_epochs=1`` starts with the weights.
+        check_every_n_steps: with several ranks, architecture steps between two checks that the
+            logits are equal on all of them.
+
+    Raises:
+        MisconfigurationException: for wrong arguments, and when training starts for a module, an
+            optimiser, a strategy or data that this cannot work with.
+        RuntimeError: when ranks have different logits.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> alternation = ArchitectureAlternation(lr=0.1, warmup_epochs=5)
+        >>> trainer = Trainer(callbacks=[alternation], max_epochs=15, logger=False)
+    """
+
+    def __init__(
+        self,
+        lr: float = 3e-4,
+        betas: tuple[float, float] = (0.5, 0.999),
+        weight_decay: float = 1e-3,
+        optimizer: Callable[[Iterable[Tensor]], Optimizer] | None = None,
+        scheduler: Callable[[Optimizer], LRScheduler] | None = None,
+        warmup_epochs: int = 0,
+        every_n_steps: int = 1,
+        order: Literal[1, 2] = 1,
+        schedule: Literal["step", "epoch"] = "step",
+        check_every_n_steps: int = 100,
+    ) -> None:
+        super().__init__()
+        require(lr > 0, f"lr={lr} is not positive")
+        require(len(betas) == 2 and all(0 <= b < 1 for b in betas), f"betas={betas} not in [0, 1)")
+        require(weight_decay >= 0, f"weight_decay={weight_decay} is negative")
+        require(warmup_epochs >= 0, f"warmup_epochs={warmup_epochs} is negative")
+        require(every_n_steps >= 1, f"every_n_steps={every_n_steps} is less than 1")
+        require(check_every_n_steps >= 1, f"check_every_n_steps={check_every_n_steps} < 1")
+        require(order in (1, 2), f"order={order!r} is neither 1 nor 2")
+        require(schedule in ("step", "epoch"), f"schedule={schedule!r} is not 'step' or 'epoch'")
+        if schedule == "epoch":
+            require(every_n_steps == 1, "every_n_steps is for schedule='step'; leave it at 1")
+            require(order == 1, "order=2 needs a batch of both parts; use schedule='step'")
+        moments = (betas[0], betas[1])
+        adam = partial(torch.optim.Adam, lr=lr, betas=moments, weight_decay=weight_decay)
+        self._make_optimizer = adam if optimizer is None else optimizer
+        self._make_scheduler = scheduler
+        self._warmup_epochs = warmup_epochs
+        self._every_n_steps = every_n_steps
+        self._order = order
+        self._schedule = schedule
+        self._check_every_n_steps = check_every_n_steps
+        self._logits: list[nn.Parameter] = []
+        self._optimizer: Optimizer | None = None
+        self._scheduler: LRScheduler | None = None
+        self._gradients: list[Tensor | None] | None = None  # the accumulated ones
+        self._steps = 0
+        self._warned = False
+        self._loaded_steps: dict[str, Any] | None = None
+        self._undo_steps: dict[str, Any] | None = None
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        if stage != "fit":
+            return
+        for name in ("architecture_parameters", "architecture_step"):
+            require(
+                callable(getattr(pl_module, name, None)),
+                f"{type(pl_module).__name__} has no method {name}(): add it,"
+                " or remove ArchitectureAlternation from the callbacks",
+            )
+        require(
+            pl_module.automatic_optimization,
+            "ArchitectureAlternation needs automatic optimisation: leave"
+            " automatic_optimization=True and let training_step return the loss of the weights,"
+            " or step the logits yourself and remove the callback",
+        )
+        sharded = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+        require(
+            not isinstance(trainer.strategy, sharded),
+            f"{type(trainer.strategy).__name__} shards the parameters, and ArchitectureAlternation"
+            " needs them whole: use strategy='ddp', or search on one device",
+        )
+        require(
+            self._order == 1 or getattr(trainer.precision_plugin, "scaler", None) is None,
+            "order=2 is not offered with a GradScaler: use precision='bf16-mixed' or '32-true', or order=1",
+        )
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_fit_start(trainer, pl_module)
+        self._logits = checked_logits(trainer, pl_module)
+        self._optimizer = self._make_optimizer(self._logits)
+        self._scheduler = self._make_scheduler(self._optimizer) if self._make_scheduler else None
+        self._gradients, self._steps, self._warned = None, 0, False
+        if self._loaded_steps is not None:
+            self._restore_steps(self._loaded_steps)
+            self._loaded_steps = None
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self._schedule == "epoch":
+            architecture_loader(trainer)
+        self._check_ranks(trainer)
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
+        if self._undo is not None:
+            self._undo_steps = deepcopy(self._steps_state())
+            names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
+            self._undo |= {names[id(logit)]: logit.detach().clone() for logit in self._logits}
+        architecture_part = part(batch, "architecture")
+        if trainer.current_epoch < self._warmup_epochs:
+            return
+        last = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
+        if self._schedule == "epoch":
+            if batch_idx == 0:
+                with self._generators_kept():
+                    self._pass_over_architecture_part(trainer, pl_module)
+        elif trainer.global_step % self._every_n_steps == 0:
+            if self._order == 1:
+                gradients = self._gradient(trainer, pl_module, architecture_part)
+            else:
+                gradients = self._second_order_gradient(trainer, pl_module, batch, batch_idx)
+            self._accumulate(trainer, gradients)
+            if last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+                self._step(trainer)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        self._check_ranks(trainer)
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().teardown(trainer, pl_module, stage)
+        self._loaded_steps = None
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        steps = self._undo_steps if self._in_batch() and self._undo is not None else None
+        if steps is None:
+            steps = self._steps_state() if self._optimizer is not None else self._loaded_steps
+        return {"architecture": steps or {}, "run": super().state_dict()}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._loaded_steps = state_dict["architecture"] or None
+        super().load_state_dict(state_dict["run"])
+
+    def _steps_state(self) -> dict[str, Any]:
+        assert self._optimizer is not None
+        return {
+            "steps": self._steps,
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": self._scheduler.state_dict() if self._scheduler else None,
+            "gradients": self._gradients,
+        }
+
+    def _restore_steps(self, state: dict[str, Any]) -> None:
+        assert self._optimizer is not None
+        self._steps = state["steps"]
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._scheduler is not None and state["scheduler"] is not None:
+            self._scheduler.load_state_dict(state["scheduler"])
+        if state["gradients"] is not None:
+            pairs = zip(state["gradients"], self._logits, strict=True)
+            self._gradients = [g if g is None else g.to(logit) for g, logit in pairs]
+
+    def _gradient(self, trainer: Trainer, pl_module: LightningModule, part: Any) -> list[Tensor | None]:
+        """The first-order gradient of ``architecture_step``; nothing else is changed."""
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        scale = 1.0 if scaler is None else scaler.get_scale()
+        weights = [p for p in pl_module.parameters() if p.requires_grad]
+        with _requires_grad(weights, False), _requires_grad(self._logits, True):
+            with trainer.precision_plugin.forward_context():
+                loss = architecture_loss(pl_module, part)
+            gradients = torch.autograd.grad(loss * scale, self._logits, allow_unused=True)
+        if scale == 1.0:
+            return list(gradients)
+        return [g if g is None else g / scale for g in gradients]
+
+    def _second_order_gradient(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> list[Tensor | None]:
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        rates = {id(weight): float(group["lr"]) for group in groups for weight in group["params"]}
+        context = trainer.precision_plugin.forward_context
+
+        def on_weights() -> Tensor:
+            with context():
+                return weight_loss(pl_module, batch, batch_idx)
+
+        def on_architecture() -> Tensor:
+            with context():
+                return architecture_loss(pl_module, part(batch, "architecture"))
+
+        with _requires_grad(self._logits, True):
+            return unrolled_gradient(
+                pl_module,
+                self._logits,
+                {
+                    name: rates[id(weight)]
+                    for name, weight in pl_module.named_parameters()
+                    if weight.requires_grad and id(weight) in rates
+                },
+                on_weights,
+                on_architecture,
+                _mean_over_ranks(trainer),
+            )
+
+    def _accumulate(self, trainer: Trainer, gradients: Sequence[Tensor | None]) -> None:
+        n = trainer.accumulate_grad_batches
+        new = [g if g is None else g / n for g in gradients]
+        if self._gradients is not None:
+            new = [_sum(a, b) for a, b in zip(self._gradients, new, strict=True)]
+        self._gradients = new
+
+    def _step(self, trainer: Trainer) -> None:
+        """Averages the accumulated gradient over ranks, and steps optimiser and scheduler."""
+        assert self._gradients is not None
+        assert self._optimizer is not None
+        gradients, self._gradients = self._gradients, None
+        used = torch.tensor([float(g is not None) for g in gradients]).to(self._logits[0])
+        tensors = [*or_zeros(gradients, self._logits), used]
+        *means, used = flat_mean(tensors, _mean_over_ranks(trainer))
+        finite = torch.stack([torch.isfinite(gradient).all() for gradient in means]).all()
+        if not finite:
+            if not self._warned:
+                rank_zero_warn(
+                    f"The gradient of the architecture logits is not finite after {self._steps}"
+                    " architecture steps: such steps are left out. If it happens often, lower the"
+                    " learning rates or use precision='bf16-mixed'."
+                )
+            self._warned = True
+            return
+        for logit, gradient, is_used in zip(self._logits, means, used.tolist(), strict=True):
+            logit.grad = gradient if is_used else None
+        self._optimizer.step()
+        for logit in self._logits:
+            logit.grad = None
+        if self._scheduler is not None:
+            self._scheduler.step()
+        self._steps += 1
+        if self._steps % self._check_every_n_steps == 0:
+            self._check_ranks(trainer)
+
+    def _pass_over_architecture_part(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """One architecture step per accumulated batches of the whole ``"architecture"`` loader."""
+        loader = architecture_loader(trainer)
+        if isinstance(loader, DataLoader) and loader.persistent_workers:
+            batches = iter(loader._get_iterator())  # its own iterator is in use by the epoch
+        else:
+            batches = iter(loader)
+        index = 0
+        while index < trainer.num_training_batches:
+            batch = next(batches, None)
+            if batch is None:
+                break
+            batch = {"architecture": trainer.precision_plugin.convert_input(batch)}
+            batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+            self._accumulate(trainer, self._gradient(trainer, pl_module, batch["architecture"]))
+            index += 1
+            if index % trainer.accumulate_grad_batches == 0:
+                self._step(trainer)
+        if self._gradients is not None:
+            self._step(trainer)
+
+    def _check_ranks(self, trainer: Trainer) -> None:
+        if trainer.world_size == 1:
+            return
+        flat = torch.cat([logit.detach().reshape(-1).double() for logit in self._logits])
+        everywhere = trainer.strategy.all_gather(flat)
+        differing = [r for r, other in enumerate(everywhere) if not torch.equal(other, flat)]
+        if any(not torch.equal(other, everywhere[0]) for other in everywhere):  # on every rank
+            raise RuntimeError(
+                f"The architecture logits of rank {trainer.global_rank} differ from those of"
+                f" ranks {differing} after {self._steps} architecture steps. Something changed"
+                " them on one rank only: they may only be changed by ArchitectureAlternation."
+            )
+
+
+@contextmanager
+def _requires_grad(parameters: Sequence[nn.Parameter], value: bool) -> Iterator[None]:
+    """Sets ``requires_grad`` of parameters that all have the other value, and sets it back."""
+    for parameter in parameters:
+        parameter.requires_grad_(value)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(not value)
+
+
+def _mean_over_ranks(trainer: Trainer) -> Callable[[Tensor], Tensor] | None:
+    return None if trainer.world_size == 1 else partial(trainer.strategy.reduce, reduce_op="mean")
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b

@@ -1,0 +1,107 @@
+"""What the alternation asks of a module, its optimiser and its batches, with the ways out."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
+from torch import Tensor, nn
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises the message unless the condition holds."""
+    if not condition:
+        raise MisconfigurationException(f"{message}.")
+
+
+def checked_logits(trainer: Trainer, pl_module: LightningModule) -> list[nn.Parameter]:
+    """Returns the module's architecture logits, which only the callback may change."""
+    logits: list[nn.Parameter] = list(pl_module.architecture_parameters())  # type: ignore[operator]
+    name = f"{type(pl_module).__name__}.architecture_parameters()"
+    require(
+        len(logits) > 0,
+        f"{name} returned no logits, so there is nothing to search: return them,"
+        " or remove ArchitectureAlternation from the callbacks",
+    )
+    ours = {id(logit) for logit in logits}
+    require(len(ours) == len(logits), f"{name} returned the same tensor twice: return it once")
+    require(
+        ours <= {id(parameter) for parameter in pl_module.parameters()},
+        f"{name} returned tensors that are no parameters of the module, and would be missing from"
+        " checkpoints: make them nn.Parameter(..., requires_grad=False) attributes",
+    )
+    require(
+        not any(logit.requires_grad for logit in logits),
+        f"{name} returned logits with requires_grad=True, which the weight step would"
+        " differentiate too: create them as nn.Parameter(..., requires_grad=False);"
+        " ArchitectureAlternation switches them on for its own steps",
+    )
+    optimised = {id(p) for o in trainer.optimizers for group in o.param_groups for p in group["params"]}
+    require(
+        not ours & optimised,
+        "Architecture logits are in the weight optimiser too: in configure_optimizers pass"
+        " [p for p in self.parameters() if p.requires_grad] instead of self.parameters(),"
+        " or remove ArchitectureAlternation from the callbacks",
+    )
+    return logits
+
+
+def part(batch: Any, name: str) -> Any:
+    """``batch[name]``, or an error that tells how to make such batches."""
+    part = batch.get(name) if isinstance(batch, Mapping) else None
+    if part is None:
+        given = f"keys {sorted(map(str, batch))}" if isinstance(batch, Mapping) else type(batch)
+        raise MisconfigurationException(
+            f"The train batch has no {name!r} part ({given}): let train_dataloader() return"
+            ' CombinedLoader({"weights": ..., "architecture": ...}, "max_size_cycle"), in'
+            " our data modules by architecture_fraction, or remove ArchitectureAlternation from the"
+            " callbacks."
+        )
+    return part
+
+
+def architecture_loader(trainer: Trainer) -> Any:
+    """Returns the train loader of the architecture part."""
+    loaders: Any = trainer.train_dataloader
+    require(
+        isinstance(loaders, Mapping) and "architecture" in loaders,
+        "schedule='epoch' needs a train loader with an 'architecture' part of its own: let"
+        ' train_dataloader() return CombinedLoader({"weights": ..., "architecture": ...},'
+        " \"max_size_cycle\"), or use schedule='step'",
+    )
+    return loaders["architecture"]
+
+
+def architecture_loss(pl_module: LightningModule, part: Any) -> Tensor:
+    """Returns the module's loss on a batch of the architecture part."""
+    loss: Tensor = pl_module.architecture_step(part)  # type: ignore[operator]
+    require(
+        isinstance(loss, Tensor) and loss.numel() == 1 and loss.requires_grad,
+        f"{type(pl_module).__name__}.architecture_step() did not return a scalar loss that depends"
+        " on the architecture logits: return the loss tensor, not detached",
+    )
+    return loss
+
+
+def weight_loss(pl_module: LightningModule, batch: Any, batch_idx: int) -> Tensor:
+    """The training loss, without the logging of ``training_step``."""
+    if callable(getattr(pl_module, "weight_step_loss", None)):
+        module: Any = pl_module
+        loss: Tensor = module.weight_step_loss(part(batch, "weights"))
+        return loss
+    takes_index = is_param_in_hook_signature(pl_module.training_step, "batch_idx", min_args=2)
+    for name in ("log", "log_dict"):
+        setattr(pl_module, name, lambda *args, **kwargs: None)
+    try:
+        output: Any = pl_module.training_step(batch, *([batch_idx] if takes_index else []))
+    finally:
+        for name in ("log", "log_dict"):
+            delattr(pl_module, name)
+    loss = output["loss"] if isinstance(output, Mapping) else output
+    require(
+        isinstance(loss, Tensor),
+        f"order=2 needs a loss from {type(pl_module).__name__}.training_step(), which returned"
+        f" {type(output).__name__}: return the loss, or add weight_step_loss(batch)",
+    )
+    return loss

@@ -1,0 +1,343 @@
+"""A killed run that is resumed from its checkpoint ends bit-identical to an unbroken one."""
+
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric.utilities import rank_zero_warn
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import OnExceptionCheckpoint
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import override
+
+_NOT_RESUMABLE = "You're resuming from a checkpoint that ended before the epoch ended"
+
+
+class ExactResume(Callback):
+    """Adds to every checkpoint what Lightning leaves out of it.
+
+    - **Random state** of Python, NumPy, torch and the CUDA device, of every rank. Validation in the
+      middle of training is made neutral: the state from before it comes back after it.
+    - **Place in the data.** Lightning starts a resumed epoch with its first batch again. This
+      callback repeats the order of the interrupted epoch and skips what was already seen. Each
+      train loader (and its sampler) without a ``generator`` is given one, so that the order of the
+      data depends on nothing else. Skipped batches are loaded and dropped, so that workers and
+      cycling loaders stand where they stood.
+    - **Half-filled gradient accumulation**: the ``.grad`` of the weights.
+    - A checkpoint written on an exception in the middle of a batch holds the state from *before*
+      that batch, which is then repeated.
+
+    What a user's own loaders must do: draw shuffling and sampling from a ``generator`` attribute,
+    or from nothing but ``set_epoch`` (as ``DistributedSampler`` does). Loaders with their own
+    ``state_dict`` and ``load_state_dict`` are left to Lightning, which saves and restores them.
+
+    Not covered: ``training_step(dataloader_iter)``; an exception in the middle of the weight
+    optimiser's step or, while gradients are accumulated, in the middle of ``backward`` (a warning
+    says so); random augmentation in the main process of loaders without a length, which Lightning
+    reads one batch ahead; and, with several ranks, a checkpoint in the middle of an accumulation,
+    which is exact only up to rounding.
+
+    Example:
+        >>> from lightning.pytorch import Trainer
+        >>> trainer = Trainer(callbacks=[ExactResume()], logger=False)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._trainer: Trainer | None = None
+        self._loaded: dict[str, Any] | None = None
+        self._final: dict[str, Any] | None = None
+        self._running = False
+        self._interrupted = False
+        self._weights_touched = False
+        self._unused = False
+        self._keep_undo = False
+        self._own_generators: list[torch.Generator] = []
+        self._generators: list[torch.Generator] = []
+        self._epoch_start: list[Tensor] = []
+        self._random: dict[str, Any] = {}
+        self._undo: dict[str, Tensor] | None = None
+        self._quiet = ExitStack()
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._trainer = trainer
+        self._running = self._interrupted = self._weights_touched = False
+        self._own_generators, self._final = [], None
+        self._keep_undo = any(
+            isinstance(callback, OnExceptionCheckpoint) or getattr(callback, "save_on_exception", False)
+            for callback in trainer.callbacks  # type: ignore[attr-defined]
+        )
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._adopt_generators(trainer)
+        state, self._loaded = self._loaded, None
+        if state is not None:
+            _leave_finished_epoch(trainer)
+            self._set_generators(state["generators"])
+            self._position(trainer, state["batches"])
+            for name, parameter in pl_module.named_parameters():
+                if name in state["gradients"]:
+                    parameter.grad = state["gradients"][name].to(parameter)
+            self._restore_random(trainer, state["random"])
+        else:
+            self._position(trainer, 0)
+        self._random = _random_state(trainer)
+        self._running = True
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._adopt_generators(trainer)  # the loaders may be new ones
+        loop = trainer.fit_loop
+        if trainer.current_epoch > 0 and not loop.is_resuming and not loop.epoch_loop.restarting:
+            # Lightning is about to iterate the loaders (the condition is its own)
+            if self._unused:
+                self._set_generators(self._epoch_start)
+            self._epoch_start = [generator.get_state() for generator in self._generators]
+        self._random = _random_state(trainer)
+
+    @override
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._quiet.close()
+        self._unused = False
+        if self._keep_undo:
+            self._undo = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
+
+    @override
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if trainer.fit_loop.batch_idx % trainer.accumulate_grad_batches != 0:
+            self._weights_touched = True
+
+    @override
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        self._weights_touched = True
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._undo = None
+        self._weights_touched = False
+        self._random = _random_state(trainer)
+
+    @override
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._running and not trainer.sanity_checking:
+            _set_random_state(self._random)
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._quiet.close()
+        self._interrupted = True
+
+    @override
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._quiet.close()
+        if self._running and self._trainer is not None:
+            self._final = self._state(self._trainer)  # for a checkpoint written after training
+        self._trainer = self._undo = self._loaded = None  # validation may have loaded a state
+        self._running = False
+
+    @override
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if self._in_batch() and self._undo is not None:
+            weights = checkpoint["state_dict"]
+            weights.update({k: v for k, v in self._undo.items() if k in weights})
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        if self._trainer is None or not self._running:
+            return self._final or self._loaded or {}
+        if self._in_batch() and self._weights_touched:
+            rank_zero_warn(
+                "The run was stopped in the middle of a weight update: it can be resumed from this"
+                " checkpoint, but will not end bit-identical to an unbroken run. Checkpoints of"
+                " `ModelCheckpoint(every_n_train_steps=...)` are exact."
+            )
+        return self._state(self._trainer)
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._loaded = state_dict or None
+
+    def _state(self, trainer: Trainer) -> dict[str, Any]:
+        begun, done = _batches(trainer)
+        last = trainer.is_last_batch or done >= trainer.num_training_batches
+        epoch_over = begun == done and last
+        accumulating = done % trainer.accumulate_grad_batches != 0 and not epoch_over
+        return {
+            "batches": 0 if epoch_over else done,
+            "generators": [generator.get_state() for generator in self._generators]
+            if epoch_over
+            else self._epoch_start,
+            "random": self._random_of_all_ranks(trainer),
+            "gradients": self._mean_gradients(trainer) if accumulating else {},
+        }
+
+    def _in_batch(self) -> bool:
+        """Whether an exception came after a batch was begun and before its weight step was over."""
+        if self._trainer is None or not self._interrupted:
+            return False
+        begun, done = _batches(self._trainer)
+        return begun > done
+
+    def _adopt_generators(self, trainer: Trainer) -> None:
+        """Lists every loader's generators, and gives one to those that would use the global one."""
+        self._generators = []
+        for index, loader in enumerate(_loaders(trainer)):
+            for holder in _holders(loader):
+                if not hasattr(holder, "generator"):
+                    continue
+                if holder.generator is None:
+                    holder.generator = self._own_generator(index)
+                if all(holder.generator is not other for other in self._generators):
+                    self._generators.append(holder.generator)
+
+        # Lightning may iterate the validation loaders once between here and the first batch.
+        validation = trainer.fit_loop.epoch_loop.val_loop._combined_loader
+        for loader in [] if validation is None else validation.flattened:
+            if getattr(loader, "generator", self) is None:
+                loader.generator = torch.Generator()
+
+    @contextmanager
+    def _generators_kept(self) -> Iterator[None]:
+        """Lets a loader be iterated without effect on the rest of the epoch."""
+        states = [generator.get_state() for generator in self._generators]
+        try:
+            yield
+        finally:
+            self._set_generators(states)
+
+    def _set_generators(self, states: list[Tensor]) -> None:
+        if len(states) != len(self._generators):
+            raise MisconfigurationException(
+                f"The checkpoint holds the random state of {len(states)} train loaders and"
+                f" samplers, and this run has {len(self._generators)}: resume with the loaders of"
+                " the first run, or give its weights to a new run without ckpt_path."
+            )
+        for generator, state in zip(self._generators, states, strict=True):
+            generator.set_state(state)
+
+    def _own_generator(self, index: int) -> torch.Generator:
+        """The generator of loader ``index``, seeded from the global one without advancing it."""
+        while len(self._own_generators) <= index:
+            with torch.random.fork_rng(devices=[]):
+                seed = int(torch.empty((), dtype=torch.int64).random_()) + len(self._own_generators)
+            self._own_generators.append(torch.Generator().manual_seed(seed))
+        return self._own_generators[index]
+
+    def _position(self, trainer: Trainer, batches: int) -> None:
+        """Starts the epoch's iterators anew from the generators and skips ``batches``."""
+        self._epoch_start = [generator.get_state() for generator in self._generators]
+        self._unused = True  # the iterators made below have not given a batch yet
+        fetcher = trainer.fit_loop._data_fetcher
+        loaders = _loaders(trainer)
+        if fetcher is None or any(_has_own_state(loader) for loader in loaders):
+            return
+        progress: Any = trainer.fit_loop.epoch_progress.current
+        for loader in loaders:
+            for holder in _holders(loader):
+                if callable(set_epoch := getattr(holder, "set_epoch", None)):
+                    set_epoch(progress.processed)
+        iter(fetcher)
+        for _ in range(batches):
+            next(fetcher)
+        fetcher.fetched -= batches  # Lightning adds them again
+        if batches:
+            self._quiet.enter_context(warnings.catch_warnings())
+            warnings.filterwarnings("ignore", message=_NOT_RESUMABLE)
+
+    def _random_of_all_ranks(self, trainer: Trainer) -> list[dict[str, Any]]:
+        if self._interrupted:  # the other ranks may be gone
+            return [self._random]
+        state = _random_state(trainer)
+        if trainer.world_size == 1:
+            return [state]
+        states: list[Any] = [None] * trainer.world_size
+        torch.distributed.all_gather_object(states, state)
+        return states
+
+    def _restore_random(self, trainer: Trainer, states: list[dict[str, Any]]) -> None:
+        if len(states) != trainer.world_size:
+            rank_zero_warn(
+                f"The checkpoint holds the random state of {len(states)} rank(s) and this run has"
+                f" {trainer.world_size}: it will not end bit-identical to the unbroken run."
+            )
+        _set_random_state(states[trainer.global_rank % len(states)])
+
+    def _mean_gradients(self, trainer: Trainer) -> dict[str, Tensor]:
+        gradients = {
+            name: parameter.grad.detach().clone()
+            for name, parameter in trainer.lightning_module.named_parameters()
+            if parameter.grad is not None
+        }
+        if trainer.world_size > 1 and not self._interrupted:
+            for gradient in gradients.values():
+                trainer.strategy.reduce(gradient, reduce_op="mean")
+        return gradients
+
+
+def _batches(trainer: Trainer) -> tuple[int, int]:
+    """How many batches of this epoch were begun, and how many had their weight step."""
+    current: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return current.ready, current.processed
+
+
+def _leave_finished_epoch(trainer: Trainer) -> None:
+    """Keeps Lightning (2.6) from adding a batch to an epoch that was over.
+
+    With ``max_steps`` it restarts the epoch of a checkpoint written at an epoch's end.
+    """
+    loop = trainer.fit_loop
+    if loop.restarted_on_epoch_end:
+        loop.epoch_progress.increment_completed()
+        loop.reset_restart_stage()
+        loop.epoch_loop.reset_restart_stage()
+        loop.epoch_loop.restarting = False
+
+
+def _loaders(trainer: Trainer) -> list[Any]:
+    combined = trainer.fit_loop._combined_loader
+    return [] if combined is None else combined.flattened
+
+
+def _has_own_state(loader: Any) -> bool:
+    return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
+
+
+def _holders(loader: Any) -> Iterator[Any]:
+    """The objects of a loader that may hold a random generator or follow the epoch."""
+    batch_sampler = getattr(loader, "batch_sampler", None)
+    samplers = (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
+    yield from (x for x in (loader, batch_sampler, *samplers) if x is not None)
+
+
+def _random_state(trainer: Trainer) -> dict[str, Any]:
+    """The random state of this process, as plain values and tensors."""
+    numpy: Any = np.random.get_state(legacy=True)
+    _, keys, position, has_gauss, gauss = numpy
+    state: dict[str, Any] = {
+        "python": random.getstate(),
+        "numpy": (torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), gauss),
+        "torch": torch.get_rng_state(),
+    }
+    if trainer.strategy.root_device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(trainer.strategy.root_device)
+    return state
+
+
+def _set_random_state(state: dict[str, Any]) -> None:
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    keys, *rest = state["numpy"]
+    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,119 @@
+"""The exact gradient of the architecture loss through one step of the weights (DARTS, eq. 7)."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+Loss = Callable[[], Tensor]
+MeanOverRanks = Callable[[Tensor], Tensor]
+
+
+class _Apply(nn.Module):
+    """Makes any loss of a module a ``forward``, which is what ``functional_call`` calls."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, loss: Loss) -> Tensor:
+        return loss()
+
+
+def _loss_at(module: nn.Module, values: Mapping[str, Tensor], loss: Loss) -> Tensor:
+    """The loss with some parameters replaced; buffers are copies, so that none is changed."""
+    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    replaced = {f"module.{name}": value for name, value in {**buffers, **values}.items()}
+    result: Tensor = functional_call(_Apply(module), replaced, (loss,))
+    return result
+
+
+def or_zeros(gradients: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
+    """Replaces missing gradients by zeros."""
+    return [torch.zeros_like(x) if g is None else g for g, x in zip(gradients, like, strict=True)]
+
+
+def flat_mean(tensors: Sequence[Tensor], mean: MeanOverRanks | None) -> list[Tensor]:
+    """Averages tensors over ranks by one reduction of their concatenation.
+
+    Args:
+        tensors: any shapes and floating types, the same on every rank.
+        mean: averages one tensor over ranks; ``None`` for one process.
+    """
+    if mean is None or not tensors:
+        return list(tensors)
+    flat = mean(torch.cat([tensor.reshape(-1) for tensor in tensors]))
+    pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
+    return [p.view_as(t).to(t.dtype) for p, t in zip(pieces, tensors, strict=True)]
+
+
+def unrolled_gradient(
+    module: nn.Module,
+    logits: Sequence[Tensor],
+    rates: Mapping[str, float],
+    weight_loss: Loss,
+    architecture_loss: Loss,
+    mean: MeanOverRanks | None = None,
+) -> list[Tensor | None]:
+    """Returns d/da L_arch(w', a) with w' = w - xi * d/dw L_weight(w, a), exactly.
+
+    By the chain rule this is
+
+        d/da L_arch(w', a)  -  xi * [d/da d/dw L_weight(w, a)] v,    v = d/dw' L_arch(w', a),
+
+    and the product in the second term is the gradient of ``<d/dw L_weight(w, a), xi v>``, a second
+    pass through the graph of the first, instead of DARTS's finite difference. With several ranks
+    the weight gradient and v are averaged over them, so that the mean over ranks of what is
+    returned is the gradient of the averaged losses.
+
+    Attention runs with PyTorch's plain kernel in the weight loss: the fused ones have no second
+    derivative.
+
+    Args:
+        module: holds weights and logits. Its parameters, their ``.grad`` and its buffers are left
+            as they are: both losses see copies of the buffers.
+        logits: the architecture logits a, with ``requires_grad``.
+        rates: xi of every weight that takes part in the virtual step, by the weight's name.
+        weight_loss: computes L_weight with the module as it then is; called once.
+        architecture_loss: L_arch, likewise.
+        mean: averages a tensor over ranks; ``None`` for one process.
+
+    Returns:
+        One gradient per logit tensor; ``None`` where neither loss depends on it.
+    """
+    parameters = dict(module.named_parameters())
+    weights = [parameters[name] for name in rates]
+    with torch.enable_grad():
+        with sdpa_kernel(SDPBackend.MATH):
+            loss = _loss_at(module, {}, weight_loss)
+            slopes = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
+        step = flat_mean([slope.detach() for slope in or_zeros(slopes, weights)], mean)
+        moved = {
+            name: (weight.detach() - rate * slope).requires_grad_()
+            for (name, rate), weight, slope in zip(rates.items(), weights, step, strict=True)
+        }
+        loss = _loss_at(module, moved, architecture_loss)
+        places = [*moved.values(), *logits]
+        gradients = torch.autograd.grad(loss, places, allow_unused=True)
+        direct: list[Tensor | None] = list(gradients[len(moved) :])
+        v = flat_mean(or_zeros(gradients[: len(moved)], weights), mean)
+        products = [
+            rate * (slope * direction).sum()
+            for rate, slope, direction in zip(rates.values(), slopes, v, strict=True)
+            if slope is not None and slope.requires_grad
+        ]
+        if not products:
+            return direct
+        product = torch.stack(products).sum()
+        if not product.requires_grad:
+            return direct
+        second = torch.autograd.grad(product, list(logits), allow_unused=True)
+    return [_difference(a, b) for a, b in zip(direct, second, strict=True)]
+
+
+def _difference(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    if b is None:
+        return a
+    return -b if a is None else a - b

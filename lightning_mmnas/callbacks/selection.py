@@ -1,0 +1,189 @@
+"""From trained logits to the architecture that is kept: decode, select among candidates, write it down."""
+
+import json
+import os
+from collections.abc import Iterator
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import Tensor
+from typing_extensions import override
+
+from lightning_mmnas.files import write_bytes, write_text
+from lightning_mmnas.genotype import Genotype
+from lightning_mmnas.modules.base import FusionObjective, build_optimizer, projection_head
+from lightning_mmnas.modules.search import FusionSearch
+from lightning_mmnas.network import FusionNetwork
+from lightning_mmnas.selection import (
+    Criterion,
+    DroppedViewsNTXent,
+    candidates,
+    local_objective,
+    train_together,
+)
+from lightning_mmnas.views import ModalityDropout, TwoViews
+
+Batch = dict[str, Tensor]
+
+
+class GenotypeSelection(Callback):
+    """At the end of a search, writes the genotype that was found, its picture and how it was chosen.
+
+    A few candidates (the favoured architecture, and others drawn from the logits) are each trained alone for a short
+    while on the weights' part of the data and scored on the architecture's part, without labels. Runs on rank 0.
+
+    Args:
+        output: Path of the genotype's JSON file; its picture goes beside it as ``.png``, the candidates and their
+            scores as ``.selection.json``.
+        num_candidates: Number of candidates; 1 keeps the favoured architecture.
+        steps: Training steps of each candidate.
+        criterion: Label-free score, lower is better; None: `DroppedViewsNTXent`.
+        lr: Peak learning rate of the candidates' training.
+        coverage: Every modality must be read; see `FusionSupernet.decode`.
+        distinct: No two cells have the same inputs; see `FusionSupernet.decode`.
+        seed: Seed of draws, weights and views.
+    """
+
+    def __init__(
+        self,
+        output: str,
+        num_candidates: int = 6,
+        steps: int = 70,
+        criterion: Criterion | None = None,
+        lr: float = 3e-3,
+        coverage: bool = True,
+        distinct: bool = True,
+        seed: int = 0,
+    ) -> None:
+        if num_candidates < 1 or steps < 1:
+            raise MisconfigurationException(
+                f"num_candidates and steps must be at least 1, got {num_candidates} and {steps}"
+            )
+        self.output = Path(output)
+        self.num_candidates = num_candidates
+        self.steps = steps
+        self.criterion = criterion or DroppedViewsNTXent()
+        self.lr = lr
+        self.coverage = coverage
+        self.distinct = distinct
+        self.seed = seed
+        self.genotype: Genotype | None = None
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not isinstance(pl_module, FusionSearch):
+            raise MisconfigurationException(
+                f"GenotypeSelection works on FusionSearch, not on {type(pl_module).__name__}; remove the callback, "
+                "or subclass FusionSearch"
+            )
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, FusionSearch)
+        if trainer.is_global_zero:
+            devices = [pl_module.device] if pl_module.device.type == "cuda" else []
+            with torch.random.fork_rng(devices=devices):
+                torch.manual_seed(self.seed)
+                found, scores = self.select(
+                    pl_module, _loaders(trainer), 1 if getattr(trainer, "fast_dev_run", False) else self.steps
+                )
+            self._write(found, scores)
+            self.genotype = found
+        trainer.strategy.barrier("genotype")
+
+    def select(
+        self, module: FusionSearch, loaders: dict[str, Any], steps: int
+    ) -> tuple[Genotype, list[dict[str, Any]]]:
+        """Chooses an architecture.
+
+        Args:
+            module: The trained search.
+            loaders: Batches of the ``"weights"`` and of the ``"architecture"`` part.
+            steps: Training steps of each candidate.
+
+        Returns:
+            The choice, and every candidate with its score, best first.
+        """
+        found = candidates(module.supernet, self.num_candidates, self.seed, self.coverage, self.distinct)
+        if len(found) == 1:
+            return found[0], []
+        networks = {str(i): self._objective(module, genotype) for i, genotype in enumerate(found)}
+        train_together(
+            networks,
+            self._views(module, islice(cycle(loaders["weights"]), steps), 0.0),
+            lambda network: build_optimizer(
+                [{"params": list(network.parameters()), "lr": self.lr}],
+                module.weight_decay,
+                "one_cycle",
+                steps,
+            ),
+        )
+        held_out = list(loaders["architecture"])
+        with torch.no_grad():
+            prepared = self.criterion.prepare(lambda p: list(self._views(module, iter(held_out), p)))
+            values = [self.criterion.score(network.eval().project, prepared) for network in networks.values()]
+        order = sorted(range(len(found)), key=lambda i: (values[i], i))
+        scores = [{"score": values[i], "genotype": json.loads(found[i].to_json())} for i in order]
+        return found[order[0]], scores
+
+    def _objective(self, module: FusionSearch, genotype: Genotype) -> FusionObjective:
+        nodes = module.hparams
+        network = FusionNetwork(
+            genotype,
+            module.encoders.feature_shapes,
+            readout="pool",  # with the branch readout the criteria lose their power: all networks look alike
+            dropout=nodes["dropout"],
+            pool=nodes["pool"],
+            grid=nodes["grid"],
+        )
+        head = projection_head(network.out_features, nodes["projection_hidden"], nodes["projection_out"])
+        return FusionObjective(network, head, local_objective(module.objective)).to(module.device)
+
+    def _views(
+        self, module: FusionSearch, batches: Iterator[Batch], dropout: float
+    ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+        """Features of two views of each batch, with the given modality dropout."""
+        views: TwoViews = module.views
+        searched = views.dropout
+        try:
+            views.dropout = ModalityDropout(dropout)
+            for batch in batches:
+                first, second = views({name: value.to(module.device) for name, value in batch.items()})
+                yield module.encoders(first), module.encoders(second)
+        finally:
+            views.dropout = searched
+
+    def _write(self, genotype: Genotype, scores: list[dict[str, Any]]) -> None:
+        from io import BytesIO
+
+        from lightning_mmnas.report.architecture import plot_genotype
+
+        os.makedirs(self.output.parent, exist_ok=True)
+        genotype.save(self.output)
+        picture = BytesIO()
+        plot_genotype(genotype).savefig(picture, format="png", dpi=150)
+        write_bytes(self.output.with_suffix(".png"), picture.getvalue())
+        record = {
+            "criterion": type(self.criterion).__name__,
+            "steps": self.steps,
+            "seed": self.seed,
+            "candidates": scores,
+        }
+        write_text(self.output.with_suffix(".selection.json"), json.dumps(record, indent=2) + "\n")
+
+
+def _loaders(trainer: Trainer) -> dict[str, Any]:
+    """The two parts' loaders, unsharded where a data module can make them anew."""
+    datamodule = getattr(trainer, "datamodule", None)
+    loaders = datamodule.train_dataloader() if datamodule is not None else trainer.train_dataloader
+    iterables = getattr(loaders, "iterables", loaders)
+    if not isinstance(iterables, dict) or not {"weights", "architecture"} <= iterables.keys():
+        raise MisconfigurationException(
+            "GenotypeSelection needs train batches with the parts 'weights' and 'architecture'; set "
+            "data.init_args.architecture_fraction"
+        )
+    return iterables

@@ -1,0 +1,317 @@
+"""`MMNASCLI`: Lightning's command line, with interpolation, data-to-model links and short errors.
+
+    mmnas fit --config configs/watch/search.yaml --run_dir runs/mine --trainer.max_epochs 3
+
+`${run_dir}` or `${model.init_args.hidden}` in a configuration follow later files and command-line
+overrides; shapes and class counts go from the data module to the model without being typed twice.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+import re
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse.typing import register_type
+from lightning.fabric.utilities import rank_zero_warn
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import SaveConfigCallback as LightningSaveConfigCallback
+from lightning.pytorch.cli import instantiate_module as lightning_instantiate_module
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters_context
+from lightning.pytorch.trainer.states import TrainerFn
+from omegaconf.errors import OmegaConfBaseException
+from typing_extensions import override
+
+import lightning_mmnas
+from lightning_mmnas.commands import main
+from lightning_mmnas.errors import CheckpointError, ConfigError, MMNASError
+from lightning_mmnas.files import write_text
+from lightning_mmnas.messages import shorten_interpolation_error, shorten_parser_error
+
+__all__ = ["MMNASCLI", "SaveConfigCallback", "instantiate_module", "main"]
+
+# Attributes of the data module that a model may ask for by naming an argument so.
+_LINKED = ("modalities", "num_classes", "task")
+# Where short class names (`--model FusionSearch`) are looked up.
+_COMPONENTS = ("callbacks", "data", "encoders", "modules", "objectives", "views")
+_INTERPOLATION = re.compile(r"\$\{([a-zA-Z][\w.\[\]]*)\}")
+
+# So that `${run_dir}` written in a file is found below the command's name, too.
+set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+
+
+def _dtype(name: str) -> torch.dtype:
+    dtype = getattr(torch, name.removeprefix("torch."), None)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{name!r} is not the name of a torch.dtype, such as 'float32'")
+    return dtype
+
+
+# A ModalitySpec in a checkpoint's hyperparameters is plain values only; this reads its dtype back.
+register_type(
+    torch.dtype, serializer=str, deserializer=_dtype, fail_already_registered=False
+)  # fmt: skip
+
+
+class MMNASArgumentParser(LightningArgumentParser):
+    """Raises `ConfigError` with a short message where the parser would print its usage and exit."""
+
+    @override
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        if not self.exit_on_error:  # an inner parser: its message becomes part of an outer one
+            return super().error(message, ex)
+        raise ConfigError(shorten_parser_error(message)) from ex
+
+
+class SaveConfigCallback(LightningSaveConfigCallback):
+    """Writes the resolved configuration into the run's folder, and again on every rerun.
+
+    `config.yaml` belongs to `fit`; the other commands write `config_<command>.yaml` beside it.
+    """
+
+    @override
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.already_saved:
+            return
+        log_dir = trainer.log_dir  # a collective call: on every rank
+        if trainer.is_global_zero:
+            name = Path(self.config_filename)
+            if stage != "fit":  # an enum member, whose text differs between Python versions
+                name = name.with_stem(f"{name.stem}_{TrainerFn(stage).value}")
+            text = self.parser.dump(self.config, skip_none=False)
+            for folder in {trainer.default_root_dir, log_dir or trainer.default_root_dir}:
+                write_text(Path(folder) / name, text)
+        self.already_saved = True
+
+
+class MMNASCLI(LightningCLI):
+    """LightningCLI for any LightningModule and any LightningDataModule, ours or the user's.
+
+    Adds the top-level key `run_dir` (everything is written below it unless told otherwise), the
+    links from the data module's `modalities`, `num_classes` and `task` to arguments of the same
+    name in the model, and errors a user can act on: `ConfigError`, `CheckpointError`.
+
+    Args:
+        args: command-line arguments without the program's name, or a dict or Namespace of them.
+        run: whether the arguments start with a command (fit, validate, test, predict) to be run.
+        trainer_defaults: defaults of the trainer; callbacks among them are always present.
+        save_config_callback: writes the resolved configuration; None to write none.
+    """
+
+    def __init__(
+        self,
+        args: ArgsType = None,
+        run: bool = True,
+        trainer_defaults: dict[str, Any] | None = None,
+        save_config_callback: type[LightningSaveConfigCallback] | None = SaveConfigCallback,
+    ) -> None:
+        _import_components()
+        super().__init__(
+            args=args,
+            run=run,
+            trainer_defaults=trainer_defaults,
+            save_config_callback=save_config_callback,
+            seed_everything_default=0,
+            parser_class=MMNASArgumentParser,
+        )
+
+    @override
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        kwargs.setdefault("prog", "mmnas")
+        kwargs.setdefault("parser_mode", "omegaconf+")
+        # An abbreviated key is a misspelt one.
+        kwargs.setdefault("allow_abbrev", False)
+        kwargs.setdefault("dump_header", [f"lightning_mmnas=={lightning_mmnas.__version__}"])
+        return super().init_parser(**kwargs)
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument(
+            "--run_dir",
+            type=str,
+            default="runs/default",
+            help="Folder of everything that is written; use it as ${run_dir} in a configuration.",
+        )
+        parser.set_defaults({"trainer.default_root_dir": "${..run_dir}"})
+        for name in _LINKED:
+            target = f"model.init_args.{name}"
+            parser.link_arguments(f"data.{name}", target, apply_on="instantiate")
+
+    @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        try:
+            if isinstance(args, dict | Namespace):
+                self.config = parser.parse_object(args)
+            else:
+                self.config = parser.parse_args(None if args is None else _anchor(args))
+        except OmegaConfBaseException as error:
+            raise ConfigError(shorten_interpolation_error(error)) from error
+
+    @override
+    def _parse_ckpt_path(self) -> None:
+        """Merges a checkpoint's hyperparameters as Lightning does, but says what they change."""
+        config = self.config.get(self.config.get("subcommand") or "")
+        path = config.get("ckpt_path") if config else None
+        if path is None or path in ("best", "last", "hpc") or "://" in str(path):
+            return
+        if not Path(path).is_file():
+            raise CheckpointError(f"there is no checkpoint {path}; check --ckpt_path")
+        before = _flatten(config.model.as_dict()) if config.model else {}
+        try:
+            super()._parse_ckpt_path()
+        except ConfigError as error:
+            raise CheckpointError(f"checkpoint {path} does not fit this model: {error}") from error
+        except Exception as error:  # torch.load of a damaged file raises nearly anything
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise CheckpointError(f"cannot read checkpoint {path}: {reason}") from error
+        after = _flatten(self.config[self.config.subcommand].model.as_dict())
+        _compare_with_checkpoint(path, before, after)
+
+    @override
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            # The parser wraps what a constructor raises into a long error about types.
+            cause: BaseException | None = error
+            while cause is not None and not isinstance(cause, MMNASError):
+                cause = cause.__cause__ or cause.__context__
+            raise cause or error from None
+
+    @override
+    def _run_subcommand(self, subcommand: str) -> None:
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            super()._run_subcommand(subcommand)
+        except SystemExit as error:
+            # Lightning turns Ctrl-C into exit code 1 and leaves SIGINT ignored.
+            if not isinstance(error.__context__, KeyboardInterrupt):
+                raise
+            signal.signal(signal.SIGINT, handler)
+            callback = self.trainer.checkpoint_callback
+            last = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
+            hint = f"continue with the same command and --ckpt_path {last}" if last else "start anew"
+            raise KeyboardInterrupt(f"interrupted; {hint}") from error
+
+    @override
+    def _add_instantiators(self) -> None:
+        for key, base in (("model", self._model_class), ("data", self._datamodule_class)):
+            self.parser.add_instantiator(_Instantiator(self, key), base, subclasses=True)
+
+
+class _Instantiator:
+    """Builds the model or the data module, and hands `save_hyperparameters` plain values only.
+
+    Lightning's own also stores linked values that the class does not take, and stores them as
+    objects, with which a checkpoint neither loads with weights_only=True nor builds its class.
+    """
+
+    def __init__(self, cli: MMNASCLI, key: str) -> None:
+        self.cli = cli
+        self.key = key
+
+    def __call__(
+        self,
+        class_type: Callable[..., Any],
+        *args: Any,
+        applied_instantiation_links: dict[str, Any],
+        **kwargs: Any,
+    ) -> Any:
+        self.cli._dump_config()
+        config = self.cli.config_dump.get(self.key) or {}
+        hparams = {"_class_path": config.get("class_path"), **config.get("init_args", {})}
+        hparams.update(config.get("dict_kwargs", {}))
+        prefix = f"{self.key}.init_args."
+        for target, value in applied_instantiation_links.items():
+            name = target.removeprefix(prefix)
+            if target.startswith(prefix) and name in kwargs:
+                hparams[name] = _plain(value)
+        if self.key == "model":
+            self._require_links(class_type, kwargs)
+        with _given_hyperparameters_context(hparams=hparams, instantiator="lightning_mmnas.cli.instantiate_module"):
+            return class_type(*args, **kwargs)
+
+    def _require_links(self, class_type: Callable[..., Any], kwargs: dict[str, Any]) -> None:
+        # A link whose source does not exist is skipped by the parser without a word.
+        for name, parameter in inspect.signature(class_type).parameters.items():
+            required = parameter.default is inspect.Parameter.empty
+            if name not in _LINKED or not required or kwargs.get(name) is not None:
+                continue
+            if "None" in str(parameter.annotation):
+                continue
+            data = (self.cli.config_dump.get("data") or {}).get("class_path")
+            what = f"the data module {data} has none" if data else "no data module is given"
+            model = getattr(class_type, "__name__", class_type)
+            raise ConfigError(
+                f"{model} needs the {name!r} of a data module, but {what}; "
+                f"give --data a MultimodalDataModule, or a class with a property {name!r}"
+            )
+
+
+def instantiate_module(class_type: type[LightningModule], config: dict[str, Any]) -> Any:
+    """Builds a module from the hyperparameters of a checkpoint, for `load_from_checkpoint`."""
+    return lightning_instantiate_module(class_type, config)
+
+
+def _import_components() -> None:
+    for component in _COMPONENTS:
+        name = f"lightning_mmnas.{component}"
+        module = importlib.import_module(name)
+        for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
+            importlib.import_module(f"{name}.{info.name}")
+
+
+def _anchor(args: list[str]) -> list[str]:
+    """Makes `${key}` on the command line mean the same as in a file: a key of the command."""
+    command = next((arg for arg in args if not arg.startswith("-")), None)
+    # The space keeps jsonargparse from making it relative to the argument it stands in.
+    return [_INTERPOLATION.sub(rf"${{ {command}.\1}}", arg) for arg in args] if command else args
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, torch.dtype) else value
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    def items(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+        if isinstance(node, Namespace):
+            node = node.as_dict()
+        if isinstance(node, dict) and node:
+            for name, child in node.items():
+                yield from items(child, f"{key}.{name}" if key else str(name))
+        else:
+            yield key, node
+
+    return dict(items(value, prefix))
+
+
+def _compare_with_checkpoint(path: str, before: dict[str, Any], after: dict[str, Any]) -> None:
+    asked, found = before.get("class_path"), after.get("class_path")
+    if asked is not None and asked != found:
+        raise CheckpointError(f"checkpoint {path} holds a {found}, but the configuration asks for a {asked}")
+    changes = [
+        f"{name}: {before[key]!r} -> {after[key]!r}"
+        for key in sorted(before.keys() & after.keys())
+        # Linked values are not known before the data module is built.
+        if (name := key.removeprefix("init_args.")).partition(".")[0] not in _LINKED
+        and _plain(before[key]) != _plain(after[key])
+    ]
+    if changes:
+        rank_zero_warn(
+            f"hyperparameters in checkpoint {path} replace those of the configuration: " + ", ".join(changes)
+        )

@@ -1,0 +1,22 @@
+"""Data sets: dicts of tensors keyed by modality, as LightningDataModules."""
+
+from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule
+from lightning_mmnas.data.samples import EpochSampler, Part, Samples, TensorSamples
+from lightning_mmnas.data.splits import group_folds, label_budget, split_groups
+from lightning_mmnas.data.tensors import TensorDataModule
+from lightning_mmnas.data.watch import WatchDataModule, load_watch
+
+__all__ = [
+    "EpochSampler",
+    "ModalitySpec",
+    "MultimodalDataModule",
+    "Part",
+    "Samples",
+    "TensorDataModule",
+    "TensorSamples",
+    "WatchDataModule",
+    "group_folds",
+    "label_budget",
+    "load_watch",
+    "split_groups",
+]

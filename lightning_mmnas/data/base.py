@@ -1,0 +1,301 @@
+"""What every multimodal data set answers, and how its splits become loaders."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from lightning import LightningDataModule
+from lightning.pytorch.utilities import CombinedLoader
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lightning_mmnas.data.samples import LABEL, Batch, EpochSampler, Part, Samples, collate
+from lightning_mmnas.data.splits import label_budget, split_groups
+from lightning_mmnas.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Kind = Literal["motion", "image", "text", "audio", "video", "features"]
+Task = Literal["multiclass", "multilabel"]
+Split = Literal["train", "val", "test"]
+Loader = DataLoader[Batch]
+
+_SPLITS: dict[str, tuple[Split, ...]] = {
+    "fit": ("train", "val"),
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": ("test",),
+}
+
+
+@dataclass(frozen=True)
+class ModalitySpec:
+    """What one modality of a sample looks like.
+
+    Args:
+        kind: What it is, which decides the views that fit it.
+        shape: Shape of one sample, without batch; (channels, t) for motion.
+        dtype: Type of its numbers.
+    """
+
+    kind: Kind
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise DataError(f"kind {self.kind!r} is not in {list(get_args(Kind))}")
+
+
+class MultimodalDataModule(LightningDataModule, ABC):
+    """Splits, label budgets and loaders of a multimodal data set.
+
+    A subclass answers `available_modalities`, `class_names` and `task`, and builds the samples of
+    one split in `_samples`. It passes the arguments below on.
+
+    Training loaders shuffle; they drop an incomplete last batch where there are no labels
+    (contrastive objectives gathered over ranks need equal batches), and a last batch of a single
+    sample in any case (batch norm needs two). The order depends on `seed` and epoch alone.
+
+    Args:
+        modalities: Which modalities to use, in this order; None: all.
+        batch_size: Samples per batch (per process).
+        num_workers: Worker processes per loader; 0 is fastest for data in memory.
+        architecture_fraction: Share of the training data that goes to the architecture step, in
+            (0, 1); see `train_dataloader`. Groups (recordings) are not divided.
+        architecture_split: "val": the architecture step reads the validation split instead.
+        labels: Whether samples carry `"label"`; False for all stages before fine-tuning.
+        labels_per_class: Label budget: training samples per class; None: all.
+        label_seed: Which draw of the label budget.
+        seed: Seed of the shuffling and of the architecture split.
+
+    Raises:
+        ConfigError: An argument is out of range, or two of them contradict each other.
+        DataError: A modality is unknown.
+    """
+
+    def __init__(
+        self,
+        modalities: Sequence[str] | None = None,
+        batch_size: int = 128,
+        num_workers: int = 0,
+        architecture_fraction: float | None = None,
+        architecture_split: Literal["val"] | None = None,
+        labels: bool = True,
+        labels_per_class: int | None = None,
+        label_seed: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_at_least("batch_size", batch_size, 1)
+        _check_at_least("num_workers", num_workers, 0)
+        _check_at_least("label_seed", label_seed, 0)
+        _check_at_least("seed", seed, 0)
+        if labels_per_class is not None:
+            _check_at_least("labels_per_class", labels_per_class, 1)
+            if not labels:
+                raise ConfigError(
+                    f"labels_per_class={labels_per_class} needs labels=True, got labels=False; "
+                    "check data.init_args.labels"
+                )
+        if architecture_fraction is not None and not 0 < architecture_fraction < 1:
+            raise ConfigError(
+                f"architecture_fraction must be between 0 and 1, both excluded, got "
+                f"{architecture_fraction}; check data.init_args.architecture_fraction"
+            )
+        if architecture_split not in (None, "val"):
+            raise ConfigError(
+                f"architecture_split {architecture_split!r} is not in [None, 'val']; "
+                "check data.init_args.architecture_split"
+            )
+        if architecture_fraction is not None and architecture_split is not None:
+            raise ConfigError(
+                "architecture_fraction and architecture_split exclude each other; set one of the two to null"
+            )
+        self._selected = self._check_modalities(modalities)
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.architecture_fraction = architecture_fraction
+        self.architecture_split = architecture_split
+        self.labels = labels
+        self.labels_per_class = labels_per_class
+        self.label_seed = label_seed
+        self.seed = seed
+        self._parts: dict[Split, Part] = {}
+
+    @property
+    @abstractmethod
+    def available_modalities(self) -> dict[str, ModalitySpec]:
+        """All the modalities that the data set has."""
+
+    @property
+    @abstractmethod
+    def class_names(self) -> list[str]:
+        """Names of the classes in the order of their labels; empty where there are no labels."""
+
+    @property
+    @abstractmethod
+    def task(self) -> Task | None:
+        """Whether a sample has one class or several; None where there are no labels."""
+
+    @abstractmethod
+    def _samples(self, split: Split) -> Samples:
+        """Builds all the samples of one split, labels included."""
+
+    @property
+    def modalities(self) -> dict[str, ModalitySpec]:
+        """The modalities in use."""
+        return {name: self.available_modalities[name] for name in self._selected}
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes; None where there are no labels."""
+        return len(self.class_names) or None
+
+    def modality_means(self) -> dict[str, Tensor]:
+        """Returns the training-set mean of every modality, in the shape of one sample.
+
+        Here zeros, which is right for standardised data; other data sets override this.
+        """
+        return {name: torch.zeros(spec.shape) for name, spec in self.modalities.items()}
+
+    def setup(self, stage: str) -> None:
+        """Builds the splits of one stage, and no others; a second call changes nothing."""
+        for split in _SPLITS[stage]:
+            if split not in self._parts:
+                self._parts[split] = self._build(split)
+
+    def train_dataloader(self) -> Loader | CombinedLoader:
+        """Returns the training loader, or the two loaders of an architecture search.
+
+        With `architecture_fraction` or `architecture_split`: a `CombinedLoader` in mode
+        "max_size_cycle" with the keys "weights" and "architecture", over disjoint samples.
+        """
+        train = self._part("train")
+        if self.architecture_split is not None:
+            parts = {"weights": train, "architecture": self._part(self.architecture_split)}
+        elif self.architecture_fraction is not None:
+            weights, architecture = split_groups(len(train), train.groups, self.architecture_fraction, self.seed)
+            parts = {"weights": train.subset(weights), "architecture": train.subset(architecture)}
+        else:
+            return self._loader(train, shuffle=True)
+        loaders = {name: self._loader(part, shuffle=True) for name, part in parts.items()}
+        return CombinedLoader(loaders, "max_size_cycle")
+
+    def val_dataloader(self) -> Loader:
+        """Returns the loader of the validation split."""
+        return self._loader(self._part("val"))
+
+    def test_dataloader(self) -> Loader:
+        """Returns the loader of the test split."""
+        return self._loader(self._part("test"))
+
+    def predict_dataloader(self) -> Loader:
+        """Returns the loader of the test split."""
+        return self._loader(self._part("test"))
+
+    def tensors(self, split: Split) -> Batch:
+        """Returns a whole split as one batch, in order; "train" within the label budget."""
+        part = self._part(split)
+        return part.__getitems__(range(len(part)))
+
+    def label_counts(self, split: Split) -> dict[str, int]:
+        """Returns the number of samples of each class; "train" within the label budget."""
+        return self._count(self._part(split))
+
+    def plot(self, sample: Mapping[str, Tensor]) -> "Figure":
+        """Draws one sample, a panel per modality: a line per channel, or a picture.
+
+        Args:
+            sample: A sample, not a batch; its `"label"` becomes the title.
+        """
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(8, 2.2 * len(self.modalities)), layout="constrained")
+        panels = figure.subplots(len(self.modalities), squeeze=False)[:, 0]
+        for axes, (name, spec) in zip(panels, self.modalities.items(), strict=True):
+            values = sample[name].detach().float().cpu().numpy()
+            axes.set_title(name, loc="left")
+            if spec.kind == "image":
+                axes.imshow(values.transpose(1, 2, 0))
+            else:
+                axes.plot(values.reshape(-1, values.shape[-1]).T)
+        if LABEL in sample and self.task == "multiclass":
+            figure.suptitle(self.class_names[int(sample[LABEL])])
+        return figure
+
+    def _check_modalities(self, modalities: Sequence[str] | None) -> tuple[str, ...]:
+        available = list(self.available_modalities)
+        selected = tuple(available if modalities is None else modalities)
+        for name in selected:
+            if name not in available:
+                raise DataError(f"modality {name!r} is not in {available}; check data.init_args.modalities")
+        if not selected or len(set(selected)) < len(selected):
+            raise DataError(
+                f"modalities must name one or more of {available}, each once, got "
+                f"{list(selected)}; check data.init_args.modalities"
+            )
+        return selected
+
+    def _build(self, split: Split) -> Part:
+        samples = self._samples(split)
+        if len(samples) == 0:
+            raise DataError(f"the {split} split is empty")
+        if self.labels and samples.labels is None:
+            raise DataError("the data have no labels; set data.init_args.labels to false")
+        part = Part(samples, torch.arange(len(samples)), self._selected, self.labels)
+        if split != "train" or part.labels is None:
+            return part
+        if self.labels_per_class is not None:
+            part = part.subset(label_budget(part.labels, self.labels_per_class, self.label_seed, self.class_names))
+        classes = [name for name, count in self._count(part).items() if count]
+        if len(classes) < 2:
+            raise DataError(f"the train split has samples of {classes} only; nothing to learn")
+        return part
+
+    def _count(self, part: Part) -> dict[str, int]:
+        labels = part.labels
+        if labels is None:
+            raise DataError("there are no labels to count; check data.init_args.labels")
+        several = self.task == "multilabel"
+        counts = labels.sum(0) if several else labels.bincount(minlength=len(self.class_names))
+        return dict(zip(self.class_names, map(int, counts.tolist()), strict=True))
+
+    def _part(self, split: Split) -> Part:
+        if split not in self._parts:
+            stages = " or ".join(f"setup('{s}')" for s, built in _SPLITS.items() if split in built)
+            raise DataError(f"the {split} split has not been built: {stages} builds it")
+        return self._parts[split]
+
+    def _loader(self, part: Part, shuffle: bool = False) -> Loader:
+        single = len(part) % self.batch_size == 1 and len(part) > 1
+        drop_last = shuffle and (not self.labels or single)
+        if drop_last and len(part) < self.batch_size:
+            raise DataError(
+                f"a training part has {len(part)} samples, fewer than batch_size="
+                f"{self.batch_size}; check data.init_args.batch_size"
+            )
+        sampler = EpochSampler(part, self.seed) if shuffle else None
+        if sampler is not None and self.trainer is not None:
+            # With workers, reading starts before Lightning calls set_epoch on a resumed run.
+            sampler.set_epoch(self.trainer.current_epoch)
+        return DataLoader(
+            part,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            drop_last=drop_last,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=collate,
+            # Its own generator: reading data must not disturb the global random state, on which
+            # views and dropout depend.
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+
+def _check_at_least(name: str, value: int, least: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ConfigError(f"{name} must be an integer of at least {least}, got {value!r}; check data.init_args.{name}")

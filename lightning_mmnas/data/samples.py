@@ -1,0 +1,168 @@
+"""Data sets of multimodal samples, their parts, and the order in which training reads them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, RandomSampler, default_collate
+
+from lightning_mmnas.errors import DataError
+
+LABEL = "label"
+
+Batch = dict[str, Tensor]
+
+
+class Samples(Dataset[Batch], ABC):
+    """All the samples of one split: dicts keyed by modality, plus `"label"` where there is one.
+
+    Subclasses implement `__len__` and `__getitem__`; those that can fetch many samples at once
+    also override `batch`.
+
+    Attributes:
+        labels: Class of each sample, shape (n,), or (n, num_classes) where multi-label; None
+            where the data are unlabelled.
+        groups: Recording (session, subject, ...) of each sample, shape (n,). Samples of one group
+            overlap or resemble each other, so a group is never divided between the two parts of
+            an architecture search. None: each sample is a group of its own.
+    """
+
+    labels: Tensor | None = None
+    groups: Tensor | None = None
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Batch: ...
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Returns the samples at `indices` (shape (b,)), collated."""
+        batch: Batch = default_collate([self[i] for i in indices.tolist()])
+        return batch
+
+
+class TensorSamples(Samples):
+    """Samples held in memory; a batch is one `index_select` per modality.
+
+    Args:
+        tensors: One tensor per modality, shape (n, *sample), and optionally `"label"`.
+        groups: Group of each sample, shape (n,); see `Samples`.
+
+    Raises:
+        DataError: The tensors do not have the same number of samples.
+
+    Example:
+        >>> samples = TensorSamples({"x": torch.zeros(3, 2), "label": torch.tensor([0, 1, 0])})
+        >>> samples.batch(torch.tensor([0, 2]))["label"]
+        tensor([0, 0])
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor], groups: Tensor | None = None) -> None:
+        self.tensors = dict(tensors)
+        self.labels = self.tensors.get(LABEL)
+        self.groups = groups
+        sizes = {name: len(tensor) for name, tensor in self.tensors.items()}
+        if groups is not None:
+            sizes["groups"] = len(groups)
+        if len(set(sizes.values())) != 1:
+            raise DataError(f"all tensors need the same number of samples, got {sizes}")
+        self._size = next(iter(sizes.values()))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> Batch:
+        return {name: tensor[index] for name, tensor in self.tensors.items()}
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Returns the samples at `indices` (shape (b,)), collated."""
+        return {name: tensor.index_select(0, indices) for name, tensor in self.tensors.items()}
+
+
+class Part(Dataset[Batch]):
+    """Some samples and some modalities of a split, with or without their labels.
+
+    The only door through which samples reach a `DataLoader`: without `labels`, the key `"label"`
+    is removed here.
+
+    Args:
+        source: The samples of the whole split.
+        indices: Which samples belong to the part, shape (n,).
+        modalities: Which modalities belong to it.
+        labels: Whether its samples carry `"label"`.
+    """
+
+    def __init__(self, source: Samples, indices: Tensor, modalities: Sequence[str], labels: bool) -> None:
+        self.source = source
+        self.indices = indices
+        self.keys = (*modalities, LABEL) if labels else tuple(modalities)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Batch:
+        sample = self.source[int(self.indices[index])]
+        return {key: sample[key] for key in self.keys}
+
+    def __getitems__(self, indices: Sequence[int]) -> Batch:
+        """Returns a whole batch, already collated; `DataLoader` prefers this to `__getitem__`."""
+        batch = self.source.batch(self.indices[torch.as_tensor(indices, dtype=torch.long)])
+        return {key: batch[key] for key in self.keys}
+
+    @property
+    def labels(self) -> Tensor | None:
+        """Labels of the part's samples; None where the part carries none."""
+        if LABEL not in self.keys or self.source.labels is None:
+            return None
+        return self.source.labels[self.indices]
+
+    @property
+    def groups(self) -> Tensor | None:
+        """Groups of the part's samples."""
+        return None if self.source.groups is None else self.source.groups[self.indices]
+
+    def subset(self, indices: Tensor) -> "Part":
+        """Returns the part that holds the samples at `indices` of this one."""
+        part = Part.__new__(Part)
+        part.source, part.indices, part.keys = self.source, self.indices[indices], self.keys
+        return part
+
+
+def collate(samples: Any) -> Any:
+    """Passes a batch from `Part.__getitems__` on as it is; collates a list of samples."""
+    return default_collate(samples) if isinstance(samples, list) else samples
+
+
+class EpochSampler(RandomSampler):
+    """Shuffles by seed and epoch alone, as `DistributedSampler` does.
+
+    The global random state is neither read nor changed, so a resumed run finds the order of its
+    epoch again. Lightning calls `set_epoch`. Further passes within one epoch (the shorter half of
+    a `CombinedLoader`, or a plain Python loop that never calls `set_epoch`) get orders of their
+    own.
+
+    Args:
+        data_source: What is sampled from.
+        seed: Same seed, same orders.
+    """
+
+    def __init__(self, data_source: Dataset[Any], seed: int = 0) -> None:
+        super().__init__(data_source)  # type: ignore[arg-type]
+        self.seed = seed
+        self.epoch = 0
+        self.passes = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose order the next pass has."""
+        if epoch != self.epoch:
+            self.epoch, self.passes = epoch, 0
+
+    def __iter__(self) -> Iterator[int]:
+        # Lazy on purpose: Lightning creates the iterator of an epoch before it calls set_epoch.
+        mixed = ((self.seed * 1_000_003 + self.epoch) * 1_000_003 + self.passes) % 2**63
+        self.passes += 1
+        generator = torch.Generator().manual_seed(mixed)
+        yield from torch.randperm(self.num_samples, generator=generator).tolist()

@@ -1,0 +1,136 @@
+"""Seeded, reproducible ways to divide samples: by group, by fold, by label budget."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_mmnas.errors import ConfigError, DataError
+
+
+def split_groups(size: int, groups: Tensor | None, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Divides samples into two disjoint parts without dividing a group.
+
+    Windows of one recording overlap, so that a split by windows would put nearly the same signal
+    into both parts. Whole groups, in a seeded random order, go to the second part until it is as
+    near to `fraction` of the samples as whole groups allow. Labels play no part.
+
+    Args:
+        size: Number of samples.
+        groups: Group of each sample, shape (size,); None: each sample is its own group.
+        fraction: Wished share of the second part, in (0, 1).
+        seed: Same seed, same parts.
+
+    Returns:
+        Indices of the first and of the second part, each ascending.
+
+    Raises:
+        DataError: There are fewer than two groups.
+
+    Example:
+        >>> first, second = split_groups(6, torch.tensor([0, 0, 1, 1, 2, 2]), 1 / 3, seed=0)
+        >>> len(first), len(second)
+        (4, 2)
+    """
+    if groups is None:
+        groups = torch.arange(size)
+    names, member, counts = torch.unique(groups, return_inverse=True, return_counts=True)
+    if len(names) < 2:
+        raise DataError(
+            f"cannot divide {size} samples of {len(names)} group(s) into two parts: "
+            "a group (recording) is never divided; use more recordings or architecture_split='val'"
+        )
+    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))
+    sizes = counts[order].cumsum(0)[:-1]  # of the second part after 1, 2, ... groups
+    taken = int((sizes - fraction * size).abs().argmin()) + 1
+    in_second = torch.zeros(len(names), dtype=torch.bool)
+    in_second[order[:taken]] = True
+    mask = in_second[member]
+    return (~mask).nonzero().flatten(), mask.nonzero().flatten()
+
+
+def label_budget(labels: Tensor, per_class: int, seed: int, class_names: Sequence[str] | None = None) -> Tensor:
+    """Draws `per_class` samples of every class, without replacement.
+
+    Draws with the same seed are nested: that of 5 per class is contained in that of 20.
+
+    Args:
+        labels: Class of each sample, shape (n,).
+        per_class: Samples per class, > 0.
+        seed: Which draw.
+        class_names: All the classes, in order; default: the classes that occur.
+
+    Returns:
+        Indices of the drawn samples, ascending, exactly `per_class` of each class.
+
+    Raises:
+        DataError: A class has fewer samples than asked for, or the labels are multi-label.
+
+    Example:
+        >>> label_budget(torch.tensor([0, 0, 1, 1]), 1, seed=0).shape
+        torch.Size([2])
+    """
+    if labels.ndim != 1:
+        raise DataError(
+            "labels_per_class needs one class per sample, but the data are multi-label "
+            f"(labels of shape {tuple(labels.shape)}); set labels_per_class to null"
+        )
+    classes = range(len(class_names)) if class_names else torch.unique(labels).tolist()
+    generator = torch.Generator().manual_seed(seed)
+    drawn = []
+    for index in classes:
+        members = (labels == index).nonzero().flatten()
+        if len(members) < per_class:
+            name = class_names[index] if class_names else index
+            raise DataError(
+                f"class {name!r} has {len(members)} training samples, fewer than "
+                f"labels_per_class={per_class}; ask for fewer, or for null (all labels)"
+            )
+        drawn.append(members[torch.randperm(len(members), generator=generator)[:per_class]])
+    return torch.cat(drawn).sort().values
+
+
+def group_folds(groups: Sequence[int], folds: int | None, fold: int) -> tuple[list[int], list[int], list[int]]:
+    """Divides groups (subjects) into training, validation and test groups.
+
+    Without folds: of the sorted groups the last 3 tenths are for test, the tenth before them is
+    for validation. With k folds: the sorted groups are cut into k runs; run `fold` is for test
+    and the first group of the next run for validation, so that every group is tested once.
+
+    Args:
+        groups: The groups there are, each once.
+        folds: Number of folds k, from 2 to the number of groups, or None.
+        fold: Which fold, from 0 to k - 1; 0 without folds.
+
+    Returns:
+        Training, validation and test groups.
+
+    Raises:
+        ConfigError: `folds` or `fold` is out of range.
+        DataError: There are fewer than three groups.
+
+    Example:
+        >>> group_folds(range(1, 11), None, 0)
+        ([1, 2, 3, 4, 5, 6], [7], [8, 9, 10])
+        >>> group_folds(range(1, 11), 5, 4)
+        ([2, 3, 4, 5, 6, 7, 8], [1], [9, 10])
+    """
+    ordered = sorted(groups)
+    n = len(ordered)
+    if n < 3:
+        raise DataError(f"training, validation and test need at least 3 groups, got {ordered}")
+    if folds is None:
+        if fold != 0:
+            raise ConfigError(f"fold={fold} needs folds; check data.init_args.folds")
+        test, val = max(1, n * 3 // 10), max(1, n // 10)
+        return ordered[: n - test - val], ordered[n - test - val : n - test], ordered[n - test :]
+    if not 2 <= folds <= n:
+        raise ConfigError(f"folds={folds} is not in 2 to {n}; check data.init_args.folds")
+    if not 0 <= fold < folds:
+        raise ConfigError(f"fold={fold} is not in 0 to {folds - 1}; check data.init_args.fold")
+    runs = [ordered[i * n // folds : (i + 1) * n // folds] for i in range(folds)]
+    test_groups, val_groups = runs[fold], runs[(fold + 1) % folds][:1]
+    train = [group for group in ordered if group not in (*test_groups, *val_groups)]
+    if not train:
+        raise DataError(f"fold {fold} of {folds} leaves no group of {ordered} for training")
+    return train, val_groups, test_groups

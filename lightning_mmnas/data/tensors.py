@@ -1,0 +1,151 @@
+"""A data set from tensors that are already in memory."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lightning_mmnas.data.base import Kind, ModalitySpec, MultimodalDataModule, Split, Task
+from lightning_mmnas.data.samples import LABEL, TensorSamples
+from lightning_mmnas.errors import DataError
+
+
+class TensorDataModule(MultimodalDataModule):
+    """Splits given as dicts of tensors: for data that fit in memory.
+
+    Args:
+        train: One tensor per modality, shape (n, *sample), and optionally "label": int64 of shape
+            (n,), or 0 and 1 of shape (n, num_classes) where multi-label.
+        val: The same for validation.
+        test: The same for test; None: there is no test split.
+        kinds: Kind of every modality, by name.
+        groups: Recording of each training sample, shape (n,); see `Samples`.
+        class_names: Names of the classes; None: "0", "1", ...
+        modalities: See `MultimodalDataModule`, as for all that follow.
+        batch_size: Samples per batch.
+        num_workers: Worker processes per loader.
+        architecture_fraction: Share of the training data for the architecture step.
+        architecture_split: "val": the architecture step reads the validation split.
+        labels: Whether samples carry "label".
+        labels_per_class: Label budget; None: all.
+        label_seed: Which draw of the label budget.
+        seed: Seed of the shuffling and of the architecture split.
+
+    Raises:
+        DataError: The tensors do not fit each other, `kinds` or `class_names`.
+
+    Example:
+        >>> split = {"sensor": torch.randn(16, 3, 32), "label": torch.arange(16) % 2}
+        >>> data = TensorDataModule(split, split, kinds={"sensor": "motion"}, batch_size=8)
+        >>> data.setup("fit")
+        >>> next(iter(data.train_dataloader()))["sensor"].shape
+        torch.Size([8, 3, 32])
+    """
+
+    def __init__(
+        self,
+        train: Mapping[str, Tensor],
+        val: Mapping[str, Tensor],
+        test: Mapping[str, Tensor] | None = None,
+        *,
+        kinds: Mapping[str, Kind],
+        groups: Tensor | None = None,
+        class_names: Sequence[str] | None = None,
+        modalities: Sequence[str] | None = None,
+        batch_size: int = 128,
+        num_workers: int = 0,
+        architecture_fraction: float | None = None,
+        architecture_split: Literal["val"] | None = None,
+        labels: bool = True,
+        labels_per_class: int | None = None,
+        label_seed: int = 0,
+        seed: int = 0,
+    ) -> None:
+        self._tensors: dict[Split, Mapping[str, Tensor]] = {"train": train, "val": val}
+        if test is not None:
+            self._tensors["test"] = test
+        self._kinds = dict(kinds)
+        self._groups = groups
+        for split, tensors in self._tensors.items():
+            _check_split(split, tensors, train, self._kinds)
+        self._class_names = _class_names(train.get(LABEL), class_names)
+        super().__init__(
+            modalities=modalities,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            architecture_fraction=architecture_fraction,
+            architecture_split=architecture_split,
+            labels=labels,
+            labels_per_class=labels_per_class,
+            label_seed=label_seed,
+            seed=seed,
+        )
+
+    @property
+    def available_modalities(self) -> dict[str, ModalitySpec]:
+        """One per tensor, labels aside."""
+        train = self._tensors["train"]
+        return {
+            name: ModalitySpec(kind, tuple(train[name].shape[1:]), train[name].dtype)
+            for name, kind in self._kinds.items()
+        }
+
+    @property
+    def class_names(self) -> list[str]:
+        """As given, else numbers; empty without labels."""
+        return list(self._class_names)
+
+    @property
+    def task(self) -> Task | None:
+        """Multi-label where labels have two dimensions."""
+        labels = self._tensors["train"].get(LABEL)
+        if labels is None:
+            return None
+        return "multiclass" if labels.ndim == 1 else "multilabel"
+
+    def modality_means(self) -> dict[str, Tensor]:
+        """Returns the training-set mean of every modality, element by element."""
+        train = self._tensors["train"]
+        return {name: train[name].float().mean(0) for name in self.modalities}
+
+    def _samples(self, split: Split) -> TensorSamples:
+        if split not in self._tensors:
+            raise DataError(f"there is no {split} split: TensorDataModule was given none")
+        return TensorSamples(self._tensors[split], self._groups if split == "train" else None)
+
+
+def _check_split(
+    split: str, tensors: Mapping[str, Tensor], train: Mapping[str, Tensor], kinds: Mapping[str, str]
+) -> None:
+    if set(tensors) - {LABEL} != set(kinds):
+        raise DataError(
+            f"{split} has the modalities {sorted(set(tensors) - {LABEL})}, "
+            f"kinds those of {sorted(kinds)}; they must be the same"
+        )
+    if (LABEL in tensors) != (LABEL in train):
+        raise DataError(f"only one of the splits train and {split} has labels")
+    for name, tensor in tensors.items():
+        if tensor.shape[1:] != train[name].shape[1:]:
+            raise DataError(
+                f"{name!r} has samples of shape {tuple(tensor.shape[1:])} in {split}, "
+                f"but {tuple(train[name].shape[1:])} in train"
+            )
+
+
+def _class_names(labels: Tensor | None, names: Sequence[str] | None) -> list[str]:
+    if labels is None:
+        return []
+    if labels.ndim == 1 and labels.dtype != torch.long:
+        raise DataError(f"labels must be of type int64, got {labels.dtype}")
+    if labels.ndim > 1:
+        count = labels.shape[1]
+    elif len(labels):
+        count = int(labels.max()) + 1
+    else:
+        raise DataError("the train split is empty")
+    if names is None:
+        return [str(i) for i in range(count)]
+    if len(names) < count or (labels.ndim > 1 and len(names) != count):
+        raise DataError(f"class_names has {len(names)} names, the labels need {count}")
+    return list(names)

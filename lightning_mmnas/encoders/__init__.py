@@ -1,0 +1,6 @@
+"""Encoders: one file per kind of modality."""
+
+from lightning_mmnas.encoders.base import Encoder
+from lightning_mmnas.encoders.motion import MotionEncoder
+
+__all__ = ["Encoder", "MotionEncoder"]

@@ -1,0 +1,128 @@
+"""Input nodes: a feature of any shape becomes (b, l, c), the common currency of the fusion space."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_mmnas.errors import GenotypeError
+from lightning_mmnas.primitives import PositionBatchNorm
+
+Grid = Literal["auto", "line", "square"]
+Pool = Literal["max", "avg"]
+
+
+class InputNode(nn.Module):
+    """Adaptive pooling to l positions, 1x1 convolution to c channels, batch norm, ReLU, dropout.
+
+    Args:
+        in_channels: Channels of the feature, its second axis.
+        channels: c.
+        length: l.
+        dropout: Probability of dropping a value, in [0, 1).
+        pool: ``"max"`` as in BM-NAS, or ``"avg"``.
+        grid: Pooled positions: ``"line"`` is l x 1 (BM-NAS on NTU RGB+D), ``"square"`` is sqrt(l) x sqrt(l)
+            (BM-NAS on MM-IMDB, l must be a square number); ``"auto"`` is square for features with two or more
+            spatial axes if l is a square number, else line.
+
+    Raises:
+        GenotypeError: ``grid="square"`` with an l that is not a square number.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        channels: int,
+        length: int,
+        dropout: float = 0.0,
+        pool: Pool = "max",
+        grid: Grid = "auto",
+    ) -> None:
+        super().__init__()
+        if grid == "square" and math.isqrt(length) ** 2 != length:
+            raise GenotypeError(f"grid='square' needs a square number as length, not {length}; use grid='line'")
+        self.length = length
+        self.pool = pool
+        self.grid = grid
+        self.linear = nn.Linear(in_channels, channels)
+        self.norm = PositionBatchNorm(channels)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        """(b, c_in, *rest) -> (b, l, c); a vector (b, c_in) becomes l equal copies."""
+        side = math.isqrt(self.length)
+        square = self.grid == "square" or (self.grid == "auto" and feature.ndim > 3 and side * side == self.length)
+        planes = feature.reshape(*feature.shape[:2], *(feature.shape[2:3] or (1,)), -1)  # (b, c_in, d, rest)
+        pooled = adaptive_pool(planes, (side, side) if square else (self.length, 1), self.pool).flatten(2)
+        out: Tensor = self.dropout(F.relu(self.norm(self.linear(pooled.transpose(1, 2)))))
+        return out
+
+
+def adaptive_pool(planes: Tensor, size: tuple[int, int], pool: Pool) -> Tensor:
+    """Adaptive pooling, (b, c, d, rest) -> (b, c, *size).
+
+    Where the windows are regular, a reduction over a view does it ten times faster than torch's adaptive pooling on
+    CPU. The maximum's gradient is then shared among equal maxima instead of going to the first one.
+    """
+    (d, rest), (rows, columns) = planes.shape[2:], size
+    if d % rows == 0 and rest % columns == 0:
+        # (b, c, rows, ., columns, .)
+        windows = torch.unflatten(torch.unflatten(planes, 3, (columns, -1)), 2, (rows, -1))
+        return windows.amax((3, 5)) if pool == "max" else windows.mean((3, 5))
+    pooled: Tensor = F.adaptive_max_pool2d(planes, size) if pool == "max" else F.adaptive_avg_pool2d(planes, size)
+    return pooled
+
+
+class InputNodes(nn.Module):
+    """One input node per feature that is read; without shapes the features are taken as (b, l, c) already.
+
+    Args:
+        names: Features to be read, in order.
+        feature_shapes: Shape of each feature without the batch axis, (c_in, *rest); None: features are (b, l, c).
+        channels: c.
+        length: l.
+        dropout: Probability of dropping a value, in [0, 1).
+        pool: See `InputNode`.
+        grid: See `InputNode`.
+
+    Raises:
+        GenotypeError: A name without a shape.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        feature_shapes: Mapping[str, Sequence[int]] | None,
+        channels: int,
+        length: int,
+        dropout: float = 0.0,
+        pool: Pool = "max",
+        grid: Grid = "auto",
+    ) -> None:
+        super().__init__()
+        self.names = tuple(names)
+        self.nodes: nn.ModuleDict | None = None
+        if feature_shapes is not None:
+            missing = [name for name in names if name not in feature_shapes]
+            if missing:
+                raise GenotypeError(
+                    f"inputs {missing} of the search space are not among the encoders' features "
+                    f"{sorted(feature_shapes)}; check the encoders and the genotype's space"
+                )
+            self.nodes = nn.ModuleDict(
+                {key(name): InputNode(feature_shapes[name][0], channels, length, dropout, pool, grid) for name in names}
+            )
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Features by name -> (n, b, l, c), stacked in the order of the names."""
+        if self.nodes is None:
+            return torch.stack([features[name] for name in self.names])
+        return torch.stack([self.nodes[key(name)](features[name]) for name in self.names])
+
+
+def key(name: str) -> str:
+    """A feature's name as a key of an ``nn.ModuleDict``, which may not hold a dot."""
+    return name.replace(".", "_")

@@ -1,0 +1,80 @@
+"""The parser's long error messages as one short one."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import re
+
+from omegaconf.errors import OmegaConfBaseException
+
+# Lines of jsonargparse's errors that name types but not the mistake.
+_NOISE = re.compile(
+    r"Does not validate against any of the Union subtypes|Subtypes: .*|Errors:"
+    r"|Expected a <class 'NoneType'>.*|Given value type: .*|Given value: NestedArg.*|Problems? with given class_path .*"
+    r"|Not a valid subclass of \w+|Subclass types expect one of:|a class path \(str\)"
+    r"|a dict with(out)? .*|Type collections\.abc\.Callable.* callable class:"
+)
+_CLASS_PATH = re.compile(r"(?:Problems? with given class_path|class_path=)\s*'([\w.]+)'")
+_OPTION = re.compile(r"Option '([\w.]+)' is not accepted")
+_TRAINER_OPTION = re.compile(r"(?:accept option '|arguments: --)trainer\.(\w+)")
+_UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
+_LONG = 60  # characters; a longer value is a whole section of the configuration
+
+
+def shorten_parser_error(message: str) -> str:
+    """The part of a parser's message that names the mistake, with the nearest accepted name."""
+    kept: list[str] = []
+    for line in message.splitlines():
+        text = line.strip().removeprefix("- ")
+        text = re.sub(r"Type collections\.abc\.Callable.* callable class: ", "", text)
+        value = re.search(r"(?:Got|Given) value: (.*)$", text)
+        if value is not None and len(value.group(1)) > _LONG:
+            text = text[: value.start()]
+        text = text.strip().rstrip(".")
+        if text and not _NOISE.fullmatch(text) and text not in kept:
+            kept.append(text)
+    short = re.sub(r'Parser key "([^"]+)":', r"\1:", " ".join(kept))
+    short = re.sub(r"Expected a typing\.Literal(\[[^]]*\])", r"expected one of \1", short)
+    short = _UNKNOWN_CLASS.sub(r"there is no class '\1' known by its name alone", short)
+    near = _nearest(message)
+    return f"{short}; did you mean {near!r}?" if near else short
+
+
+def shorten_interpolation_error(error: OmegaConfBaseException) -> str:
+    """What is wrong with a `${…}` and where it stands."""
+    reason = re.sub(r"'(fit|validate|test|predict)\.", "'", str(error).splitlines()[0].strip())
+    key = (error.full_key or "").partition(".")[2]  # without the command's name
+    place = f" in {key}" if key else ""
+    return f"bad ${{…}}{place}: {reason}; it must name a key of the configuration, as ${{run_dir}}"
+
+
+def _nearest(message: str) -> str | None:
+    unknown, option = _UNKNOWN_CLASS.search(message), _OPTION.search(message)
+    if unknown is not None:
+        import lightning.pytorch.callbacks
+
+        import lightning_mmnas
+
+        names = [*lightning_mmnas.__all__, *lightning.pytorch.callbacks.__all__]
+        return next(iter(difflib.get_close_matches(unknown.group(1), names, n=1)), None)
+    trainer_option = _TRAINER_OPTION.search(message)
+    if trainer_option is not None:
+        from lightning.pytorch import Trainer
+
+        names = list(inspect.signature(Trainer).parameters)
+        return next(iter(difflib.get_close_matches(trainer_option.group(1), names, n=1)), None)
+    if option is None:
+        return None
+    # The innermost class named in the message is the one that refuses the option.
+    for class_path in reversed(_CLASS_PATH.findall(message)):
+        module, _, name = class_path.rpartition(".")
+        try:
+            accepted = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        except (ImportError, AttributeError, ValueError, TypeError):
+            continue
+        near = difflib.get_close_matches(option.group(1), list(accepted), n=1)
+        if near:
+            return near[0]
+    return None

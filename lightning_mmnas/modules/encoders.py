@@ -1,0 +1,68 @@
+"""Stage 0: one self-supervised encoder per modality."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lightning_mmnas.data.base import ModalitySpec
+from lightning_mmnas.modules.base import Schedule, SelfSupervisedModule, projection_head
+from lightning_mmnas.modules.frozen import EncoderFactory, build_encoders
+from lightning_mmnas.readout import mean_max_pool
+
+
+class EncoderPretraining(SelfSupervisedModule):
+    """Pretrains one encoder per modality with the contrastive objective, each on its own (SimCLR).
+
+    The modalities share batches and the optimiser, not weights: the loss is the sum of the modalities' losses.
+
+    Args:
+        modalities: Modalities of the data, linked from the data module.
+        encoders: Encoder by modality name or kind, each built with its `ModalitySpec`.
+        augmentations: Augmentation by modality name or kind; None: the defaults of each kind.
+        objective: ``forward(z0, z1) -> loss`` on projections (b, d); None: NT-Xent at ``temperature``.
+        temperature: Softmax temperature of the default objective, unitless, > 0.
+        projection_hidden: Hidden size of the projection heads.
+        projection_out: Size d of the projections.
+        lr: Peak learning rate.
+        weight_decay: Decoupled weight decay.
+        schedule: See `plain_optimizer`.
+    """
+
+    def __init__(
+        self,
+        modalities: dict[str, ModalitySpec],
+        encoders: dict[str, EncoderFactory],
+        augmentations: dict[str, nn.Module] | None = None,
+        objective: nn.Module | None = None,
+        temperature: float = 0.2,
+        projection_hidden: int = 128,
+        projection_out: int = 64,
+        lr: float = 2e-3,
+        weight_decay: float = 1e-4,
+        schedule: Schedule = "one_cycle",
+    ) -> None:
+        super().__init__(modalities, augmentations, 0.0, objective, temperature, lr, weight_decay, schedule)
+        self.save_hyperparameters(ignore=["modalities", "encoders", "augmentations", "objective"])
+        built = build_encoders(modalities, encoders)
+        self.encoders = nn.ModuleDict(built)
+        self.projectors = nn.ModuleDict(
+            {
+                name: projection_head(2 * encoder.feature_shapes[-1][0], projection_hidden, projection_out)
+                for name, encoder in built.items()
+            }
+        )
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
+        """Features of every modality, shallow to deep."""
+        return {name: encoder(batch[name]) for name, encoder in self.encoders.items()}
+
+    def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Sum over modalities of the objective between the two views' projections."""
+        first, second = self.views(batch)
+        losses = []
+        for name, encoder in self.encoders.items():
+            deepest = encoder(torch.cat([first[name], second[name]]))[-1]
+            z0, z1 = self.projectors[name](mean_max_pool(deepest)).chunk(2)
+            losses.append(self.objective(z0.float(), z1.float()))
+        return torch.stack(losses).sum()

@@ -1,0 +1,154 @@
+"""Stage 3: labels come in, as full fine-tuning or as a linear probe on the frozen network."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MultilabelF1Score,
+)
+
+from lightning_mmnas.data.base import ModalitySpec, Task
+from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.genotype import Genotype
+from lightning_mmnas.input_nodes import Grid, Pool
+from lightning_mmnas.modules.base import Schedule, plain_optimizer, size
+from lightning_mmnas.modules.frozen import EncoderFactory, FrozenEncoders, build_encoders, load_part
+from lightning_mmnas.modules.pretrain import FusionFactory, fusion_of
+from lightning_mmnas.objectives import classification_loss
+from lightning_mmnas.readout import ReadoutName, out_features
+
+
+def build_metrics(task: Task, num_classes: int) -> MetricCollection:
+    """Metrics of a task: accuracy and macro F1 for classes, weighted and macro F1 (threshold 0.5) for labels."""
+    if task == "multiclass":
+        return MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+                "f1_macro": MulticlassF1Score(num_classes, average="macro"),
+            }
+        )
+    return MetricCollection(
+        {
+            "f1_weighted": MultilabelF1Score(num_classes, average="weighted"),
+            "f1_macro": MultilabelF1Score(num_classes, average="macro"),
+        }
+    )
+
+
+class FineTuning(LightningModule):
+    """Trains a classifier on a fusion network over frozen encoders.
+
+    Args:
+        modalities: Modalities of the data, linked from the data module.
+        encoders: Encoder by modality name or kind, each built with its `ModalitySpec`.
+        num_classes: Linked from the data module.
+        task: ``"multiclass"`` or ``"multilabel"``, linked from the data module.
+        genotype: The architecture, or the path of its JSON file; None: give ``fusion``.
+        fusion: Another fusion module instead of a genotype; see `FusionPretraining`.
+        encoder_weights: Checkpoint of stage 0; None: the encoders come with their own weights.
+        network_weights: Checkpoint of stage 2; None: the network starts from scratch.
+        mode: ``"full"``: network and classifier learn; ``"linear_probe"``: the network is frozen, in eval mode.
+        readout: See `FusionNetwork`.
+        dropout: Probability of dropping a value, in [0, 1).
+        pool: See `InputNode`.
+        grid: See `InputNode`.
+        lr: Peak learning rate of the network.
+        head_lr: Peak learning rate of the classifier; one that is as low as the network's makes pretraining look
+            harmful.
+        weight_decay: Decoupled weight decay.
+        schedule: See `plain_optimizer`.
+
+    Raises:
+        ConfigError: No labels, or neither or both of ``genotype`` and ``fusion``.
+        GenotypeError: The genotype does not fit the encoders.
+        CheckpointError: A checkpoint is of another architecture.
+    """
+
+    def __init__(
+        self,
+        modalities: dict[str, ModalitySpec],
+        encoders: dict[str, EncoderFactory],
+        num_classes: int | None = None,
+        task: Task | None = None,
+        genotype: str | Genotype | None = None,
+        fusion: FusionFactory | None = None,
+        encoder_weights: str | None = None,
+        network_weights: str | None = None,
+        mode: Literal["full", "linear_probe"] = "full",
+        readout: ReadoutName = "branch",
+        dropout: float = 0.0,
+        pool: Pool = "max",
+        grid: Grid = "auto",
+        lr: float = 2e-3,
+        head_lr: float = 2e-2,
+        weight_decay: float = 1e-4,
+        schedule: Schedule = "one_cycle",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["modalities", "encoders", "genotype", "fusion"])
+        if num_classes is None or task is None:
+            raise ConfigError("fine-tuning needs labels, but the data have none")
+        self.encoders = FrozenEncoders(build_encoders(modalities, encoders))
+        if encoder_weights is not None:
+            load_part(self.encoders.encoders, encoder_weights, "encoders.", "model.init_args.encoder_weights")
+        self.network = fusion_of(genotype, fusion, self.encoders.feature_shapes, readout, dropout, pool, grid)
+        if network_weights is not None:
+            load_part(self.network, network_weights, "network.", "model.init_args.network_weights")
+        self.classifier = nn.Linear(out_features(self.network), num_classes)
+        self.mode = mode
+        self.lr, self.head_lr = lr, head_lr
+        self.weight_decay = weight_decay
+        self.schedule: Schedule = schedule
+        self.val_metrics = build_metrics(task, num_classes).clone(prefix="val/")
+        self.test_metrics = build_metrics(task, num_classes).clone(prefix="test/")
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Raw samples -> class logits (b, num_classes)."""
+        features = self.encoders(batch)
+        if self.mode == "linear_probe":
+            with torch.no_grad():
+                vector = self.network.eval()(features)
+        else:
+            vector = self.network(features)
+        logits: Tensor = self.classifier(vector)
+        return logits
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """Cross-entropy of one labelled batch."""
+        loss = classification_loss(self(batch), batch["label"])
+        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size(batch))
+        return loss
+
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Logs loss and metrics of the validation split."""
+        logits = self(batch)
+        self.val_metrics.update(logits, batch["label"])
+        loss = classification_loss(logits, batch["label"])
+        self.log("val/loss", loss, batch_size=size(batch), sync_dist=True)
+        self.log_dict(self.val_metrics, prog_bar=True, batch_size=size(batch))
+
+    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+        """Logs the metrics of the test split."""
+        self.test_metrics.update(self(batch), batch["label"])
+        self.log_dict(self.test_metrics, batch_size=size(batch))
+
+    def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        """Class probabilities (b, num_classes): softmax for classes, sigmoid for labels."""
+        logits = self(batch)
+        multiclass = isinstance(self.val_metrics["f1_macro"], MulticlassF1Score)
+        probabilities: Tensor = logits.softmax(-1) if multiclass else logits.sigmoid()
+        return probabilities
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """AdamW, the classifier with its own rate."""
+        groups = [{"params": list(self.classifier.parameters()), "lr": self.head_lr}]
+        if self.mode == "full":
+            groups.append({"params": [p for p in self.network.parameters() if p.requires_grad], "lr": self.lr})
+        return plain_optimizer(self, groups, self.weight_decay, self.schedule)

@@ -1,0 +1,119 @@
+"""Encoders as the later stages see them: pretrained, frozen, one dict of named features."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from lightning_mmnas.data.base import ModalitySpec
+from lightning_mmnas.encoders.base import Encoder
+from lightning_mmnas.errors import CheckpointError, ConfigError
+
+EncoderFactory = Callable[[ModalitySpec], Encoder]
+
+
+def build_encoders(
+    modalities: Mapping[str, ModalitySpec], factories: Mapping[str, EncoderFactory]
+) -> dict[str, Encoder]:
+    """Builds the encoder of every modality; a factory is looked up by the modality's name, then by its kind.
+
+    Raises:
+        ConfigError: A modality has no encoder, or an encoder no modality.
+    """
+    known = set(modalities) | {spec.kind for spec in modalities.values()}
+    if unknown := sorted(set(factories) - known):
+        raise ConfigError(
+            f"encoders for {unknown}, but the modalities are {sorted(modalities)}; check model.init_args.encoders"
+        )
+    built = {}
+    for name, spec in modalities.items():
+        factory = factories.get(name) or factories.get(spec.kind)
+        if factory is None:
+            raise ConfigError(
+                f"modality {name!r} has no encoder; add model.init_args.encoders.{name} (or .{spec.kind} for the kind)"
+            )
+        built[name] = factory(spec)
+    return built
+
+
+class FrozenEncoders(nn.Module):
+    """Runs every modality's encoder without gradients and in eval mode, whatever ``train()`` says.
+
+    Args:
+        encoders: Encoder of each modality.
+    """
+
+    def __init__(self, encoders: Mapping[str, Encoder]) -> None:
+        super().__init__()
+        self.encoders = nn.ModuleDict(dict(encoders))
+        self.requires_grad_(False)
+        self.train(False)
+
+    @property
+    def feature_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every feature without the batch axis, by name ``<modality>/<level>``, level 0 the shallowest."""
+        return {
+            f"{modality}/{level}": tuple(shape)
+            for modality, encoder in self.encoders.items()
+            for level, shape in enumerate(cast(Encoder, encoder).feature_shapes)
+        }
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in eval mode: running statistics of frozen encoders must not move."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def forward(self, batch: Mapping[str, Tensor | Sequence[Tensor]]) -> dict[str, Tensor]:
+        """Features by name of a batch.
+
+        Args:
+            batch: Per modality, samples of shape (b, ...); or a list of its features, computed before.
+        """
+        features = {}
+        for modality, encoder in self.encoders.items():
+            value = batch[modality]
+            levels = encoder(value) if isinstance(value, Tensor) else value
+            features.update({f"{modality}/{level}": feature for level, feature in enumerate(levels)})
+        return features
+
+
+def read_state(path: str | os.PathLike[str], what: str) -> dict[str, Tensor]:
+    """Reads the ``state_dict`` of a Lightning checkpoint; nothing in it is executed.
+
+    Raises:
+        CheckpointError: No such file, or not a checkpoint that loads with ``weights_only=True``.
+    """
+    if not Path(path).is_file():
+        raise CheckpointError(f"{what}: no checkpoint at {os.fspath(path)!r}; run the stage that writes it first")
+    try:
+        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Tensor] = checkpoint["state_dict"]
+    except Exception as error:  # torch raises a dozen types for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"{what}: {os.fspath(path)!r} is not a Lightning checkpoint ({reason})") from None
+    return state
+
+
+def load_part(module: nn.Module, path: str | os.PathLike[str], prefix: str, what: str) -> None:
+    """Loads the entries below a prefix of a checkpoint into a module, all of them and no others.
+
+    Raises:
+        CheckpointError: The file cannot be read, or holds another architecture; names the first difference.
+    """
+    state = {
+        name.removeprefix(prefix): value for name, value in read_state(path, what).items() if name.startswith(prefix)
+    }
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in state.items()}
+    if wanted != given:
+        wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+        raise CheckpointError(
+            f"{what}: checkpoint {os.fspath(path)!r} is of another architecture: {len(wrong)} entries differ, "
+            f"first {prefix + wrong[0]!r}: the model has {wanted.get(wrong[0], 'nothing')}, "
+            f"the checkpoint {given.get(wrong[0], 'nothing')}"
+        )
+    module.load_state_dict(state)

@@ -1,0 +1,170 @@
+"""Stage 1: supernet search without labels (or, for comparison, with them)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_mmnas.data.base import ModalitySpec
+from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.input_nodes import Grid, Pool
+from lightning_mmnas.modules.base import FusionObjective, Schedule, SelfSupervisedModule, projection_head, size
+from lightning_mmnas.modules.frozen import EncoderFactory, FrozenEncoders, build_encoders, load_part
+from lightning_mmnas.objectives import classification_loss
+from lightning_mmnas.pairing import Pairing
+from lightning_mmnas.readout import ReadoutName
+from lightning_mmnas.space import FusionSpace
+from lightning_mmnas.supernet import FusionSupernet
+
+
+class FusionSearch(SelfSupervisedModule):
+    """The supernet over frozen encoders; `ArchitectureAlternation` trains its logits, the trainer its weights.
+
+    Args:
+        modalities: Modalities of the data, linked from the data module.
+        encoders: Encoder by modality name or kind, each built with its `ModalitySpec`.
+        encoder_weights: Checkpoint of stage 0; None: the encoders come with their own weights.
+        cells: See `FusionSpace`, as for all up to ``primitives``.
+        steps: Inner steps of a cell.
+        cell_outputs: Cells that make up the network's output; None: all.
+        step_outputs: Steps that make up a cell's output; None: all.
+        channels: c.
+        length: l.
+        primitives: Primitives by name or class path.
+        pairing: See `FusionSupernet`.
+        readout: See `FusionSupernet`.
+        dropout: Probability of dropping a value, in [0, 1).
+        pool: See `InputNode`.
+        grid: See `InputNode`.
+        supervised: Search with labels instead of views (BM-NAS itself): cross-entropy of a linear classifier; the
+            data module must deliver labels.
+        num_classes: Linked from the data module; used by the supervised search only.
+        augmentations: Augmentation by modality name or kind; None: the defaults of each kind.
+        modality_dropout: Probability of modality dropout per sample and view; without it contrastive searches often
+            return a network that reads one modality only.
+        objective: ``forward(z0, z1) -> loss`` on projections (b, d); None: NT-Xent at ``temperature``.
+        temperature: Softmax temperature of the default objective, unitless, > 0.
+        cross_modal_weight: Weight of the cross-modal InfoNCE term, >= 0.
+        projection_hidden: Hidden size of the projection head.
+        projection_out: Size d of the projections.
+        lr: Peak learning rate of the weights.
+        weight_decay: Decoupled weight decay of the weights.
+        schedule: See `plain_optimizer`.
+
+    Raises:
+        ConfigError: Supervised search on data without classes.
+        CheckpointError: The encoders' checkpoint is of another architecture.
+    """
+
+    def __init__(
+        self,
+        modalities: dict[str, ModalitySpec],
+        encoders: dict[str, EncoderFactory],
+        encoder_weights: str | None = None,
+        cells: int = 2,
+        steps: int = 1,
+        cell_outputs: int | None = None,
+        step_outputs: int | None = None,
+        channels: int = 32,
+        length: int = 8,
+        primitives: tuple[str, ...] = ("sum", "attention", "linear_glu", "concat_fc"),
+        pairing: Pairing = "independent",
+        readout: ReadoutName = "pool",
+        dropout: float = 0.0,
+        pool: Pool = "max",
+        grid: Grid = "auto",
+        supervised: bool = False,
+        num_classes: int | None = None,
+        augmentations: dict[str, nn.Module] | None = None,
+        modality_dropout: float = 0.5,
+        objective: nn.Module | None = None,
+        temperature: float = 0.2,
+        cross_modal_weight: float = 0.0,
+        projection_hidden: int = 128,
+        projection_out: int = 64,
+        lr: float = 3e-3,
+        weight_decay: float = 1e-4,
+        schedule: Schedule = "one_cycle",
+    ) -> None:
+        super().__init__(
+            modalities, augmentations, modality_dropout, objective, temperature, lr, weight_decay, schedule
+        )
+        self.save_hyperparameters(ignore=["modalities", "encoders", "augmentations", "objective"])
+        self.encoders = FrozenEncoders(build_encoders(modalities, encoders))
+        if encoder_weights is not None:
+            load_part(self.encoders.encoders, encoder_weights, "encoders.", "model.init_args.encoder_weights")
+        shapes = self.encoders.feature_shapes
+        space = FusionSpace(
+            inputs=tuple(shapes),
+            cells=cells,
+            steps=steps,
+            cell_outputs=cell_outputs or cells,
+            step_outputs=step_outputs or steps,
+            channels=channels,
+            length=length,
+            primitives=tuple(primitives),
+        )
+        self.supernet = FusionSupernet(space, shapes, pairing, readout, dropout, pool=pool, grid=grid)
+        self.classifier: nn.Module | None = None
+        if supervised:
+            if num_classes is None:
+                raise ConfigError("a supervised search needs labels, but the data have no classes")
+            self.classifier = nn.Linear(self.supernet.out_features, num_classes)
+        self.fusion = FusionObjective(
+            self.supernet,
+            projection_head(self.supernet.out_features, projection_hidden, projection_out)
+            if not supervised
+            else nn.Identity(),
+            self.objective,
+            cross_modal_weight,
+            temperature,
+        )
+
+    @property
+    def space(self) -> FusionSpace:
+        """The search space."""
+        return self.supernet.space
+
+    def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """Raw samples -> the supernet's vector (b, out_features)."""
+        out: Tensor = self.supernet(self.encoders(batch))
+        return out
+
+    def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The objective of one batch; with labels only in a supervised search."""
+        if self.classifier is not None:
+            if "label" not in batch:
+                raise ConfigError("a supervised search needs labels; set data.init_args.labels=true")
+            return classification_loss(self.classifier(self(batch)), batch["label"])
+        first, second = self.views(batch)
+        loss: Tensor = self.fusion(self.encoders(first), self.encoders(second))
+        return loss
+
+    def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
+        """One weight step's loss, on the weights' part of the data."""
+        loss = self.weight_step_loss(batch["weights"])
+        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size(batch["weights"]))
+        return loss
+
+    def weight_step_loss(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The loss of a batch of the weights' part; the second order unrolls it."""
+        return self.loss(batch)
+
+    def architecture_step(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """One architecture step's loss, on the architecture's part of the data."""
+        return self.loss(batch)
+
+    def architecture_parameters(self) -> list[nn.Parameter]:
+        """The architecture logits."""
+        return self.supernet.architecture_parameters()
+
+    def on_train_epoch_end(self) -> None:
+        """Logs how decided the architecture is: the mean entropy of the mixtures, relative to the uniform one."""
+        entropies = [
+            torch.special.entr(weights).sum(-1).mean() / torch.log(torch.tensor(float(weights.shape[-1])))
+            for weights in self.supernet.probabilities().values()
+            if weights.shape[-1] > 1
+        ]
+        if entropies:
+            self.log("arch/entropy", torch.stack([e.cpu() for e in entropies]).mean().item(), prog_bar=True)

@@ -1,0 +1,274 @@
+"""Architecture logits and what they mix: which inputs a cell and a step read, and which primitive a step applies.
+
+Two parametrisations of the same space. In `TiedPairing` (the released BM-NAS code) one weighted sum is fed as both
+inputs while searching. In `IndependentPairing` both inputs have their own logits, so that what is searched is what
+is built.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_mmnas.decoding import Scores
+from lightning_mmnas.genotype import Genotype, StepGenotype
+from lightning_mmnas.relaxation import Softmax
+from lightning_mmnas.space import FusionSpace, is_symmetric
+
+Pairing = Literal["tied", "independent"]
+
+_ONE_HOT = 1e4
+"""A logit so large that softmax gives exactly 1 and 0 in every floating-point type."""
+
+
+def _logits(*shape: int) -> nn.Parameter:
+    """Zero logits that only `ArchitectureAlternation` ever turns on."""
+    return nn.Parameter(torch.zeros(*shape), requires_grad=False)
+
+
+class PairingLogits(nn.Module):
+    """What both parametrisations share: three lists of logits and the way they become mixture weights.
+
+    Args:
+        space: The search space.
+        variants: (primitive, swapped), what a step can be, in the order of gamma's columns.
+        relaxation: Logits to mixture weights; by default `Softmax`.
+    """
+
+    def __init__(self, space: FusionSpace, variants: list[tuple[str, bool]], relaxation: nn.Module | None) -> None:
+        super().__init__()
+        self.space = space
+        self.variants = variants
+        self.relaxation = relaxation or Softmax()
+        self.alpha, self.beta = nn.ParameterList(), nn.ParameterList()
+        self.gamma = nn.ParameterList(_logits(space.steps, len(variants)) for _ in range(space.cells))
+
+    def cell_weights(self, i: int) -> Tensor:
+        """Weights of (input nodes, earlier cells) in x and y of cell i, shape (2, n + i); one row if x is y."""
+        raise NotImplementedError
+
+    def step_weights(self, i: int, t: int) -> Tensor | None:
+        """Weights of (x, y, earlier steps) in both inputs of step t of cell i, (2, 2 + t); None: exactly x and y."""
+        raise NotImplementedError
+
+    def primitive_weights(self, i: int) -> Tensor:
+        """Weights of the variants in cell i, shape (steps, variants)."""
+        weights: Tensor = self.relaxation(self.gamma[i])
+        return weights
+
+    def scores(self) -> Scores:
+        """Log-weights of every choice that decoding has, in float64."""
+        raise NotImplementedError
+
+    def set(self, genotype: Genotype) -> None:
+        """Makes the logits one-hot at the genotype."""
+        raise NotImplementedError
+
+    def variant_of(self, step: StepGenotype) -> int:
+        """Index of the variant that a genotype's step is."""
+        states = self.space.step_candidates(self.space.steps)
+        swapped = states.index(step.inputs[0]) > states.index(step.inputs[1])
+        return self.variants.index((step.primitive, swapped and (step.primitive, True) in self.variants))
+
+    def _gamma_scores(self) -> list[list[list[float]]]:
+        return [torch.log_softmax(gamma.detach().double().cpu(), -1).tolist() for gamma in self.gamma]
+
+
+class TiedPairing(PairingLogits):
+    """BM-NAS's logits: every edge has its own softmax over (none, skip), and x is y while searching.
+
+    alpha[i]: (n + i, 2), the edges of cell i from the n input nodes and the i earlier cells.
+    beta[i]: (sum over t of 2 + t, 2), the edges inside cell i, step by step.
+    gamma[i]: (steps, primitives).
+
+    Args:
+        space: The search space.
+        relaxation: Logits to mixture weights.
+    """
+
+    def __init__(self, space: FusionSpace, relaxation: nn.Module | None = None) -> None:
+        # Swapping u and u changes nothing, so each primitive is one variant.
+        super().__init__(space, [(name, False) for name in space.primitives], relaxation)
+        n, steps = len(space.inputs), space.steps
+        self.alpha = nn.ParameterList(_logits(n + i, 2) for i in range(space.cells))
+        self.beta = nn.ParameterList(_logits(sum(2 + t for t in range(steps)), 2) for _ in range(space.cells))
+
+    def cell_weights(self, i: int) -> Tensor:
+        """Weights of (input nodes, earlier cells) in the one input of cell i, shape (1, n + i)."""
+        weights: Tensor = self.relaxation(self.alpha[i])
+        return weights[:, 1][None]
+
+    def step_weights(self, i: int, t: int) -> Tensor | None:
+        """Weights of (x, y, earlier steps) in the one input of step t of cell i, shape (1, 2 + t)."""
+        weights: Tensor = self.relaxation(self._step_logits(i, t))
+        return weights[:, 1][None]
+
+    def _step_logits(self, i: int, t: int) -> Tensor:
+        offset = sum(2 + earlier for earlier in range(t))
+        rows: Tensor = self.beta[i][offset : offset + 2 + t]
+        return rows
+
+    @torch.no_grad()
+    def scores(self) -> Scores:
+        """Log-weights of every choice that decoding has, in float64: an edge pair scores the product of its edges."""
+
+        def pairs(logits: Tensor) -> dict[tuple[int, int], float]:
+            log_skip = torch.log_softmax(logits.double().cpu(), -1)[:, 1].tolist()
+            count = len(log_skip)
+            if count == 1:
+                return {(0, 0): 2 * log_skip[0]}
+            return {(j, k): log_skip[j] + log_skip[k] for j in range(count) for k in range(j + 1, count)}
+
+        cells, steps = range(self.space.cells), range(self.space.steps)
+        return Scores(
+            cells=[pairs(self.alpha[i]) for i in cells],
+            steps=[[pairs(self._step_logits(i, t)) for t in steps] for i in cells],
+            variants=self._gamma_scores(),
+        )
+
+    @torch.no_grad()
+    def edge_weights(self) -> tuple[list[list[float]], list[list[list[float]]], list[list[list[float]]]]:
+        """Softmax weights in float64 as the published decoding compares them.
+
+        Returns:
+            Per cell, the skip weight of each edge; per cell and step, the skip weight of each edge; per cell and
+            step, the weight of each primitive.
+        """
+
+        def weights(logits: Tensor) -> Tensor:
+            return torch.softmax(logits.double().cpu(), -1)
+
+        cells, steps = range(self.space.cells), range(self.space.steps)
+        return (
+            [weights(self.alpha[i])[:, 1].tolist() for i in cells],
+            [[weights(self._step_logits(i, t))[:, 1].tolist() for t in steps] for i in cells],
+            [weights(self.gamma[i]).tolist() for i in cells],
+        )
+
+    @torch.no_grad()
+    def set(self, genotype: Genotype) -> None:
+        """Sets the logits so that decoding returns the genotype; the supernet still feeds one sum as x and y."""
+        chosen = _indices(self.space, genotype)
+        for i, (pair, steps) in enumerate(chosen):
+            self.alpha[i].zero_()
+            self.alpha[i][:, 0] = _ONE_HOT
+            self.beta[i].zero_()
+            self.beta[i][:, 0] = _ONE_HOT
+            self.gamma[i].zero_()
+            for j in pair:
+                self.alpha[i][j] = torch.tensor([0.0, _ONE_HOT])
+            for t, (inputs, primitive) in enumerate(steps):
+                for j in inputs:
+                    self._step_logits(i, t)[j] = torch.tensor([0.0, _ONE_HOT])
+                self.gamma[i][t, self.variants.index((primitive, False))] = _ONE_HOT
+
+
+class IndependentPairing(PairingLogits):
+    """Separate logits for both inputs: x chooses among all candidates but the last, y among all but the first.
+
+    As published, x is the earlier of the two candidates of a cell (it carries the residual), so the two rows of
+    logits cover exactly the legal pairs. A primitive whose inputs are not interchangeable stands twice among a
+    step's variants, once in each order.
+
+    alpha[i]: (2, n + i - 1), rows x and y ((2, 1) where there is one candidate only).
+    beta[i (steps - 1) + t - 1]: (2, 1 + t), rows first and second input of step t >= 1; step 0 always reads x and y.
+    gamma[i]: (steps, variants).
+
+    Args:
+        space: The search space.
+        relaxation: Logits to mixture weights.
+    """
+
+    def __init__(self, space: FusionSpace, relaxation: nn.Module | None = None) -> None:
+        variants = [
+            (name, swapped)
+            for name in space.primitives
+            for swapped in ((False,) if is_symmetric(name) else (False, True))
+        ]
+        super().__init__(space, variants, relaxation)
+        n, steps = len(space.inputs), space.steps
+        self.alpha = nn.ParameterList(_logits(2, max(n + i - 1, 1)) for i in range(space.cells))
+        self.beta = nn.ParameterList(_logits(2, 1 + t) for _ in range(space.cells) for t in range(1, steps))
+
+    def cell_weights(self, i: int) -> Tensor:
+        """Weights of (input nodes, earlier cells) in x and in y of cell i, shape (2, n + i)."""
+        weights: Tensor = self.relaxation(self.alpha[i])
+        return weights if len(self.space.inputs) + i == 1 else _shift(weights)
+
+    def step_weights(self, i: int, t: int) -> Tensor | None:
+        """Weights of (x, y, earlier steps) in both inputs of step t of cell i, (2, 2 + t); None: exactly x and y."""
+        if t == 0:
+            return None
+        return _shift(self.relaxation(self._step_logits(i, t)))
+
+    def _step_logits(self, i: int, t: int) -> Tensor:
+        logits: Tensor = self.beta[i * (self.space.steps - 1) + t - 1]
+        return logits
+
+    @torch.no_grad()
+    def scores(self) -> Scores:
+        """Log-weights of every choice that decoding has, in float64: a pair scores the product of its two weights."""
+
+        def pairs(logits: Tensor) -> dict[tuple[int, int], float]:
+            x, y = torch.log_softmax(logits.double().cpu(), -1).tolist()
+            return {(j, k + 1): x[j] + y[k] for j in range(len(x)) for k in range(j, len(y))}
+
+        def cell_pairs(i: int) -> dict[tuple[int, int], float]:
+            if len(self.space.inputs) + i == 1:
+                return {(0, 0): 0.0}
+            return pairs(self.alpha[i])
+
+        cells, steps = range(self.space.cells), range(self.space.steps)
+        return Scores(
+            cells=[cell_pairs(i) for i in cells],
+            steps=[[pairs(self._step_logits(i, t)) if t else {(0, 1): 0.0} for t in steps] for i in cells],
+            variants=self._gamma_scores(),
+        )
+
+    @torch.no_grad()
+    def set(self, genotype: Genotype) -> None:
+        """Sets one-hot logits: the supernet then computes exactly what the network of the genotype computes."""
+        for i, (pair, steps) in enumerate(_indices(self.space, genotype)):
+            _one_hot_pair(self.alpha[i], pair)
+            self.gamma[i].zero_()
+            for t, (inputs, _) in enumerate(steps):
+                if t:
+                    _one_hot_pair(self._step_logits(i, t), (min(inputs), max(inputs)))
+                self.gamma[i][t, self.variant_of(genotype.cells[i].steps[t])] = _ONE_HOT
+
+
+def build_pairing(pairing: Pairing, space: FusionSpace, relaxation: nn.Module | None) -> PairingLogits:
+    """Builds the architecture logits of a space.
+
+    Raises:
+        ValueError: ``pairing`` is neither ``"tied"`` nor ``"independent"``.
+    """
+    if pairing == "tied":
+        return TiedPairing(space, relaxation)
+    if pairing == "independent":
+        return IndependentPairing(space, relaxation)
+    raise ValueError(f"pairing must be 'tied' or 'independent', not {pairing!r}")
+
+
+def _shift(weights: Tensor) -> Tensor:
+    """Rows x (all candidates but the last) and y (all but the first), (2, m - 1) -> (2, m)."""
+    return torch.stack([F.pad(weights[0], (0, 1)), F.pad(weights[1], (1, 0))])
+
+
+def _one_hot_pair(logits: Tensor, pair: tuple[int, int]) -> None:
+    logits.zero_()
+    logits[0, pair[0]] = _ONE_HOT
+    logits[1, max(pair[1] - 1, 0)] = _ONE_HOT
+
+
+def _indices(space: FusionSpace, genotype: Genotype) -> list[tuple[tuple[int, int], list[tuple[tuple[int, int], str]]]]:
+    """The genotype's choices as candidate indices: per cell its pair, and per step its inputs and primitive."""
+    genotype.require_space(space)
+    states = space.step_candidates(space.steps)
+    chosen = []
+    for i, cell in enumerate(genotype.cells):
+        x, y = (space.candidates(i).index(name) for name in cell.inputs)
+        steps = [((states.index(step.inputs[0]), states.index(step.inputs[1])), step.primitive) for step in cell.steps]
+        chosen.append(((x, y), steps))
+    return chosen

@@ -1,0 +1,1 @@
+"""Results and architectures, made readable: tables, trees and figures."""

@@ -1,0 +1,215 @@
+"""FusionSupernet: all architectures of a space at once, mixed by architecture logits."""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from lightning_mmnas.decoding import decode, decode_bmnas
+from lightning_mmnas.errors import GenotypeError
+from lightning_mmnas.genotype import FusionSpace, Genotype
+from lightning_mmnas.input_nodes import Grid, InputNodes, Pool
+from lightning_mmnas.network import CellOutput, FusionNetwork, NetworkCell, deepest_inputs
+from lightning_mmnas.pairing import Pairing, TiedPairing, build_pairing
+from lightning_mmnas.primitives import build_primitive
+from lightning_mmnas.readout import LateFeatures, ReadoutName, build_readout, out_features
+
+DecodeRule = Literal["covering", "bmnas"]
+
+
+class SupernetCell(nn.Module):
+    """One cell of the supernet: every step holds every variant of the primitives.
+
+    Args:
+        space: The search space.
+        variants: (primitive, swapped), what each step can be.
+        dropout: Probability of dropping a value, in [0, 1).
+    """
+
+    def __init__(self, space: FusionSpace, variants: Sequence[tuple[str, bool]], dropout: float) -> None:
+        super().__init__()
+        self.swapped = [swapped for _, swapped in variants]
+        self.steps = nn.ModuleList(
+            nn.ModuleList(build_primitive(name, space.channels, space.length, dropout) for name, _ in variants)
+            for _ in range(space.steps)
+        )
+        self.output = CellOutput(space, dropout)
+
+    def forward(self, x: Tensor, y: Tensor, step_weights: Sequence[Tensor | None], primitive_weights: Tensor) -> Tensor:
+        """Runs the cell.
+
+        Args:
+            x: First input, shape (b, l, c).
+            y: Second input, shape (b, l, c); the very same tensor when the pairing is tied.
+            step_weights: Per step, weights of (x, y, earlier steps) in its inputs, (1 or 2, 2 + t); None: x and y.
+            primitive_weights: Weights of the variants, (steps, variants).
+
+        Returns:
+            The cell's output, shape (b, l, c).
+        """
+        states = [x, y]
+        for t, step in enumerate(self.steps):
+            variants = cast(nn.ModuleList, step)
+            first, second = _mix(states, step_weights[t])
+            outs = [
+                primitive(second, first) if swapped else primitive(first, second)
+                for primitive, swapped in zip(variants, self.swapped, strict=True)
+            ]
+            states.append(_weighted_sum(outs, primitive_weights[t]))
+        out: Tensor = self.output(states[2:], x)
+        return out
+
+
+class FusionSupernet(nn.Module):
+    """The whole search space as one differentiable module: features of all modalities -> one vector.
+
+    Args:
+        space: The search space.
+        feature_shapes: Shape of each feature without the batch axis, (c_in, *rest), by name; None: features are
+            (b, l, c) already and there are no input nodes.
+        pairing: ``"independent"``: x and y of every cell and step have their own logits, so what is searched is what
+            is built; ``"tied"``: one weighted sum is fed as both, as in BM-NAS's released code.
+        readout: ``"pool"`` (default while searching), ``"flatten"`` as published, or ``"branch"``.
+        dropout: Probability of dropping a value, in [0, 1).
+        relaxation: Logits to mixture weights; by default `Softmax`.
+        pool: See `InputNode`.
+        grid: See `InputNode`.
+
+    Raises:
+        GenotypeError: An input without a shape, or an unknown primitive.
+
+    Example:
+        >>> import torch
+        >>> from lightning_mmnas import FusionSpace, FusionSupernet
+        >>> space = FusionSpace(inputs=("image/0", "image/1", "text/0"), channels=8, length=4)
+        >>> supernet = FusionSupernet(space, {"image/0": (16, 8, 8), "image/1": (32, 4, 4), "text/0": (24,)})
+        >>> sorted(supernet.decode().modalities_read())
+        ['image', 'text']
+    """
+
+    def __init__(
+        self,
+        space: FusionSpace,
+        feature_shapes: Mapping[str, Sequence[int]] | None = None,
+        pairing: Pairing = "independent",
+        readout: ReadoutName = "pool",
+        dropout: float = 0.0,
+        relaxation: nn.Module | None = None,
+        pool: Pool = "max",
+        grid: Grid = "auto",
+    ) -> None:
+        super().__init__()
+        self.space = space
+        self.input_nodes = InputNodes(space.inputs, feature_shapes, space.channels, space.length, dropout, pool, grid)
+        self.logits = build_pairing(pairing, space, relaxation)
+        self.cells = nn.ModuleList(SupernetCell(space, self.logits.variants, dropout) for _ in range(space.cells))
+        self.late = LateFeatures(deepest_inputs(space), feature_shapes, space.channels)
+        width = space.cell_outputs * space.channels
+        self.readout = build_readout(readout, width, space.length, self.late.out_features)
+        self.needs_late = readout == "branch"
+        self.out_features = out_features(self.readout)
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Features by name, each (b, c_in, *rest) -> (b, out_features)."""
+        nodes = self.input_nodes(features)  # (n, b, l, c)
+        n, rows = len(nodes), [self.logits.cell_weights(i) for i in range(len(self.cells))]
+        # What all cells read from the input nodes is one small matrix product.
+        reads = torch.cat([row[:, :n] for row in rows]).to(nodes.dtype) @ nodes.flatten(1)
+        reads = reads.view(-1, *nodes.shape[1:])
+        width = len(rows[0])  # 1 when x is y, else 2
+        outputs: list[Tensor] = []
+        for i, cell in enumerate(self.cells):
+            pair = list(reads[i * width : (i + 1) * width])
+            if outputs:
+                earlier = rows[i][:, n:]
+                pair = [read + _weighted_sum(outputs, earlier[k]) for k, read in enumerate(pair)]
+            step_weights = [self.logits.step_weights(i, t) for t in range(self.space.steps)]
+            outputs.append(cell(pair[0], pair[-1], step_weights, self.logits.primitive_weights(i)))
+        joined = torch.cat(outputs[-self.space.cell_outputs :], dim=-1)
+        late = self.late(features) if self.needs_late else None
+        out: Tensor = self.readout(joined, late)
+        return out
+
+    def architecture_parameters(self) -> list[nn.Parameter]:
+        """The logits, cell by cell: all alphas, then betas, then gammas; ``requires_grad`` is False."""
+        return list(self.logits.parameters())
+
+    def decode(self, rule: DecodeRule = "covering", coverage: bool = True, distinct: bool = True) -> Genotype:
+        """Returns the architecture that the logits favour; deterministic, ties included.
+
+        Args:
+            rule: ``"covering"``: the best legal architecture under the two rules below; ``"bmnas"``: the published
+                rule (tied pairing only), which never reads earlier cells and may leave dead code.
+            coverage: Every modality must be read, as far as the space allows.
+            distinct: No two cells have the same inputs, as far as the space allows.
+
+        Raises:
+            GenotypeError: ``"bmnas"`` with independent pairing, or where the published rule finds no pair.
+        """
+        if rule == "bmnas":
+            if not isinstance(self.logits, TiedPairing):
+                raise GenotypeError("decode rule 'bmnas' needs pairing='tied'; use rule='covering'")
+            return decode_bmnas(*self.logits.edge_weights(), self.space)
+        return decode(self.logits.scores(), self.space, self.logits.variants, coverage, distinct)
+
+    def sample(self, generator: torch.Generator, coverage: bool = True, distinct: bool = True) -> Genotype:
+        """Draws an architecture in proportion to the mixture weights, under the rules of `decode`."""
+        scores = self.logits.scores().perturbed(generator)
+        return decode(scores, self.space, self.logits.variants, coverage, distinct)
+
+    def set_architecture(self, genotype: Genotype) -> None:
+        """Makes the logits one-hot at the genotype.
+
+        Raises:
+            GenotypeError: The genotype is for another space.
+        """
+        self.logits.set(genotype)
+
+    def probabilities(self) -> dict[str, Tensor]:
+        """Mixture weights by name (``alpha/0``, ``beta/0``, ``gamma/0``, …), detached, for logging."""
+        logits = {"alpha": self.logits.alpha, "beta": self.logits.beta, "gamma": self.logits.gamma}
+        return {
+            f"{kind}/{i}": self.logits.relaxation(p.detach())
+            for kind, parameters in logits.items()
+            for i, p in enumerate(parameters)
+        }
+
+    @torch.no_grad()
+    def inherit(self, network: FusionNetwork) -> None:
+        """Copies this supernet's weights into a network of the same space, wherever the network has them.
+
+        The readout is copied where both have the same; a network with another readout keeps its own.
+
+        Raises:
+            GenotypeError: The network's genotype is for another space.
+        """
+        network.genotype.require_space(self.space)
+        nodes, target_nodes = self.input_nodes.nodes, network.input_nodes.nodes
+        if nodes is not None and target_nodes is not None:
+            for name, node in target_nodes.items():
+                node.load_state_dict(nodes[name].state_dict())
+        for cell, target, wiring in zip(self.cells, network.cells, network.genotype.cells, strict=True):
+            here, there = cast(SupernetCell, cell), cast(NetworkCell, target)
+            there.output.load_state_dict(here.output.state_dict())
+            for t, step in enumerate(wiring.steps):
+                variants = cast(nn.ModuleList, here.steps[t])
+                there.steps[t].load_state_dict(variants[self.logits.variant_of(step)].state_dict())
+        if type(self.readout) is type(network.readout):
+            network.readout.load_state_dict(self.readout.state_dict())
+
+
+def _weighted_sum(tensors: Sequence[Tensor], weights: Tensor) -> Tensor:
+    """Sum of weights[k] * tensors[k]; (b, l, c)."""
+    out = weights[0] * tensors[0]
+    for weight, tensor in zip(weights[1:], tensors[1:], strict=True):
+        out = out + weight * tensor
+    return out
+
+
+def _mix(states: Sequence[Tensor], weights: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The two inputs of a step; the very same tensor twice where there is one row of weights."""
+    if weights is None:
+        return states[0], states[1]
+    mixed = [_weighted_sum(states, row) for row in weights]
+    return mixed[0], mixed[-1]

@@ -1,0 +1,217 @@
+"""MMNASCLI: interpolation, links, hyperparameters, saved configurations."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from lightning_mmnas.cli import MMNASCLI
+from lightning_mmnas.errors import CheckpointError, ConfigError
+from tests.cli.toys import LinkedModule, Spec, ToyModule
+
+CONFIG: dict[str, Any] = {
+    "run_dir": "nowhere",
+    "seed_everything": 0,
+    "model": {
+        "class_path": "tests.cli.toys.ToyModule",
+        "init_args": {"folder": "${run_dir}/search", "hidden": "${data.init_args.batch_size}"},
+    },
+    "data": {"class_path": "tests.cli.toys.ToyData", "init_args": {"batch_size": 4}},
+    "trainer": {
+        "max_epochs": 1,
+        "accelerator": "cpu",
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "default_root_dir": "${run_dir}/search",
+    },
+}
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return _write(tmp_path / "toy.yaml", CONFIG)
+
+
+def _write(path: Path, content: dict[str, Any]) -> Path:
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def _fit(config: Path, *args: str) -> MMNASCLI:
+    return MMNASCLI(["fit", "--config", str(config), "--run_dir", str(config.parent / "run"), *args])
+
+
+def _changed(tmp_path: Path, section: str, **values: Any) -> Path:
+    content = {**CONFIG, section: {**CONFIG[section], **values}}
+    return _write(tmp_path / "toy.yaml", content)
+
+
+def test_interpolation_follows_a_later_file_and_the_command_line(tmp_path: Path, config: Path) -> None:
+    later = _write(tmp_path / "later.yaml", {"data": {"init_args": {"batch_size": 2}}, "run_dir": "unused"})
+    run_dir = str(tmp_path / "other")
+    cli = MMNASCLI(["fit", "-c", str(config), "-c", str(later), "--run_dir", run_dir])
+    assert cli.model.hparams["folder"] == f"{run_dir}/search"
+    assert cli.model.hparams["hidden"] == 2
+    assert cli.trainer.default_root_dir == f"{run_dir}/search"
+
+
+def test_interpolation_on_the_command_line_itself(tmp_path: Path, config: Path) -> None:
+    cli = _fit(config, "--model.folder", "${run_dir}/${model.init_args.hidden}")
+    assert cli.model.hparams["folder"] == f"{tmp_path}/run/4"
+
+
+def test_everything_is_written_below_run_dir_by_default(tmp_path: Path) -> None:
+    content = {**CONFIG, "trainer": {"max_epochs": 1, "accelerator": "cpu", "logger": False}}
+    cli = _fit(_write(tmp_path / "toy.yaml", content), "--trainer.enable_progress_bar=false")
+    assert cli.trainer.default_root_dir == str(tmp_path / "run")
+
+
+def test_resolved_config_is_saved_runs_again_and_does_not_mind_a_rerun(tmp_path: Path, config: Path) -> None:
+    _fit(config, "--model.hidden", "5")
+    saved = tmp_path / "run" / "search" / "config.yaml"
+    content = yaml.safe_load(saved.read_text())
+    assert content["model"]["init_args"]["folder"] == f"{tmp_path}/run/search"
+    assert content["model"]["init_args"]["hidden"] == 5
+    cli = MMNASCLI(["fit", "--config", str(saved)])
+    assert cli.model.hparams["hidden"] == 5
+
+
+def test_other_commands_leave_the_config_of_fit_alone(tmp_path: Path, config: Path) -> None:
+    _fit(config, "--model.hidden", "5")
+    MMNASCLI(["test", "--config", str(config), "--run_dir", str(tmp_path / "run")])
+    folder = tmp_path / "run" / "search"
+    assert yaml.safe_load((folder / "config.yaml").read_text())["model"]["init_args"]["hidden"] == 5
+    assert (folder / "config_test.yaml").is_file()
+
+
+def test_links_and_encoder_factories(tmp_path: Path) -> None:
+    encoders = {"a": {"class_path": "tests.cli.toys.ToyEncoder", "init_args": {"channels": 5}}}
+    path = _changed(tmp_path, "model", class_path="LinkedModule", init_args={"encoders": encoders})
+    cli = _fit(path, "--model.encoders.a.init_args.channels", "6")
+    model = cli.model
+    assert isinstance(model, LinkedModule)
+    assert model.modalities == {"a": Spec("motion", (8,))}
+    assert model.layer.out_features == 3
+    assert model.encoders["a"].weight.shape == (6, 8)
+
+
+def test_checkpoint_holds_plain_values_and_rebuilds_the_module(tmp_path: Path) -> None:
+    encoders = {"a": {"class_path": "tests.cli.toys.ToyEncoder", "init_args": {"channels": 5}}}
+    path = _changed(tmp_path, "model", class_path="LinkedModule", init_args={"encoders": encoders})
+    _fit(path)
+    checkpoint = next((tmp_path / "run").rglob("*.ckpt"))
+    hparams = torch.load(checkpoint, weights_only=True)["hyper_parameters"]
+    spec = {"kind": "motion", "shape": [8], "dtype": "torch.float32"}
+    assert "_class_path" in hparams
+    assert "modalities" not in hparams or hparams["modalities"] == {"a": spec}
+    assert "task" not in hparams  # the module does not take it
+
+
+def test_a_module_without_linked_arguments_has_none_in_its_hyperparameters(config: Path) -> None:
+    hparams = _fit(config).model.hparams
+    assert {name for name in hparams if not name.startswith("_")} == {
+        "hidden",
+        "learning_rate",
+        "folder",
+    }
+
+
+@pytest.mark.parametrize("data", [["--data", "BareData"], []])
+def test_missing_link_source_is_an_error(data: list[str], tmp_path: Path) -> None:
+    args = ["--trainer.accelerator=cpu", "--run_dir", str(tmp_path)]
+    with pytest.raises(ConfigError, match="LinkedModule needs the 'modalities' of a data module"):
+        MMNASCLI(["fit", "--model", "LinkedModule", *data, *args])
+
+
+def test_misspelt_keys_name_the_nearest(tmp_path: Path) -> None:
+    path = _changed(tmp_path, "model", init_args={"hiden": 3})
+    with pytest.raises(ConfigError, match=r"Option 'hiden' is not accepted; did you mean 'hidden'\?"):
+        _fit(path)
+
+
+def test_misspelt_key_of_an_encoder(tmp_path: Path) -> None:
+    encoders = {"a": {"class_path": "tests.cli.toys.ToyEncoder", "init_args": {"chanels": 5}}}
+    path = _changed(tmp_path, "model", class_path="LinkedModule", init_args={"encoders": encoders})
+    with pytest.raises(ConfigError, match=r"encoders: Option 'chanels' is not accepted.*'channels'"):
+        _fit(path)
+
+
+def test_misspelt_and_abbreviated_trainer_keys(tmp_path: Path, config: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--trainer.max_epoch=3; did you mean 'max_epochs'"):
+        _fit(config, "--trainer.max_epoch=3")
+    with pytest.raises(ConfigError, match=r"'trainer.max_epoch'; did you mean 'max_epochs'"):
+        _fit(_changed(tmp_path, "trainer", max_epoch=3))
+
+
+def test_wrong_value(config: Path) -> None:
+    with pytest.raises(ConfigError, match=r"hidden.*many") as error:
+        _fit(config, "--model.hidden", "many")
+    assert "\n" not in str(error.value)
+    assert "Union" not in str(error.value)
+
+
+def test_misspelt_class_and_choice(tmp_path: Path) -> None:
+    callbacks = [{"class_path": "ModelCheckpont"}]
+    with pytest.raises(ConfigError, match=r"'ModelCheckpont'.*did you mean 'ModelCheckpoint'\?"):
+        _fit(_changed(tmp_path, "trainer", callbacks=callbacks))
+    callbacks = [{"class_path": "ModelCheckpoint", "init_args": {"save_last": "sometimes"}}]
+    with pytest.raises(ConfigError, match=r"save_last: .*\['link'\]") as error:
+        _fit(_changed(tmp_path, "trainer", callbacks=callbacks))
+    assert len(str(error.value)) < 200
+
+
+def test_bad_interpolation(tmp_path: Path) -> None:
+    path = _changed(tmp_path, "trainer", default_root_dir="${run_dirr}/search")
+    with pytest.raises(ConfigError, match=r"trainer\.default_root_dir.*'run_dirr' not found"):
+        _fit(path)
+
+
+def test_unknown_class_and_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Nothing"):
+        _fit(_changed(tmp_path, "model", class_path="Nothing"))
+    with pytest.raises(ConfigError, match=r"does not exist.*none.yaml"):
+        _fit(tmp_path / "none.yaml")
+
+
+def test_checkpoint_hyperparameters_that_differ_are_named(tmp_path: Path, config: Path) -> None:
+    _fit(config)
+    checkpoint = str(next((tmp_path / "run").rglob("*.ckpt")))
+    args = ["--config", str(config), "--run_dir", str(tmp_path / "run"), "--ckpt_path", checkpoint]
+    MMNASCLI(["validate", *args])  # no difference, no warning
+    with pytest.warns(UserWarning, match="hidden: 7 -> 4"):
+        cli = MMNASCLI(["validate", *args, "--model.hidden", "7"])
+    assert cli.model.hparams["hidden"] == 4
+
+
+def test_checkpoint_errors(tmp_path: Path, config: Path) -> None:
+    _fit(config)
+    checkpoint = str(next((tmp_path / "run").rglob("*.ckpt")))
+    with pytest.raises(CheckpointError, match="there is no checkpoint"):
+        _fit(config, "--ckpt_path", str(tmp_path / "none.ckpt"))
+    with pytest.raises(CheckpointError, match="cannot read checkpoint"):
+        _fit(config, "--ckpt_path", str(config))
+    linked = _changed(tmp_path, "model", class_path="LinkedModule", init_args={})
+    with pytest.raises(CheckpointError, match="checkpoint"):
+        _fit(linked, "--ckpt_path", checkpoint)
+
+
+def test_interrupt_says_how_to_continue_and_restores_the_signal(tmp_path: Path) -> None:
+    flag = tmp_path / "flag"
+    flag.touch()
+    path = _changed(tmp_path, "model", class_path="InterruptedModule", init_args={"flag": str(flag)})
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt, match=r"continue with the same command and --ckpt_path"):
+        _fit(path, "--trainer.max_epochs=3")
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_from_python_without_a_command(tmp_path: Path) -> None:
+    model = {"class_path": "tests.cli.toys.ToyModule"}
+    content = {"model": model, "run_dir": str(tmp_path), "trainer": {"logger": False}}
+    cli = MMNASCLI(content, run=False)
+    assert isinstance(cli.model, ToyModule)
+    assert cli.trainer.default_root_dir == str(tmp_path)

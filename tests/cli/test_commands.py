@@ -1,0 +1,150 @@
+"""`mmnas`: exit codes, one message for a mistake, help at once."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_mmnas.commands import main
+from tests.cli.test_cli import CONFIG
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "toy.yaml"
+    path.write_text(yaml.safe_dump({**CONFIG, "run_dir": str(tmp_path / "run")}))
+    return path
+
+
+def _message(capsys: pytest.CaptureFixture[str], *args: str) -> str:
+    assert main(args) == 2
+    error = capsys.readouterr().err.strip().splitlines()
+    lines = [line for line in error if line.startswith("mmnas: ")]
+    assert len(lines) == 1
+    assert "Traceback" not in error
+    return lines[0]
+
+
+def test_help_lists_the_commands_without_importing_torch() -> None:
+    code = (
+        "import sys; from lightning_mmnas.commands import main; main(['--help']); "
+        "sys.exit(any(name in sys.modules for name in ('torch', 'lightning')))"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    for name in ("fit", "validate", "test", "predict", "run", "show"):
+        assert f"\n  {name} " in process.stdout
+
+
+def test_python_dash_m() -> None:
+    command = [sys.executable, "-m", "lightning_mmnas", "shwo"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert process.returncode == 2
+    assert process.stderr == "mmnas: there is no command 'shwo'; did you mean 'show'?\n"
+
+
+def test_no_arguments_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "usage: mmnas COMMAND" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("mmnas ")
+
+
+def test_fit_and_print_config(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", "--config", str(config), "--run_dir", "elsewhere", "--print_config"])
+    assert stop.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["model"]["init_args"]["folder"] == "elsewhere/search"
+    assert main(["fit", "--config", str(config)]) == 0
+    assert (config.parent / "run" / "search" / "config.yaml").is_file()
+
+
+def test_help_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("run", "show", "fit"):
+        with pytest.raises(SystemExit) as stop:
+            main([command, "--help"])
+        assert stop.value.code == 0
+        assert re.search(rf"usage: mmnas .*{command} ", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--model.hiden", "3"], "hiden"),
+        (["--trainer.default_root_dir", "${run_dirr}/x"], "'run_dirr' not found"),
+        (["--ckpt_path", "none.ckpt"], "there is no checkpoint none.ckpt"),
+        (["--model", "Nothing"], "Nothing"),
+        (["--data.size", "0"], "the toy data are empty"),
+        (["--trainer.limit_train_batches", "3.5"], "limit_train_batches"),
+    ],
+)
+def test_mistakes(args: list[str], message: str, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in _message(capsys, "fit", "--config", str(config), *args)
+
+
+def test_mistakes_of_run(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    assert "required: --output" in _message(capsys, "run", "watch")
+    assert "invalid int value" in _message(capsys, "run", "watch", "--output=x", "--seed=x")
+    assert "no folder" in _message(capsys, "run", str(tmp_path / "none"), "--output", str(file))
+
+
+def test_unwritable_folder_of_fit(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    text = _message(capsys, "fit", "--config", str(config), "--run_dir", str(file / "x"))
+    assert str(file) in text
+
+
+def test_checkpoint_of_another_architecture(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--config", str(config)]) == 0
+    import torch
+
+    path = next((tmp_path / "run").rglob("*.ckpt"))
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["hyper_parameters"] = {}
+    torch.save(checkpoint, path)
+    args = ["test", "--config", str(config), "--model.hidden", "9", "--ckpt_path", str(path)]
+    assert "the checkpoint belongs to another architecture" in _message(capsys, *args)
+
+
+def test_debug_raises(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MMNAS_DEBUG", "1")
+    with pytest.raises(Exception, match="hiden"):
+        main(["fit", "--config", str(config), "--model.hiden", "3"])
+
+
+def test_interrupt(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flag = tmp_path / "flag"
+    flag.touch()
+    model = ["--model", "tests.cli.toys.InterruptedModule", "--model.flag", str(flag)]
+    content = yaml.safe_load(config.read_text())
+    del content["model"]
+    config.write_text(yaml.safe_dump(content))
+    text = _message(capsys, "fit", "--config", str(config), *model, "--trainer.max_epochs=2")
+    assert "interrupted; continue with the same command and --ckpt_path" in text
+
+
+def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import torch
+
+    from lightning_mmnas import FusionSpace
+
+    space = FusionSpace(inputs=("a/0", "b/0"))
+    genotype = space.sample(torch.Generator().manual_seed(0))
+    path, picture = tmp_path / "genotype.json", tmp_path / "genotype.png"
+    genotype.save(path)
+    assert main(["show", str(path)]) == 0
+    assert "a/0" in capsys.readouterr().out
+    assert main(["show", str(path), "--output", str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+
+    assert "there is no file" in _message(capsys, "show", str(tmp_path / "none.json"))
+    assert "suffixes" in _message(capsys, "show", str(path), "--output", str(tmp_path / "x.abc"))
+    path.write_text("{}")
+    assert "genotype" in _message(capsys, "show", str(path))
