@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
+from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.readout import LateBranch, LateFeatures
 
 
@@ -11,10 +12,14 @@ class LateFusion(nn.Module):
     """Late fusion: concatenates pooled features and, unless linear, puts an MLP's hidden layer on them.
 
     Args:
-        feature_shapes: Shape of each feature without the batch axis, (c_in, *rest), by name ``<modality>/<level>``.
+        feature_shapes: Shape of each feature without the batch axis, (c_in, *rest), by name ``<modality>/<level>`` or
+            ``<modality>``.
         modalities: Which modalities are read; None: all.
         all_levels: Whether every level is read, or the deepest of each modality only.
         hidden: Size of the hidden layer; None: none, the classifier on top then is a linear one.
+
+    Raises:
+        ConfigError: A modality that has no features.
     """
 
     def __init__(
@@ -25,9 +30,13 @@ class LateFusion(nn.Module):
         hidden: int | None = 128,
     ) -> None:
         super().__init__()
-        names = [n for n in feature_shapes if modalities is None or n.rpartition("/")[0] in modalities]
+        modality_of = {name: name.rpartition("/")[0] or name for name in feature_shapes}
+        known = sorted(set(modality_of.values()))
+        if unknown := sorted(set(modalities or ()) - set(known)):
+            raise ConfigError(f"late fusion: modalities {unknown} are not in {known}")
+        names = [name for name in feature_shapes if modalities is None or modality_of[name] in modalities]
         if not all_levels:
-            names = list({name.rpartition("/")[0]: name for name in names}.values())
+            names = list({modality_of[name]: name for name in names}.values())
         self.pooled = LateFeatures(names, feature_shapes)
         width = self.pooled.out_features
         # Features differ in scale by orders of magnitude: without a norm the linear one would not train.

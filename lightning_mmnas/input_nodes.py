@@ -124,5 +124,5 @@ class InputNodes(nn.Module):
 
 
 def key(name: str) -> str:
-    """A feature's name as a key of an ``nn.ModuleDict``, which may not hold a dot."""
-    return name.replace(".", "_")
+    """A feature's name as a key of an ``nn.ModuleDict``, which may not hold a dot; different names, different keys."""
+    return name.replace("%", "%25").replace(".", "%2E")

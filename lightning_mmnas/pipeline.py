@@ -39,7 +39,8 @@ class Stage:
     def digest(self, seed: int) -> str:
         """Hash of all that decides the stage's result; comments and layout do not."""
         try:
-            content = yaml.safe_load(self.config.read_text(encoding="utf-8"))
+            # comparison.yaml may be missing: its defaults then hold
+            content = yaml.safe_load(self.config.read_text(encoding="utf-8")) if self.config.is_file() else None
         except yaml.YAMLError as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"{self.config} is not valid YAML: {reason}") from error
@@ -87,7 +88,7 @@ def run(
     for stage in stages:
         try:
             if stage.name == "comparison":
-                records[stage.name] = _compare(stage, folder, run_dir, seed, console)
+                records[stage.name] = _compare(stages, run_dir, seed, console)
             else:
                 records[stage.name] = _train(stage, run_dir, seed, console)
         except KeyboardInterrupt as error:
@@ -182,8 +183,7 @@ def _stages(folder: Path, overrides: Sequence[str]) -> list[Stage]:
             stages.append(Stage(name, path, (*shared, *own[name])))
         elif name != "encoders":  # needless where pretrained encoders are given
             raise ConfigError(f"there is no {path}; a run needs one file per stage: {list(STAGES)}")
-    comparison = folder / "comparison.yaml"
-    return [*stages, Stage("comparison", comparison)] if comparison.is_file() else stages
+    return [*stages, Stage("comparison", folder / "comparison.yaml")]
 
 
 def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str, Any]:
@@ -228,20 +228,25 @@ def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str
     return record
 
 
-def _compare(stage: Stage, folder: Path, run_dir: Path, seed: int, console: Console) -> dict[str, Any]:
+def _compare(stages: Sequence[Stage], run_dir: Path, seed: int, console: Console) -> dict[str, Any]:
+    stage = stages[-1]
     digest, done = stage.digest(seed), run_dir / stage.name / "done.json"
     record = _read_json(done)
     if record is not None and record.get("digest") == digest:
         console.print(f"{stage.name:<10} done before, in {record['seconds']:.1f} s")
         return record
     from lightning_mmnas.callbacks.progress import quiet
-    from lightning_mmnas.report.comparison import compare
+    from lightning_mmnas.compare import compare, read_settings
 
+    settings = read_settings(stage.config)
     console.print(f"{stage.name:<10} …")
     start = time.monotonic()
+    arguments = {s.name: s.arguments(run_dir, seed)[1:] for s in stages[:-1]}
     with quiet():
-        results = compare(run_dir, folder, seed)
-    record = {"seconds": round(time.monotonic() - start, 3), "digest": digest, "results": results}
+        results = compare(arguments["pretrain"], arguments["finetune"], settings, seed, console)
+    seconds = round(time.monotonic() - start, 3)
+    console.print(f"{stage.name:<10} done in {seconds:.1f} s")
+    record = {"seconds": seconds, "digest": digest, "versions": versions(), "results": results}
     write_json(done, record)
     return record
 

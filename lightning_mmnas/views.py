@@ -336,9 +336,10 @@ class TwoViews(nn.Module):
         for name in self._keys:
             if name not in batch:
                 raise DataError(f"modality {name!r} is not in the batch, which has {list(batch)}")
-        return self._view(batch), self._view(batch)
+        return self.view(batch), self.view(batch)
 
-    def _view(self, batch: Mapping[str, Tensor]) -> Views:
+    def view(self, batch: Mapping[str, Tensor]) -> Views:
+        """Returns one random view of a batch, a dict by modality."""
         views = {name: self.augmentations[key](batch[name]) for name, key in self._keys.items()}
         means = {name: self.get_buffer(f"mean_{name}") for name in self._keys}
         dropped: Views = self.dropout(views, means)

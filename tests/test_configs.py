@@ -20,7 +20,7 @@ def test_stages(name: str, tmp_path: Path) -> None:
     ignored = shutil.ignore_patterns("comparison.yaml")  # has a test of its own
     shutil.copytree(find_configs(name), configs, ignore=ignored)
     console = Console(file=io.StringIO())
-    results = run(configs, output, overrides=["--trainer.limit_train_batches=2.0e-1"], console=console)
+    results = run(configs, output, overrides=["--trainer.limit_train_batches=2"], console=console)
     for stage in STAGES:
         assert (output / stage / "config.yaml").is_file()
         last = output / stage / "checkpoints" / "last.ckpt"

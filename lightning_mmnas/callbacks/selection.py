@@ -157,7 +157,7 @@ class GenotypeSelection(Callback):
         finally:
             views.dropout = searched
 
-    def _write(self, genotype: Genotype, scores: list[dict[str, Any]]) -> None:
+    def _write(self, genotype: Genotype, scores: list[dict[str, Any]], steps: int) -> None:
         from io import BytesIO
 
         from lightning_mmnas.report.architecture import plot_genotype
@@ -169,7 +169,7 @@ class GenotypeSelection(Callback):
         write_bytes(self.output.with_suffix(".png"), picture.getvalue())
         record = {
             "criterion": type(self.criterion).__name__,
-            "steps": self.steps,
+            "steps": steps,
             "seed": self.seed,
             "candidates": scores,
         }

@@ -94,8 +94,8 @@ class WatchDataModule(MultimodalDataModule):
         window: Length of a window in samples of 1/50 s, from 8 on.
         stride: Distance between the beginnings of two windows, in samples.
         folds: Number k of folds by subject; None: the default split.
-        fold: Which fold is for test, 0 to k - 1; the first subject of the next fold is for
-            validation.
+        fold: Which fold is for test, modulo k, so that it can follow a seed; the first subject of
+            the next fold is for validation.
         modalities: See `MultimodalDataModule`, as for all that follow.
         batch_size: Samples per batch.
         num_workers: Worker processes per loader.
@@ -135,7 +135,7 @@ class WatchDataModule(MultimodalDataModule):
             )
         self.window = window
         self.stride = stride
-        train, val, test = group_folds(_SUBJECTS, folds, fold)
+        train, val, test = group_folds(_SUBJECTS, folds, fold if folds is None else fold % folds)
         self.subjects: dict[Split, list[int]] = {"train": train, "val": val, "test": test}
         super().__init__(
             modalities=modalities,

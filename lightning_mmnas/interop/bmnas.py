@@ -45,14 +45,17 @@ def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         Entries by the names of `FusionSupernet` or `FusionNetwork` with the ``"flatten"`` readout.
 
     Raises:
-        CheckpointError: No entry of the fusion part, or an entry of an unknown name in it.
+        CheckpointError: No entry of the fusion part, or an entry of an unknown name or number of axes in it.
     """
     converted: dict[str, Tensor] = {}
     for name, value in state.items():
-        if tail := _TAIL.fullmatch(name):
-            converted[f"readout.norm.{tail[1]}"] = value.t()
-        elif cell := _CELL.fullmatch(name):
-            _convert_cell_entry(f"cells.{cell[1]}", cell[2], name, value, converted)
+        try:
+            if tail := _TAIL.fullmatch(name):
+                converted[f"readout.norm.{tail[1]}"] = value.t()
+            elif cell := _CELL.fullmatch(name):
+                _convert_cell_entry(f"cells.{cell[1]}", cell[2], name, value, converted)
+        except (IndexError, RuntimeError):
+            raise CheckpointError(f"entry {name!r} of a BM-NAS state dict has the shape {tuple(value.shape)}") from None
     if not converted:
         raise CheckpointError(
             "no BM-NAS fusion weights among the entries: expected names such as "
@@ -74,7 +77,9 @@ def _convert_cell_entry(prefix: str, rest: str, name: str, value: Tensor, conver
     elif layer == "bn":
         converted[f"{prefix}.{'norm' if step else 'batch_norm'}.{entry}"] = value
     elif layer == "conv" and entry == "weight":
-        converted[f"{prefix}.linear.weight_x"], converted[f"{prefix}.linear.weight_y"] = value[..., 0].chunk(2, 1)
+        columns = value[..., 0]
+        half = columns.shape[1] // 2
+        converted[f"{prefix}.linear.weight_x"], converted[f"{prefix}.linear.weight_y"] = columns.tensor_split([half], 1)
     elif layer == "out_conv" and entry == "weight":
         converted[f"{prefix}.linear.weight"] = value[..., 0]
     elif layer in ("conv", "out_conv") and entry == "bias":
@@ -185,7 +190,10 @@ def parse_genotype(
         >>> parse_genotype(text, ["image", "text"], channels=192, length=16).cells[0].steps[0].inputs
         ('y', 'x')
     """
-    fields = _literal(_find_call(text))
+    try:
+        fields = _literal(_find_call(text))
+    except RecursionError:
+        raise GenotypeError("BM-NAS genotype: nested too deeply to be one") from None
     try:
         return genotype_from_fields(fields, inputs, channels, length, primitives)
     except (KeyError, TypeError, ValueError, IndexError) as error:
@@ -212,6 +220,7 @@ def genotype_from_fields(
     states = ["x", "y", *(f"step{t}" for t in range(inner_steps))]
     concat, inner_concat = list(fields["concat"]), list(steps[0]["inner_concat"])
     _require_last(concat, len(names), "concat")
+    _require_count(fields["edges"], 2 * len(steps), "edges")
     space = FusionSpace(
         inputs=tuple(inputs),
         cells=len(steps),
@@ -225,6 +234,7 @@ def genotype_from_fields(
     cells = []
     for i, step in enumerate(steps):
         _require_last(list(step["inner_concat"]), len(states), f"steps[{i}].inner_concat")
+        _require_count(step["inner_edges"], 2 * len(step["inner_steps"]), f"steps[{i}].inner_edges")
         edges = [index for _, index in fields["edges"][2 * i : 2 * i + 2]]
         inner = [index for _, index in step["inner_edges"]]
         for index, accepted in [(e, n + i) for e in edges] + [(e, len(states)) for e in inner]:
@@ -297,6 +307,11 @@ def _require_last(indices: list[int], total: int, place: str) -> None:
             f"BM-NAS genotype, {place}: {indices} are not the last of {total} states; "
             "check that all input features were named"
         )
+
+
+def _require_count(edges: Sequence[Any], count: int, place: str) -> None:
+    if len(edges) != count:
+        raise GenotypeError(f"BM-NAS genotype, {place}: {len(edges)} given, but there must be two per step, {count}")
 
 
 def _find_call(text: str) -> ast.Call:

@@ -62,6 +62,18 @@ def projection_head(in_features: int, hidden: int, out: int) -> nn.Module:
     return head
 
 
+def build_views(
+    modalities: Mapping[str, ModalitySpec],
+    augmentations: Mapping[str, nn.Module] | None,
+    modality_dropout: float = 0.0,
+) -> TwoViews:
+    """Views of a batch with the given augmentations, or with the defaults of each kind of modality."""
+    if augmentations is None:
+        kinds = dict.fromkeys(spec.kind for spec in modalities.values())
+        augmentations = {kind: DEFAULT_AUGMENTATIONS[kind]() for kind in kinds if kind in DEFAULT_AUGMENTATIONS}
+    return TwoViews(modalities, augmentations, modality_dropout)
+
+
 class SelfSupervisedModule(LightningModule):
     """Base of the self-supervised stages: two views of a batch, and what they are worth.
 
@@ -89,10 +101,7 @@ class SelfSupervisedModule(LightningModule):
         schedule: Schedule,
     ) -> None:
         super().__init__()
-        if augmentations is None:
-            kinds = dict.fromkeys(spec.kind for spec in modalities.values())
-            augmentations = {kind: DEFAULT_AUGMENTATIONS[kind]() for kind in kinds}
-        self.views = TwoViews(modalities, augmentations, modality_dropout)
+        self.views = build_views(modalities, augmentations, modality_dropout)
         self.objective = objective if objective is not None else nt_xent(temperature)
         self.lr = lr
         self.weight_decay = weight_decay

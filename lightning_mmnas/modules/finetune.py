@@ -18,7 +18,7 @@ from lightning_mmnas.data.base import ModalitySpec, Task
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.genotype import Genotype
 from lightning_mmnas.input_nodes import Grid, Pool
-from lightning_mmnas.modules.base import Schedule, plain_optimizer, size
+from lightning_mmnas.modules.base import Schedule, build_views, plain_optimizer, size
 from lightning_mmnas.modules.frozen import EncoderFactory, FrozenEncoders, build_encoders, load_part
 from lightning_mmnas.modules.pretrain import FusionFactory, fusion_of
 from lightning_mmnas.objectives import classification_loss
@@ -54,6 +54,8 @@ class FineTuning(LightningModule):
         fusion: Another fusion module instead of a genotype; see `FusionPretraining`.
         encoder_weights: Checkpoint of stage 0; None: the encoders come with their own weights.
         network_weights: Checkpoint of stage 2; None: the network starts from scratch.
+        augmentations: Augmentation by modality name or kind; None: the defaults of each kind.
+        augment: Whether training batches are replaced by one random view of them.
         mode: ``"full"``: network and classifier learn; ``"linear_probe"``: the network is frozen, in eval mode.
         readout: See `FusionNetwork`.
         dropout: Probability of dropping a value, in [0, 1).
@@ -81,6 +83,8 @@ class FineTuning(LightningModule):
         fusion: FusionFactory | None = None,
         encoder_weights: str | None = None,
         network_weights: str | None = None,
+        augmentations: dict[str, nn.Module] | None = None,
+        augment: bool = True,
         mode: Literal["full", "linear_probe"] = "full",
         readout: ReadoutName = "branch",
         dropout: float = 0.0,
@@ -92,7 +96,7 @@ class FineTuning(LightningModule):
         schedule: Schedule = "one_cycle",
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(ignore=["modalities", "encoders", "genotype", "fusion"])
+        self.save_hyperparameters(ignore=["modalities", "encoders", "augmentations", "genotype", "fusion"])
         if num_classes is None or task is None:
             raise ConfigError("fine-tuning needs labels, but the data have none")
         self.encoders = FrozenEncoders(build_encoders(modalities, encoders))
@@ -102,6 +106,7 @@ class FineTuning(LightningModule):
         if network_weights is not None:
             load_part(self.network, network_weights, "network.", "model.init_args.network_weights")
         self.classifier = nn.Linear(out_features(self.network), num_classes)
+        self.views = build_views(modalities, augmentations) if augment else None
         self.mode = mode
         self.lr, self.head_lr = lr, head_lr
         self.weight_decay = weight_decay
@@ -120,9 +125,13 @@ class FineTuning(LightningModule):
         logits: Tensor = self.classifier(vector)
         return logits
 
+    def training_view(self, batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """One random view of a batch of raw samples; the batch itself if ``augment`` is off."""
+        return batch if self.views is None else self.views.view(batch)
+
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy of one labelled batch."""
-        loss = classification_loss(self(batch), batch["label"])
+        loss = classification_loss(self(self.training_view(batch)), batch["label"])
         self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size(batch))
         return loss
 

@@ -7,14 +7,15 @@ same number of steps; those that are pretrained see the same number of unlabelle
 import copy
 import statistics
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from lightning.pytorch.utilities.seed import isolate_rng
+from pydantic import BaseModel, ConfigDict, Field
 from sklearn.linear_model import LogisticRegression
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from lightning_mmnas.baselines import LateFusion
 from lightning_mmnas.data.base import MultimodalDataModule
@@ -25,44 +26,37 @@ from lightning_mmnas.modules.finetune import FineTuning, build_metrics
 from lightning_mmnas.modules.pretrain import FusionPretraining
 from lightning_mmnas.network import FusionNetwork
 from lightning_mmnas.objectives import classification_loss
-from lightning_mmnas.readout import LateFeatures
+from lightning_mmnas.readout import LateFeatures, out_features
 from lightning_mmnas.selection import ViewPair, local_objective, train_together
 
 Features = dict[str, Tensor]
+Batch = dict[str, Tensor]
 Budget = int | Literal["all"]
 
+_CHUNK = 512
+"""Samples that pass through a network at once where nothing is trained."""
 
-@dataclass(frozen=True)
-class ComparisonSettings:
-    """How much is compared.
+
+class ComparisonSettings(BaseModel):
+    """How much is compared; the content of ``comparison.yaml``.
 
     Attributes:
         labels_per_class: Label budgets.
         draws: Label draws of each budget; with all labels, as many seeds of the classifier.
         random_architectures: Number of random architectures.
-        steps: Fine-tuning steps of each network at a budget of 20 labels per class or fewer.
+        steps: Fine-tuning steps of each network where labels are few.
         steps_all: Fine-tuning steps with all labels.
         batch_size: Batch size of the fine-tuning.
     """
 
-    labels_per_class: list[Budget] = field(default_factory=lambda: [5, 20, "all"])
-    draws: int = 3
-    random_architectures: int = 3
-    steps: int = 60
-    steps_all: int = 200
-    batch_size: int = 64
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-
-@dataclass
-class Split:
-    """One split, encoded: features of every sample, and its labels."""
-
-    features: Features
-    labels: Tensor
-
-    def subset(self, indices: Tensor) -> "Split":
-        """The samples at the indices."""
-        return Split({name: value[indices] for name, value in self.features.items()}, self.labels[indices])
+    labels_per_class: tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...] = (5, 20, "all")
+    draws: int = Field(default=3, ge=1)
+    random_architectures: int = Field(default=3, ge=1)
+    steps: int = Field(default=60, ge=1)
+    steps_all: int = Field(default=200, ge=1)
+    batch_size: int = Field(default=64, ge=2)
 
 
 class Comparison:
@@ -76,6 +70,7 @@ class Comparison:
         epochs: Epochs of the pretraining stage.
         settings: How much is compared.
         seed: Seed of random architectures, label draws and weights.
+        device: Where the networks are trained; None: the CPU.
         advance: Called after each of `total` units of work, for a progress bar.
     """
 
@@ -88,6 +83,7 @@ class Comparison:
         epochs: int,
         settings: ComparisonSettings,
         seed: int,
+        device: torch.device | None = None,
         advance: Callable[[], None] = lambda: None,
     ) -> None:
         self.pretraining = pretraining
@@ -97,26 +93,44 @@ class Comparison:
         self.epochs = epochs
         self.settings = settings
         self.seed = seed
+        self.device = device or torch.device("cpu")
         self.advance = advance
+        self.pretraining.to(self.device)
+        self.finetuning.to(self.device)
+
+    @property
+    def total(self) -> int:
+        """Units of work: steps of which all networks take part."""
+        few = sum(1 for budget in self.settings.labels_per_class if budget != "all")
+        every = len(self.settings.labels_per_class) - few
+        tuning = self.settings.draws * (few * self.settings.steps + every * self.settings.steps_all)
+        return self.epochs * len(self.unlabelled.train_dataloader()) + tuning
 
     def run(self) -> list[dict[str, Any]]:
-        """Returns one row per name and label budget; see the README for their meaning."""
+        """Returns one row per name and label budget; the documentation says what the names mean."""
         torch.manual_seed(self.seed)
         networks = self._networks()
-        pretrained = {name: n for name, n in networks.items() if name.endswith("+ssl") or name.startswith("modality:")}
         found = copy.deepcopy(self.finetuning.network)  # pretrained by its own stage, with the same budget
-        self._pretrain({name: n for name, n in pretrained.items()})
+        self._pretrain(
+            {name: n for name, n in networks.items() if name.endswith("+ssl") or name.startswith("modality:")}
+        )
         networks["found+ssl"] = found
-        train, test = self._encode("fit", "train"), self._encode("test", "test")
+        self.labelled.setup("fit")
+        self.labelled.setup("test")
+        train, test = self.labelled.tensors("train"), self.labelled.tensors("test")
+        encoded = self._encode(train), self._encode(test)
         rows = []
         for budget in self.settings.labels_per_class:
             scores: dict[str, list[float]] = {name: [] for name in [*networks, "raw_features"]}
             for draw in range(self.settings.draws):
-                part = self._draw(train, budget, draw)
-                for name, network in networks.items():
-                    scores[name].append(self._finetune(network, part, test, budget, draw))
-                    self.advance()
-                scores["raw_features"].append(self._logistic_regression(part, test, draw))
+                chosen = self._draw(train["label"], budget, draw)
+                part = {name: value[chosen] for name, value in train.items()}
+                tuned = self._finetune(networks, part, budget, draw)
+                for name, network in tuned.items():
+                    scores[name].append(self._score(self._predict(network, encoded[1]), test["label"]))
+                features = {name: value[chosen] for name, value in encoded[0].items()}
+                logits = self._logistic_regression(features, part["label"], encoded[1])
+                scores["raw_features"].append(self._score(logits, test["label"]))
             rows += self._rows(scores, budget)
         return rows
 
@@ -143,22 +157,23 @@ class Comparison:
         module = self.pretraining
         hparams = module.hparams
         loader = self.unlabelled.train_dataloader()
+        assert isinstance(loader, DataLoader)
         steps = self.epochs * len(loader)
         objectives = {
             name: FusionObjective(
                 network,
-                projection_head(int(network.out_features), hparams["projection_hidden"], hparams["projection_out"]),
+                projection_head(out_features(network), hparams["projection_hidden"], hparams["projection_out"]),
                 local_objective(module.objective),
                 module.fusion.cross_modal_weight,
                 hparams["temperature"],
-            )
+            ).to(self.device)
             for name, network in networks.items()
         }
 
         def views() -> Iterator[ViewPair]:
             for _ in range(self.epochs):
                 for batch in loader:
-                    first, second = module.views(batch)
+                    first, second = module.views({name: value.to(self.device) for name, value in batch.items()})
                     yield module.encoders(first), module.encoders(second)
                     self.advance()
 
@@ -173,62 +188,82 @@ class Comparison:
             ),
         )
 
-    def _encode(self, stage: str, split: Literal["train", "test"]) -> Split:
-        self.labelled.setup(stage)
-        batch = self.labelled.tensors(split)
-        count = len(batch["label"])
-        parts = [self.pretraining.encoders({n: v[i : i + 512] for n, v in batch.items()}) for i in range(0, count, 512)]
-        features = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-        return Split(features, batch["label"])
+    def _encode(self, samples: Batch) -> Features:
+        """Features of a whole split, by name."""
+        encoders = self.pretraining.encoders
+        inputs = {name: value for name, value in samples.items() if name != "label"}
+        parts = [
+            encoders({name: value[i : i + _CHUNK].to(self.device) for name, value in inputs.items()})
+            for i in range(0, len(samples["label"]), _CHUNK)
+        ]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _draw(self, train: Split, budget: Budget, draw: int) -> Split:
+    def _draw(self, labels: Tensor, budget: Budget, draw: int) -> Tensor:
+        """Indices of the training samples whose labels may be used."""
         if budget == "all":
-            return train
-        return train.subset(label_budget(train.labels, budget, draw, self.labelled.class_names))
+            return torch.arange(len(labels))
+        return label_budget(labels, budget, draw, self.labelled.class_names)
 
-    def _finetune(self, network: nn.Module, train: Split, test: Split, budget: Budget, draw: int) -> float:
-        """Accuracy (weighted F1 for multi-label data) on the test split after fine-tuning a copy."""
+    def _finetune(
+        self, networks: Mapping[str, nn.Module], train: Batch, budget: Budget, draw: int
+    ) -> dict[str, nn.Module]:
+        """Fine-tunes copies of all networks side by side: same batches, same views, same number of steps."""
         module, settings = self.finetuning, self.settings
         steps = settings.steps_all if budget == "all" else settings.steps
-        with isolate_rng():
-            torch.manual_seed(1000 * self.seed + draw)
-            network = copy.deepcopy(network)
-            assert self.labelled.num_classes is not None
-            head = nn.Linear(int(network.out_features), self.labelled.num_classes)
-            optimizer, schedule = build_optimizer(
+        assert self.labelled.num_classes is not None
+        tuned: dict[str, nn.Module] = {}
+        for name, network in networks.items():
+            torch.manual_seed(1000 * self.seed + draw)  # the same classifier for networks of the same width
+            body = copy.deepcopy(network).to(self.device)
+            head = nn.Linear(out_features(body), self.labelled.num_classes).to(self.device)
+            tuned[name] = nn.Sequential(body, head).train()
+        optimizers = {
+            name: build_optimizer(
                 [
-                    {"params": list(head.parameters()), "lr": module.head_lr},
-                    {"params": list(network.parameters()), "lr": module.lr},
+                    {"params": list(network[1].parameters()), "lr": module.head_lr},
+                    {"params": list(network[0].parameters()), "lr": module.lr},
                 ],
                 module.weight_decay,
                 module.schedule,
                 steps,
             )
-            network.train()
-            for indices in _batches(len(train.labels), settings.batch_size, steps):
-                batch = train.subset(indices)
-                loss = classification_loss(head(network(batch.features)), batch.labels)
+            for name, network in tuned.items()
+            if isinstance(network, nn.Sequential)
+        }
+        for indices in _batches(len(train["label"]), settings.batch_size, steps):
+            batch = {name: value[indices].to(self.device) for name, value in train.items()}
+            features = module.encoders(module.training_view(batch))
+            for name, network in tuned.items():
+                optimizer, schedule = optimizers[name]
+                loss = classification_loss(network(features), batch["label"])
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                torch.autograd.backward(loss)
                 optimizer.step()
                 schedule.step()
-        with torch.no_grad():
-            logits = torch.cat(
-                [
-                    head(network.eval()(test.subset(torch.arange(i, min(i + 512, len(test.labels)))).features))
-                    for i in range(0, len(test.labels), 512)
-                ]
-            )
-        return self._score(logits, test.labels)
+            self.advance()
+        return tuned
 
-    def _logistic_regression(self, train: Split, test: Split, draw: int) -> float:
-        """Logistic regression on the pooled features of all levels of the frozen encoders."""
-        pooled = LateFeatures(list(train.features), self.pretraining.encoders.feature_shapes)
-        scaler = StandardScaler().fit(pooled(train.features).numpy())
+    @torch.no_grad()
+    def _predict(self, network: nn.Module, features: Features) -> Tensor:
+        """Class logits of a whole split."""
+        network.eval()
+        count = len(next(iter(features.values())))
+        parts = [
+            network({name: value[i : i + _CHUNK] for name, value in features.items()}) for i in range(0, count, _CHUNK)
+        ]
+        return torch.cat(parts).cpu()
+
+    def _logistic_regression(self, train: Features, labels: Tensor, test: Features) -> Tensor:
+        """Logistic regression on the pooled features of all levels of the frozen encoders: class probabilities."""
+        pooled = LateFeatures(list(train), self.pretraining.encoders.feature_shapes)
+        seen, unseen = pooled(train).cpu().numpy(), pooled(test).cpu().numpy()
+        scaler = StandardScaler().fit(seen)
         model = LogisticRegression(max_iter=1000)
-        model.fit(scaler.transform(pooled(train.features).numpy()), train.labels.numpy())
-        scores = torch.from_numpy(model.predict_proba(scaler.transform(pooled(test.features).numpy())))
-        return self._score(scores, test.labels)
+        if self.labelled.task == "multilabel":
+            model = OneVsRestClassifier(model)
+        model.fit(scaler.transform(seen), labels.numpy())
+        probabilities = torch.from_numpy(model.predict_proba(scaler.transform(unseen)))
+        return torch.logit(probabilities, eps=1e-6) if self.labelled.task == "multilabel" else probabilities
 
     def _score(self, logits: Tensor, labels: Tensor) -> float:
         assert self.labelled.task is not None
@@ -270,7 +305,7 @@ def _batches(count: int, size: int, steps: int) -> Iterator[Tensor]:
     """Shuffled batches of indices, epoch after epoch; a last batch of one sample is left out."""
     done = 0
     while True:
-        for indices in torch.randperm(count).split(size):
+        for indices in torch.split(torch.randperm(count), size):
             if len(indices) > 1:
                 yield indices
                 done += 1

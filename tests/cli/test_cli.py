@@ -155,7 +155,7 @@ def test_wrong_value(config: Path) -> None:
 
 
 def test_misspelt_class_and_choice(tmp_path: Path) -> None:
-    callbacks = [{"class_path": "ModelCheckpont"}]
+    callbacks: list[dict[str, Any]] = [{"class_path": "ModelCheckpont"}]
     with pytest.raises(ConfigError, match=r"'ModelCheckpont'.*did you mean 'ModelCheckpoint'\?"):
         _fit(_changed(tmp_path, "trainer", callbacks=callbacks))
     callbacks = [{"class_path": "ModelCheckpoint", "init_args": {"save_last": "sometimes"}}]

@@ -1,0 +1,90 @@
+"""The last step of `mmnas run`: builds the comparison from the stages' own configurations and runs it."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.utilities.seed import isolate_rng
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from lightning_mmnas.cli import MMNASCLI
+from lightning_mmnas.data.base import MultimodalDataModule
+from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.modules.finetune import FineTuning
+from lightning_mmnas.modules.pretrain import FusionPretraining
+from lightning_mmnas.report.comparison import Comparison, ComparisonSettings
+from lightning_mmnas.space import describe_errors
+
+ALL_LABELS = ["--data.init_args.labels=true", "--data.init_args.labels_per_class=null"]
+
+
+def compare(
+    pretrain: list[str], finetune: list[str], settings: ComparisonSettings, seed: int, console: Console
+) -> dict[str, Any]:
+    """Runs the comparison of a finished run.
+
+    Args:
+        pretrain: Arguments of the pretraining stage, without the command ``fit``.
+        finetune: Arguments of the fine-tuning stage, likewise.
+        settings: How much is compared.
+        seed: Seed of random architectures, label draws and weights.
+        console: Where progress is shown, if it is a terminal.
+
+    Returns:
+        ``{"comparison": rows}`` for ``results.json``; no rows where a stage is the user's own class.
+    """
+    with isolate_rng():
+        first = MMNASCLI(pretrain, run=False, save_config_callback=None)
+        second = MMNASCLI([*finetune, *ALL_LABELS], run=False, save_config_callback=None)
+        if (
+            not isinstance(first.model, FusionPretraining)
+            or not isinstance(second.model, FineTuning)
+            or not isinstance(first.datamodule, MultimodalDataModule)
+            or not isinstance(second.datamodule, MultimodalDataModule)
+        ):
+            console.print(
+                "no comparison: it knows how to pretrain and fine-tune FusionPretraining and FineTuning on a "
+                "MultimodalDataModule only"
+            )
+            return {"comparison": []}
+        first.datamodule.setup("fit")
+        comparison = Comparison(
+            pretraining=first.model,
+            finetuning=second.model,
+            unlabelled=first.datamodule,
+            labelled=second.datamodule,
+            epochs=first.trainer.max_epochs or 1,
+            settings=settings,
+            seed=seed,
+            device=first.trainer.strategy.root_device,
+        )
+        columns = [
+            TextColumn("comparison"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        ]
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+            task = progress.add_task("comparison", total=comparison.total)
+            comparison.advance = lambda: progress.advance(task)
+            return {"comparison": comparison.run()}
+
+
+def read_settings(path: Path) -> ComparisonSettings:
+    """Reads ``comparison.yaml``; without the file, the defaults.
+
+    Raises:
+        ConfigError: Not YAML, an unknown key or a wrong value.
+    """
+    if not path.is_file():
+        return ComparisonSettings()
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return ComparisonSettings.model_validate(content or {})
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {describe_errors(error)}") from None

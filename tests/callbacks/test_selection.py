@@ -1,0 +1,263 @@
+"""The callback that keeps an architecture, on the search of a tiny data set."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import Trainer
+from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import Tensor, nn
+
+from lightning_mmnas import FusionSearch, Genotype, GenotypeSelection, MotionEncoder, TensorDataModule
+from lightning_mmnas.callbacks import selection
+from lightning_mmnas.data import ModalitySpec
+from lightning_mmnas.errors import GenotypeError, RunDirectoryError
+from lightning_mmnas.selection import Criterion, DroppedViewsNTXent, Features, MakeViews, candidates
+from lightning_mmnas.views import ModalityDropout
+from tests.callbacks.searchers import Searcher, loaders, trainer, values
+
+# Frozen encoders are meant to be in eval mode.
+pytestmark = pytest.mark.filterwarnings("ignore:Found .* module.s. in eval mode")
+
+SENSORS = ("crisp", "noisy")
+
+
+class Redrawn(nn.Module):
+    """Another sample every time: nothing to recognise."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.randn_like(x)
+
+
+def data_of(**arguments: Any) -> TensorDataModule:
+    generator = torch.Generator().manual_seed(0)
+    split = {name: torch.randn(32, 3, 16, generator=generator) for name in SENSORS}
+    arguments = {"architecture_fraction": 0.5, "batch_size": 8, **arguments}
+    return TensorDataModule(split, split, kinds=dict.fromkeys(SENSORS, "motion"), labels=False, **arguments)
+
+
+def encoder(spec: ModalitySpec) -> MotionEncoder:
+    return MotionEncoder(spec, channels=(4, 4))
+
+
+def search_of(kind: type[FusionSearch] = FusionSearch, **arguments: Any) -> FusionSearch:
+    torch.manual_seed(0)
+    arguments = {"channels": 4, "length": 2, "projection_hidden": 8, "projection_out": 4, **arguments}
+    module = kind(data_of().modalities, {"motion": encoder}, **arguments)
+    for logits in module.architecture_parameters():
+        logits.copy_(torch.randn_like(logits))
+    return module
+
+
+def run(root: Path, callback: GenotypeSelection, module: FusionSearch | None = None, **options: Any) -> Trainer:
+    """Ends the fit of a search that has not trained anything."""
+    settings = {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 0, **options}
+    fitted = trainer(root, callback, **settings)
+    module = module or search_of()
+    fitted.fit(module, datamodule=data_of())
+    return fitted
+
+
+class LastIsBest(Criterion):
+    """Prefers the candidate that is scored last, and notes what it is given."""
+
+    def __init__(self) -> None:
+        self.prepared = 0
+        self.scored: list[Tensor] = []
+
+    def prepare(self, make_views: MakeViews) -> Features:
+        self.prepared += 1
+        views = make_views(0.5)
+        assert len(views) == 2  # the 16 samples of the architecture's part in batches of 8
+        return views[0][0]
+
+    def score(self, project: Callable[[Features], Tensor], prepared: Any) -> float:
+        projected = project(prepared)
+        assert not projected.requires_grad
+        assert torch.equal(project(prepared), projected)
+        module: nn.Module = project.__self__  # type: ignore[attr-defined]
+        assert not module.training
+        self.scored.append(projected)
+        return -float(len(self.scored))
+
+
+def test_choice_is_written_with_its_picture_and_its_reasons(tmp_path: Path) -> None:
+    output = tmp_path / "new" / "genotype.json"
+    criterion, module = LastIsBest(), search_of()
+    callback = GenotypeSelection(str(output), num_candidates=3, steps=2, criterion=criterion, seed=5)
+    run(tmp_path, callback, module)
+    assert criterion.prepared == 1
+    assert len(criterion.scored) == 3
+
+    wanted = [json.loads(genotype.to_json()) for genotype in candidates(module.supernet, 3, seed=5)][::-1]
+    record = json.loads(output.with_name("genotype.selection.json").read_text())
+    scores = record.pop("candidates")
+    assert record == {"criterion": "LastIsBest", "steps": 2, "seed": 5}
+    assert [entry["score"] for entry in scores] == [-3.0, -2.0, -1.0]
+    assert [entry["genotype"] for entry in scores] == wanted
+    kept = Genotype.load(output)
+    assert kept == callback.genotype
+    assert json.loads(kept.to_json()) == wanted[0]
+    assert output.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in output.parent.iterdir()) == [
+        "genotype.json",
+        "genotype.png",
+        "genotype.selection.json",
+    ]
+
+
+def test_selection_depends_on_its_seed_alone_and_changes_nothing_else(tmp_path: Path) -> None:
+    module = search_of()
+    fitted = run(tmp_path, GenotypeSelection(str(tmp_path / "first.json"), num_candidates=2, steps=2), module)
+    state, dropout = values(module), module.views.dropout
+    texts = {}
+    for name, seed in (("second", 0), ("other", 1)):
+        torch.manual_seed(123)
+        generator = torch.get_rng_state()
+        callback = GenotypeSelection(str(tmp_path / f"{name}.json"), num_candidates=2, steps=2, seed=seed)
+        callback.on_fit_end(fitted, module)
+        assert torch.equal(torch.get_rng_state(), generator)
+        texts[name] = (tmp_path / f"{name}.selection.json").read_text()
+    assert texts["second"] == (tmp_path / "first.selection.json").read_text()
+    first, other = (json.loads(texts[name])["candidates"][0]["score"] for name in ("second", "other"))
+    assert first != other
+    assert module.views.dropout is dropout
+    assert values(module).keys() == state.keys()
+    assert all(torch.equal(value, state[name]) for name, value in values(module).items())
+    assert not any(p.grad is not None for p in module.supernet.architecture_parameters())
+
+
+def test_one_candidate_is_written_without_any_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(selection, "train_together", never)
+    module = search_of()
+    callback = GenotypeSelection(str(tmp_path / "genotype.json"), num_candidates=1)
+    run(tmp_path, callback, module)
+    assert Genotype.load(tmp_path / "genotype.json") == module.supernet.decode()
+    assert json.loads((tmp_path / "genotype.selection.json").read_text())["candidates"] == []
+
+
+def one_cell(module: FusionSearch, sensor: str) -> Genotype:
+    cells: Any = [{"inputs": (f"{sensor}/0", f"{sensor}/1"), "steps": [{"inputs": ("x", "y"), "primitive": "sum"}]}]
+    return Genotype(space=module.space, cells=cells)
+
+
+@pytest.mark.parametrize("order", [SENSORS, SENSORS[::-1]])
+def test_network_that_recognises_samples_is_chosen(
+    order: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = search_of(cells=1, augmentations={"crisp": nn.Identity(), "noisy": Redrawn()}, modality_dropout=0.0)
+    found = [one_cell(module, sensor) for sensor in order]
+    monkeypatch.setattr(selection, "candidates", lambda *_: found)
+    criterion = DroppedViewsNTXent(modality_dropout=0.0)
+    callback = GenotypeSelection(str(tmp_path / "genotype.json"), steps=6, criterion=criterion)
+    run(tmp_path, callback, module)
+    assert callback.genotype is not None
+    assert callback.genotype.modalities_read() == {"crisp"}
+    scores = [entry["score"] for entry in json.loads((tmp_path / "genotype.selection.json").read_text())["candidates"]]
+    assert scores[0] < scores[1] - 0.3
+
+
+def test_candidates_train_without_modality_dropout_and_are_scored_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[float] = []
+
+    class Noted(ModalityDropout):
+        def forward(self, views: Any, means: Any) -> dict[str, Tensor]:
+            used.append(self.p)
+            return super().forward(views, means)
+
+    monkeypatch.setattr(selection, "ModalityDropout", Noted)
+    run(tmp_path, GenotypeSelection(str(tmp_path / "genotype.json"), num_candidates=2, steps=3))
+    # Two views of each of 3 batches, then of each of the 2 that were held out.
+    assert used == [0.0] * 6 + [0.5] * 4
+
+
+@pytest.mark.parametrize(("coverage", "read"), [(True, {"crisp", "noisy"}), (False, {"noisy"})])
+def test_coverage_can_be_switched_off(coverage: bool, read: set[str], tmp_path: Path) -> None:
+    module = search_of(cells=1)
+    alpha = module.supernet.logits.alpha[0]
+    alpha.data.zero_()
+    alpha.data[0, 2] = alpha.data[1, 3] = 30.0  # noisy/0, noisy/1
+    callback = GenotypeSelection(str(tmp_path / "genotype.json"), num_candidates=1, coverage=coverage)
+    run(tmp_path, callback, module)
+    assert callback.genotype is not None
+    assert callback.genotype.modalities_read() == read
+
+
+def test_fast_dev_run_trains_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[int] = []
+    monkeypatch.setattr(selection, "train_together", lambda networks, views, _: trained.append(len(list(views))))
+    run(tmp_path, GenotypeSelection(str(tmp_path / "genotype.json"), num_candidates=2), fast_dev_run=True)
+    assert trained == [1]
+    assert json.loads((tmp_path / "genotype.selection.json").read_text())["steps"] == 1
+
+
+@pytest.mark.parametrize(
+    ("failing", "error"),
+    [(".json", GenotypeError), (".png", RunDirectoryError), (".selection.json", RunDirectoryError)],
+)
+def test_files_are_written_whole_or_not_at_all(
+    failing: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = search_of()
+    fitted = run(tmp_path, GenotypeSelection(str(tmp_path / "genotype.json"), num_candidates=1), module)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    for logits in module.architecture_parameters():
+        logits.neg_()
+    replace = os.replace
+
+    def fail(source: Any, target: Any) -> None:
+        if Path(target).name == f"genotype{failing}":
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(error, match=r"genotype.*No space left"):
+        GenotypeSelection(str(tmp_path / "genotype.json"), num_candidates=1, seed=1).on_fit_end(fitted, module)
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert after.keys() == before.keys()  # no temporary file is left either
+    assert after[f"genotype{failing}"] == before[f"genotype{failing}"]
+
+
+def test_loaders_without_a_data_module(tmp_path: Path) -> None:
+    data = data_of()
+    data.setup("fit")
+    module = search_of()
+    callback = GenotypeSelection(str(tmp_path / "genotype.json"), num_candidates=2, steps=2, criterion=LastIsBest())
+    parts = data.train_dataloader()
+    assert isinstance(parts, CombinedLoader)
+    trainer(tmp_path, callback, max_epochs=1, limit_val_batches=0).fit(module, parts)
+    assert callback.genotype == candidates(module.supernet, 2, seed=0)[1]
+
+
+class PlainBatches(FusionSearch):
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.loss(batch)
+
+
+def test_batches_without_parts_are_refused(tmp_path: Path) -> None:
+    callback = GenotypeSelection(str(tmp_path / "genotype.json"))
+    fitted = trainer(tmp_path, callback, max_epochs=1, limit_val_batches=0)
+    with pytest.raises(MisconfigurationException, match=r"'weights' and 'architecture'; set .*architecture_fraction"):
+        fitted.fit(search_of(PlainBatches), datamodule=data_of(architecture_fraction=None))
+
+
+def test_other_modules_are_refused(tmp_path: Path) -> None:
+    fitted = trainer(tmp_path, GenotypeSelection(str(tmp_path / "genotype.json")))
+    with pytest.raises(MisconfigurationException, match="works on FusionSearch, not on Searcher; remove the callback"):
+        fitted.fit(Searcher(), loaders())
+
+
+@pytest.mark.parametrize(("count", "steps"), [(0, 5), (3, 0)])
+def test_arguments_are_checked(count: int, steps: int) -> None:
+    with pytest.raises(MisconfigurationException, match=f"at least 1, got {count} and {steps}"):
+        GenotypeSelection("genotype.json", num_candidates=count, steps=steps)
