@@ -13,6 +13,7 @@ import inspect
 import pkgutil
 import re
 import signal
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -115,6 +116,8 @@ class MMNASCLI(LightningCLI):
         save_config_callback: type[LightningSaveConfigCallback] | None = SaveConfigCallback,
     ) -> None:
         _import_components()
+        # Frozen encoders are in eval mode on purpose.
+        warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
         super().__init__(
             args=args,
             run=run,

@@ -17,8 +17,6 @@ from lightning_mmnas.modules.pretrain import FusionPretraining
 from lightning_mmnas.report.comparison import Comparison, ComparisonSettings
 from lightning_mmnas.space import describe_errors
 
-ALL_LABELS = ["--data.init_args.labels=true", "--data.init_args.labels_per_class=null"]
-
 
 def compare(
     pretrain: list[str], finetune: list[str], settings: ComparisonSettings, seed: int, console: Console
@@ -37,7 +35,7 @@ def compare(
     """
     with isolate_rng():
         first = MMNASCLI(pretrain, run=False, save_config_callback=None)
-        second = MMNASCLI([*finetune, *ALL_LABELS], run=False, save_config_callback=None)
+        second = MMNASCLI(finetune, run=False, save_config_callback=None)
         if (
             not isinstance(first.model, FusionPretraining)
             or not isinstance(second.model, FineTuning)
@@ -49,6 +47,7 @@ def compare(
                 "MultimodalDataModule only"
             )
             return {"comparison": []}
+        second.datamodule.labels_per_class = None  # the comparison draws label budgets itself
         first.datamodule.setup("fit")
         comparison = Comparison(
             pretraining=first.model,

@@ -100,7 +100,9 @@ def run(
             raise type(error)(f"stage {stage.name}: {error}") from error
 
     results = _results(run_dir, records)
-    results |= {"seed": seed, "versions": versions(), "command": shlex.join([*command, *overrides])}
+    # Without --output, which is the folder that the file lies in: equal runs give equal files but for the seconds.
+    made_by = shlex.join(["mmnas", "run", str(configs), "--seed", str(seed), *overrides])
+    results |= {"seed": seed, "versions": versions(), "command": made_by}
     write_json(run_dir / "results.json", results)
     _report(results, run_dir, console)
     return results
@@ -258,6 +260,7 @@ def _results(run_dir: Path, records: dict[str, dict[str, Any]]) -> dict[str, Any
     genotype = _read_json(run_dir / "genotype.json")
     results: dict[str, Any] = {
         "stages": {name: {"seconds": records[name]["seconds"]} for name in STAGES if name in records},
+        "comparison_seconds": records["comparison"]["seconds"] if "comparison" in records else 0.0,
         "total_seconds": round(sum(record["seconds"] for record in records.values()), 3),
         "genotype": genotype,
         "space_size": None,

@@ -42,7 +42,7 @@ def run(net: nn.Module, views: Tensor, loss: Loss) -> list[Tensor]:
     net.zero_grad()
     z0, z1 = net(views.flatten(0, 1)).chunk(2)
     value = loss(z0, z1)
-    value.backward()
+    value.backward()  # type: ignore[no-untyped-call]
     gradients = [p.grad.clone() for p in net.parameters() if p.grad is not None]
     return [value.detach(), *gradients]
 

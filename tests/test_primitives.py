@@ -143,7 +143,10 @@ def test_symmetric_primitives_are_symmetric_up_to_their_weights(name: str, train
     state = primitive.state_dict()
     other = {"weight_x": "weight_y", "weight_y": "weight_x"}
     swapped.load_state_dict(
-        {".".join([*key.split(".")[:-1], other.get(key.split(".")[-1], key.split(".")[-1])]): v for key, v in state.items()}
+        {
+            ".".join([*key.split(".")[:-1], other.get(key.split(".")[-1], key.split(".")[-1])]): v
+            for key, v in state.items()
+        }
     )
     torch.testing.assert_close(primitive(x, y), swapped(y, x), rtol=0, atol=1e-13)
     if name in ("linear_glu", "concat_fc"):  # and the weights did have to be swapped

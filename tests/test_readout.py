@@ -53,7 +53,7 @@ def test_flatten_is_channel_by_channel_after_norm_and_relu() -> None:
             for position in range(L):
                 value = (cells[b, position, ch] - mean) / (variance + 1e-5).sqrt()
                 value = value * readout.norm.weight[position, ch] + readout.norm.bias[position, ch]
-                wanted = max(0.0, float(value))
+                wanted = max(0.0, value.item())
                 assert out[b, ch * L + position].item() == pytest.approx(wanted, abs=1e-12)
 
 

@@ -2,9 +2,11 @@
 
 import copy
 from collections.abc import Iterator
+from operator import itemgetter
 
 import pytest
 import torch
+from lightly.loss import NTXentLoss
 from torch import Tensor, nn
 
 from lightning_mmnas import FusionNetwork, FusionSpace, FusionSupernet
@@ -73,7 +75,7 @@ def test_coverage_and_distinctness_are_passed_on() -> None:
     supernet = supernet_of()
     for alpha in supernet.logits.alpha:  # both cells read both images
         alpha.data.zero_()
-        alpha.data[0, 0] = alpha.data[1, 1] = 30.0
+        alpha.data[0, 0] = alpha.data[1, 0] = 30.0  # row y starts at the second candidate
     free = candidates(supernet, 1, seed=0, coverage=False, distinct=False)[0]
     assert [cell.inputs for cell in free.cells] == [("image/0", "image/1")] * 2
     apart = candidates(supernet, 1, seed=0, coverage=False)[0]
@@ -167,19 +169,16 @@ def test_criterion_prefers_the_network_that_recognises_samples() -> None:
             )
         )
     criterion = DroppedViewsNTXent()
-    good, bad = (criterion.score(lambda features, name=name: features[name], views) for name in ("crisp", "noisy"))
+    good, bad = (criterion.score(itemgetter(name), views) for name in ("crisp", "noisy"))
     assert good < bad - 1
 
 
 def test_local_objective_is_a_copy_that_gathers_nothing() -> None:
-    class Nested(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = nt_xent(0.3)
-
-    nested = Nested()
+    nested = nn.ModuleDict({"inner": nt_xent(0.3)})
     local = local_objective(nested)
-    assert isinstance(local, Nested)
-    assert nested.inner.gather_distributed is True
-    assert local.inner.gather_distributed is False
-    assert local.inner.temperature == 0.3
+    inner, copied = (module.get_submodule("inner") for module in (nested, local))
+    assert isinstance(inner, NTXentLoss)
+    assert isinstance(copied, NTXentLoss)
+    assert inner.gather_distributed
+    assert not copied.gather_distributed
+    assert copied.temperature == 0.3

@@ -86,12 +86,11 @@ class GenotypeSelection(Callback):
         assert isinstance(pl_module, FusionSearch)
         if trainer.is_global_zero:
             devices = [pl_module.device] if pl_module.device.type == "cuda" else []
+            steps = 1 if getattr(trainer, "fast_dev_run", False) else self.steps
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(self.seed)
-                found, scores = self.select(
-                    pl_module, _loaders(trainer), 1 if getattr(trainer, "fast_dev_run", False) else self.steps
-                )
-            self._write(found, scores)
+                found, scores = self.select(pl_module, _loaders(trainer), steps)
+            self._write(found, scores, steps)
             self.genotype = found
         trainer.strategy.barrier("genotype")
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities import CombinedLoader
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 
 from lightning_mmnas import FusionSearch, Genotype, GenotypeSelection, MotionEncoder, TensorDataModule
@@ -176,9 +176,24 @@ def test_candidates_train_without_modality_dropout_and_are_scored_with_it(
             return super().forward(views, means)
 
     monkeypatch.setattr(selection, "ModalityDropout", Noted)
-    run(tmp_path, GenotypeSelection(str(tmp_path / "genotype.json"), num_candidates=2, steps=3))
+    module = search_of()
+    fitted = run(tmp_path, GenotypeSelection(str(tmp_path / "first.json"), num_candidates=1), module)
+    seen: list[set[float]] = []
+    module.views.register_forward_pre_hook(lambda _, inputs: seen.append(set(inputs[0]["crisp"].flatten().tolist())))
+    GenotypeSelection(str(tmp_path / "genotype.json"), num_candidates=2, steps=3).on_fit_end(fitted, module)
     # Two views of each of 3 batches, then of each of the 2 that were held out.
     assert used == [0.0] * 6 + [0.5] * 4
+    data = data_of()
+    data.setup("fit")
+    parts = data.train_dataloader()
+    assert isinstance(parts, CombinedLoader)
+    weights, architecture = (
+        {value for batch in parts.iterables[name] for value in batch["crisp"].flatten().tolist()}
+        for name in ("weights", "architecture")
+    )
+    assert set().union(*seen[:3]) == weights
+    assert set().union(*seen[3:]) == architecture
+    assert not weights & architecture
 
 
 @pytest.mark.parametrize(("coverage", "read"), [(True, {"crisp", "noisy"}), (False, {"noisy"})])
@@ -186,7 +201,7 @@ def test_coverage_can_be_switched_off(coverage: bool, read: set[str], tmp_path: 
     module = search_of(cells=1)
     alpha = module.supernet.logits.alpha[0]
     alpha.data.zero_()
-    alpha.data[0, 2] = alpha.data[1, 3] = 30.0  # noisy/0, noisy/1
+    alpha.data[0, 2] = alpha.data[1, 2] = 30.0  # x = noisy/0, y = noisy/1
     callback = GenotypeSelection(str(tmp_path / "genotype.json"), num_candidates=1, coverage=coverage)
     run(tmp_path, callback, module)
     assert callback.genotype is not None
@@ -235,7 +250,7 @@ def test_loaders_without_a_data_module(tmp_path: Path) -> None:
     callback = GenotypeSelection(str(tmp_path / "genotype.json"), num_candidates=2, steps=2, criterion=LastIsBest())
     parts = data.train_dataloader()
     assert isinstance(parts, CombinedLoader)
-    trainer(tmp_path, callback, max_epochs=1, limit_val_batches=0).fit(module, parts)
+    trainer(tmp_path, callback, max_epochs=1, limit_val_batches=0).fit(module, parts, data.val_dataloader())
     assert callback.genotype == candidates(module.supernet, 2, seed=0)[1]
 
 

@@ -162,7 +162,11 @@ def test_text_without_a_genotype() -> None:
         ("('skip', 1), ('skip', 0)]", "('skip', 1), ('skip', 1)]", "'y' twice; give two different names"),
         ("[('skip', 1), ('skip', 0)]", "[('skip', 1)]", r"steps\[0\].inner_edges: 1 given"),
         ("('skip', 1), ('skip', 0)]", "('skip', 1), ('skip', 2)]", "'step0' cannot be read here"),
-        ("'LinearGLU'", "'Conv'", r"primitives \['Conv'\] are not in \['ConcatFC', 'LinearGLU', 'ScaleDotAttn', 'Sum'\]"),
+        (
+            "'LinearGLU'",
+            "'Conv'",
+            r"primitives \['Conv'\] are not in \['ConcatFC', 'LinearGLU', 'ScaleDotAttn', 'Sum'\]",
+        ),
         ("[4, 5]", "[4]", r"concat: \[4\] are not the last of 6 states"),
         ("[4, 5]", "[]", r"concat: \[\] are not the last of 6 states"),
         ("inner_concat=[2]", "inner_concat=[1, 2]", "step_outputs: 2 is more than steps"),
@@ -237,8 +241,8 @@ def reference(state: dict[str, Tensor], a: Tensor, b: Tensor) -> Tensor:
 
     def conv_bn(x: Tensor, conv: str, bn: str) -> Tensor:
         out = F.conv1d(x, state[f"{conv}.weight"], state[f"{conv}.bias"])
-        entries = [state[f"{bn}.{name}"] for name in ("running_mean", "running_var", "weight", "bias")]
-        return F.batch_norm(out, *entries)
+        mean, variance = state[f"{bn}.running_mean"], state[f"{bn}.running_var"]
+        return F.batch_norm(out, mean, variance, state[f"{bn}.weight"], state[f"{bn}.bias"])
 
     scores = b.transpose(1, 2) @ a / math.sqrt(C)
     attended = (scores.softmax(-1) @ a.transpose(1, 2)).transpose(1, 2)
@@ -273,7 +277,10 @@ def test_supernet_entries_are_renamed() -> None:
         f"{steps}.1.norm.weight",
         f"{steps}.1.norm.bias",
         *(f"{steps}.3.linear.{name}" for name in ("weight_x", "weight_y", "bias")),
-        *(f"{steps}.3.norm.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")),
+        *(
+            f"{steps}.3.norm.{name}"
+            for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+        ),
     }
     assert torch.equal(converted[f"{steps}.1.norm.weight"], state[f"{operation}.1.ln.weight"].T)
     assert torch.equal(converted[f"{steps}.3.linear.weight_x"], state[f"{operation}.3.conv.weight"][:, :C, 0])
@@ -315,14 +322,14 @@ def test_weights_of_another_network_are_refused() -> None:
     with pytest.raises(CheckpointError, match=r"1 entries differ, first 'cells.1.output.norm.weight': .* None"):
         bmnas.load_state_dict(found_network(), extra)
     wider = FusionNetwork(found_network().genotype, readout="pool")
-    with pytest.raises(CheckpointError, match="'readout.norm"):
+    with pytest.raises(CheckpointError, match=r"'readout\.norm"):
         bmnas.load_state_dict(wider, state)
 
 
 def test_unknown_entries_are_refused() -> None:
     with pytest.raises(CheckpointError, match=r"no BM-NAS fusion weights .* found \['encoder.weight'\]"):
         bmnas.convert_state_dict({"encoder.weight": torch.zeros(2)})
-    with pytest.raises(CheckpointError, match="unknown entry 'x.cell._step_nodes.0.node_cell.gate.weight'"):
+    with pytest.raises(CheckpointError, match=r"unknown entry 'x.cell._step_nodes.0.node_cell.gate.weight'"):
         bmnas.convert_state_dict({"x.cell._step_nodes.0.node_cell.gate.weight": torch.zeros(2)})
 
 
@@ -365,7 +372,7 @@ def test_reshape_layer_of_another_size_is_refused() -> None:
     bmnas.load_reshape_layer(node, state)
     assert torch.equal(node.linear.weight, state["conv.weight"][..., 0])
     assert torch.equal(node.norm.weight, state["bn.weight"])
-    with pytest.raises(CheckpointError, match="not the weights of this BM-NAS reshape layer: (?s:.*)linear.bias"):
+    with pytest.raises(CheckpointError, match=r"not the weights of this BM-NAS reshape layer: (?s:.*)linear.bias"):
         bmnas.load_reshape_layer(node, {name: value for name, value in state.items() if name != "conv.bias"})
     with pytest.raises(CheckpointError, match="size mismatch"):
         bmnas.load_reshape_layer(InputNode(6, C, L), state)
@@ -416,7 +423,7 @@ def test_schedule_goes_on_from_its_state() -> None:
         for _ in range(steps):
             optimizer.step()
             schedule.step()
-            found.append(schedule.get_last_lr()[0])
+            found.append(float(schedule.get_last_lr()[0]))
         return found
 
     optimizer, schedule = build()

@@ -1,0 +1,204 @@
+"""The four stages: what they learn, what they leave alone, what they refuse."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import seed_everything
+from torch import nn
+
+from lightning_mmnas import (
+    ArchitectureAlternation,
+    EncoderPretraining,
+    FineTuning,
+    FusionPretraining,
+    FusionSearch,
+    FusionSpace,
+    Genotype,
+)
+from lightning_mmnas.baselines import LateFusion
+from lightning_mmnas.errors import CheckpointError, ConfigError, GenotypeError
+from lightning_mmnas.modules.frozen import FrozenEncoders, build_encoders
+from lightning_mmnas.objectives import nt_xent
+from lightning_mmnas.readout import mean_max_pool
+from tests.modules.tiny import ENCODERS, data_of, modalities, same, split_of, state_of, trainer_of
+
+SMALL: dict[str, Any] = {"channels": 4, "length": 2, "projection_hidden": 8, "projection_out": 4}
+SPACE = FusionSpace(inputs=("left/0", "left/1", "right/0", "right/1"), channels=4, length=2)
+
+
+def genotype(seed: int = 0) -> Genotype:
+    return SPACE.sample(torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def encoder_checkpoint(tmp_path: Path) -> str:
+    trainer = trainer_of(tmp_path)
+    trainer.fit(EncoderPretraining(modalities(), ENCODERS, projection_hidden=8, projection_out=4), data_of())
+    trainer.save_checkpoint(tmp_path / "encoders.ckpt")
+    return str(tmp_path / "encoders.ckpt")
+
+
+def test_encoder_loss_is_the_sum_over_modalities() -> None:
+    seed_everything(0, verbose=False)
+    module = EncoderPretraining(modalities(), ENCODERS).eval()
+    batch = {name: value for name, value in split_of(8, 0).items() if name != "label"}
+    torch.manual_seed(1)
+    loss = module.loss(batch)
+    torch.manual_seed(1)
+    first, second = module.views(batch)
+    expected = torch.zeros(())
+    for name in ("left", "right"):
+        z = [module.projectors[name](mean_max_pool(module.encoders[name](v[name])[-1])) for v in (first, second)]
+        expected = expected + nt_xent(0.2)(z[0], z[1])
+    torch.testing.assert_close(loss, expected)
+
+
+def test_checkpoints_load_without_executing_anything(encoder_checkpoint: str) -> None:
+    checkpoint = torch.load(encoder_checkpoint, weights_only=True)
+    assert any(name.startswith("encoders.left.") for name in checkpoint["state_dict"])
+
+
+def test_frozen_encoders_do_not_move(tmp_path: Path, encoder_checkpoint: str) -> None:
+    search = FusionSearch(modalities(), ENCODERS, encoder_weights=encoder_checkpoint, **SMALL)
+    before = state_of(search.encoders)
+    weights = state_of(search.supernet)
+    trainer_of(tmp_path, callbacks=[ArchitectureAlternation(lr=0.1)]).fit(search, data_of(architecture_fraction=0.5))
+    assert same(before, state_of(search.encoders))
+    assert not same(weights, state_of(search.supernet))
+    search.train()
+    assert not any(module.training for module in search.encoders.modules())
+    assert not any(p.requires_grad for p in search.encoders.parameters())
+    stored = torch.load(encoder_checkpoint, weights_only=True)["state_dict"]
+    assert all(torch.equal(stored[name], value) for name, value in before.items() if name in stored)
+
+
+def test_features_computed_before_pass_through() -> None:
+    encoders = FrozenEncoders(build_encoders(modalities(), ENCODERS))
+    batch = {name: value for name, value in split_of(4, 0).items() if name != "label"}
+    plain = encoders(batch)
+    levels = {m: [plain[f"{m}/{level}"] for level in range(2)] for m in batch}
+    computed = encoders(levels)
+    assert plain.keys() == encoders.feature_shapes.keys()
+    assert all(torch.equal(plain[name], computed[name]) for name in plain)
+
+
+def test_search_moves_the_logits_only_after_warm_up(tmp_path: Path) -> None:
+    seed_everything(0, verbose=False)
+    search = FusionSearch(modalities(), ENCODERS, **SMALL)
+    data = data_of(architecture_fraction=0.5)
+    trainer_of(tmp_path, callbacks=[ArchitectureAlternation(lr=0.1, warmup_epochs=1)]).fit(search, data)
+    assert all(not logits.any() for logits in search.architecture_parameters())
+    trainer_of(tmp_path, callbacks=[ArchitectureAlternation(lr=0.1)]).fit(search, data)
+    assert any(logits.any() for logits in search.architecture_parameters())
+
+
+@pytest.mark.parametrize("pairing", ["tied", "independent"])
+def test_supervised_search_reads_labels(tmp_path: Path, pairing: Any) -> None:
+    search = FusionSearch(modalities(), ENCODERS, supervised=True, num_classes=2, pairing=pairing, **SMALL)
+    with pytest.raises(ConfigError, match=r"set data.init_args.labels=true"):
+        search.loss({"left": torch.randn(4, 3, 16), "right": torch.randn(4, 3, 16)})
+    data = data_of(architecture_fraction=0.5, labels=True)
+    trainer_of(tmp_path, callbacks=[ArchitectureAlternation(lr=0.1)]).fit(search, data)
+    assert any(logits.any() for logits in search.architecture_parameters())
+    with pytest.raises(ConfigError, match="no classes"):
+        FusionSearch(modalities(), ENCODERS, supervised=True, **SMALL)
+
+
+def test_cross_modal_term_adds_its_weight() -> None:
+    batch = {name: value for name, value in split_of(8, 0).items() if name != "label"}
+    losses = []
+    for weight in (0.0, 1.0, 3.0):
+        seed_everything(0, verbose=False)
+        losses.append(FusionSearch(modalities(), ENCODERS, cross_modal_weight=weight, **SMALL).loss(batch))
+    assert losses[1] > losses[0]
+    torch.testing.assert_close(losses[2] - losses[0], 3 * (losses[1] - losses[0]))
+
+
+def test_modality_means_come_from_the_data(tmp_path: Path) -> None:
+    module = FusionPretraining(modalities(), ENCODERS, genotype=genotype())
+    data = data_of()
+    trainer_of(tmp_path, limit_train_batches=1).fit(module, data)
+    means = data.modality_means()
+    assert means["right"].abs().sum() > 0
+    assert torch.equal(module.views.get_buffer("mean_right"), means["right"])
+
+
+@pytest.mark.parametrize("mode", ["full", "linear_probe"])
+def test_fine_tuning_modes(tmp_path: Path, mode: Any) -> None:
+    seed_everything(0, verbose=False)
+    module = FineTuning(modalities(), ENCODERS, 2, "multiclass", genotype=genotype(), mode=mode, augment=False)
+    network, classifier = state_of(module.network), state_of(module.classifier)
+    trainer = trainer_of(tmp_path, max_epochs=30)
+    trainer.fit(module, data_of(labels=True))
+    assert same(network, state_of(module.network)) == (mode == "linear_probe")
+    assert not same(classifier, state_of(module.classifier))
+    found = trainer.test(module, data_of(labels=True), verbose=False)[0]
+    assert found.keys() == {"test/accuracy", "test/f1_macro"}
+    assert mode != "full" or found["test/accuracy"] > 0.8  # the class is the sign of one sensor
+    predictions = trainer.predict(module, data_of(labels=True))
+    assert predictions is not None
+    torch.testing.assert_close(torch.cat([p.sum(1) for p in predictions]), torch.ones(16))  # type: ignore[union-attr]
+
+
+def test_multilabel_fine_tuning(tmp_path: Path) -> None:
+    module = FineTuning(modalities(), ENCODERS, 3, "multilabel", fusion=LateFusion)
+    batch = split_of(6, 0)
+    batch["label"] = torch.randint(0, 2, (6, 3))
+    module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    assert module.training_step(batch, 0).isfinite()
+    assert set(module.val_metrics.keys()) == {"val/f1_weighted", "val/f1_macro"}
+    assert bool((module.predict_step(batch, 0) <= 1).all())
+
+
+def test_pretrained_weights_are_taken_over(tmp_path: Path, encoder_checkpoint: str) -> None:
+    path = tmp_path / "genotype.json"
+    genotype().save(path)
+    arguments: dict[str, Any] = {"genotype": str(path), "encoder_weights": encoder_checkpoint}
+    pretraining = FusionPretraining(modalities(), ENCODERS, **arguments)
+    trainer = trainer_of(tmp_path)
+    trainer.fit(pretraining, data_of())
+    trainer.save_checkpoint(tmp_path / "pretrain.ckpt")
+    weights = str(tmp_path / "pretrain.ckpt")
+    tuned = FineTuning(modalities(), ENCODERS, 2, "multiclass", network_weights=weights, **arguments)
+    assert same(state_of(pretraining.network), state_of(tuned.network))
+    assert same(state_of(pretraining.encoders), state_of(tuned.encoders))
+
+    other = {**arguments, "genotype": genotype(5)}
+    assert other["genotype"] != genotype()
+    with pytest.raises(CheckpointError, match=r"network_weights: checkpoint .* is of another architecture"):
+        FineTuning(modalities(), ENCODERS, 2, "multiclass", network_weights=weights, readout="flatten", **arguments)
+
+
+def test_refusals(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint at"):
+        FusionSearch(modalities(), ENCODERS, encoder_weights=str(tmp_path / "none.ckpt"), **SMALL)
+    (tmp_path / "damaged.ckpt").write_bytes(b"no checkpoint")
+    with pytest.raises(CheckpointError, match="is not a Lightning checkpoint"):
+        FusionSearch(modalities(), ENCODERS, encoder_weights=str(tmp_path / "damaged.ckpt"), **SMALL)
+    with pytest.raises(ConfigError, match="exactly one of"):
+        FusionPretraining(modalities(), ENCODERS)
+    with pytest.raises(ConfigError, match="exactly one of"):
+        FusionPretraining(modalities(), ENCODERS, genotype=genotype(), fusion=LateFusion)
+    with pytest.raises(ConfigError, match="'left' has no encoder"):
+        FusionSearch(modalities(), {"right": ENCODERS["motion"]}, **SMALL)
+    with pytest.raises(ConfigError, match=r"encoders for \['text'\]"):
+        FusionSearch(modalities(), {**ENCODERS, "text": ENCODERS["motion"]}, **SMALL)
+    foreign = FusionSpace(inputs=("image/0", "text/0")).sample(torch.Generator().manual_seed(0))
+    with pytest.raises(GenotypeError, match=r"for another space: its inputs \['image/0', 'text/0'\]"):
+        FusionPretraining(modalities(), ENCODERS, genotype=foreign)
+    with pytest.raises(ConfigError, match="needs labels"):
+        FineTuning(modalities(), ENCODERS, genotype=genotype())
+
+
+def test_objectives_are_interchangeable() -> None:
+    from lightly.loss import BarlowTwinsLoss, DCLLoss, VICRegLoss
+
+    batch = {name: value for name, value in split_of(8, 0).items() if name != "label"}
+    objectives: list[nn.Module] = [BarlowTwinsLoss(), DCLLoss(), VICRegLoss()]
+    losses = []
+    for objective in objectives:
+        seed_everything(0, verbose=False)
+        losses.append(FusionSearch(modalities(), ENCODERS, objective=objective, **SMALL).loss(batch).item())
+    assert len(set(losses)) == 3

@@ -1,0 +1,49 @@
+"""The Python blocks of README.md and docs/ run as they stand, each file as one module of a user's project."""
+
+import re
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+
+import lightning.pytorch  # noqa: F401  # its first import sets an environment variable: not within a test
+import pytest
+
+import lightning_mmnas
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FILES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if BLOCK.search(path.read_text())]
+# The user's project may warn; its blocks are about something else.
+pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.filterwarnings("ignore:.*deprecated")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_python_blocks_run(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = path.read_text()
+    if re.search(r"WatchDataModule|run\(\"watch\"", text) and find_spec("seglearn") is None:
+        pytest.skip("seglearn, which holds the watch recordings, is not installed: pip install '.[demo]'")
+    module = ModuleType("my_project")
+    monkeypatch.setitem(sys.modules, "my_project", module)
+    monkeypatch.chdir(tmp_path)
+    for block in BLOCK.finditer(text):
+        line = text.count("\n", 0, block.start(1))
+        # Blank lines in front: an error names the line of the Markdown file.
+        exec(compile("\n" * line + block[1], str(path), "exec"), module.__dict__)
+
+
+def test_every_public_class_is_in_the_reference() -> None:
+    pages = "\n".join(path.read_text() for path in (ROOT / "docs" / "reference").glob("*.md"))
+    documented = set(re.findall(r"^::: (\S+)$", pages, re.MULTILINE))
+    for name in lightning_mmnas.__all__:
+        home = getattr(lightning_mmnas, name).__module__
+        assert home in documented, f"{name} of {home} is on no page of docs/reference"
+    for module in documented:
+        assert find_spec(module) is not None, f"docs/reference names {module}, which does not exist"
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text()):
+            assert (path.parent / target).exists(), f"{path.name} links to {target}, which does not exist"
