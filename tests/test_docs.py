@@ -13,7 +13,9 @@ import lightning_mmnas
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-FILES = [path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if BLOCK.search(path.read_text())]
+FILES = [
+    path for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))) if BLOCK.search(path.read_text())
+]
 # The user's project may warn; its blocks are about something else.
 pytestmark = [pytest.mark.filterwarnings("default"), pytest.mark.filterwarnings("ignore:.*deprecated")]
 

@@ -29,8 +29,7 @@ def make(space: FusionSpace, *cells: Cell, compatibility: Any = None) -> Genotyp
             CellGenotype(
                 inputs=pair,
                 steps=tuple(
-                    StepGenotype(inputs=(first, second), primitive=primitive)
-                    for primitive, first, second in steps
+                    StepGenotype(inputs=(first, second), primitive=primitive) for primitive, first, second in steps
                 ),
             )
             for pair, steps in cells
@@ -103,9 +102,7 @@ def test_renamed_genotypes_are_equal(space: FusionSpace, seed: int) -> None:
     [
         FusionSpace(inputs=("a", "b"), cells=3, cell_outputs=2, primitives=("sum", "attention")),
         FusionSpace(inputs=("a",), cells=4, primitives=("sum",)),
-        FusionSpace(
-            inputs=("a", "b"), cells=1, steps=3, step_outputs=2, primitives=("sum", "attention")
-        ),
+        FusionSpace(inputs=("a", "b"), cells=1, steps=3, step_outputs=2, primitives=("sum", "attention")),
         FusionSpace(inputs=("a", "b"), cells=2, steps=2, primitives=("concat_fc",)),
     ],
 )
@@ -142,9 +139,7 @@ def test_equality_is_renaming_and_nothing_else(space: FusionSpace) -> None:
             for t, step in enumerate(cell.steps):  # and one pair of inputs at a time
                 if step.primitive != "attention":
                     swapped = StepGenotype(inputs=step.inputs[::-1], primitive=step.primitive)
-                    new = CellGenotype(
-                        inputs=cell.inputs, steps=(*cell.steps[:t], swapped, *cell.steps[t + 1 :])
-                    )
+                    new = CellGenotype(inputs=cell.inputs, steps=(*cell.steps[:t], swapped, *cell.steps[t + 1 :]))
                     cells = (*genotype.cells[:i], new, *genotype.cells[i + 1 :])
                     same(genotype, Genotype(space=space, cells=cells))
     by_renaming = {find(i) for i in range(len(everything))}
@@ -264,9 +259,7 @@ def test_illegal_genotypes_name_the_place(cells: list[Cell], message: str) -> No
 
 
 def test_dead_steps_are_illegal() -> None:
-    space = FusionSpace(
-        inputs=("a", "b"), cells=1, steps=2, step_outputs=1, primitives=("sum", "zero")
-    )
+    space = FusionSpace(inputs=("a", "b"), cells=1, steps=2, step_outputs=1, primitives=("sum", "zero"))
     message = r"cells\[0\].steps\[0\]: dead: it does not reach the cell's output"
     with pytest.raises(GenotypeError, match=message):
         make(space, (("a", "b"), SUM * 2))
@@ -410,9 +403,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
         Genotype.load(tmp_path / "latin.json")
 
 
-def test_reading_a_genotype_imports_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_reading_a_genotype_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "trap_module.py").write_text("raise SystemExit('executed')")
     monkeypatch.syspath_prepend(tmp_path)
     space = FusionSpace(inputs=("a", "b"), cells=1, primitives=("trap_module.Primitive",))

@@ -232,9 +232,7 @@ def test_two_views_are_independent_and_carry_no_label() -> None:
 
 
 def test_name_goes_before_kind() -> None:
-    two = TwoViews(
-        SPECS, {"motion": MotionViews(), "gyroscope": nn.Identity(), "features": nn.Identity()}
-    )
+    two = TwoViews(SPECS, {"motion": MotionViews(), "gyroscope": nn.Identity(), "features": nn.Identity()})
     batch = {name: torch.randn(4, *spec.shape) for name, spec in SPECS.items()}
     first, _ = two(batch)
     assert torch.equal(first["gyroscope"], batch["gyroscope"])

@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterator
-from itertools import cycle, islice
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +113,7 @@ class GenotypeSelection(Callback):
         networks = {str(i): self._objective(module, genotype) for i, genotype in enumerate(found)}
         train_together(
             networks,
-            self._views(module, islice(cycle(loaders["weights"]), steps), 0.0),
+            self._views(module, islice(_endless(loaders["weights"]), steps), 0.0),
             lambda network: build_optimizer(
                 [{"params": list(network.parameters()), "lr": self.lr}],
                 module.weight_decay,
@@ -173,6 +173,12 @@ class GenotypeSelection(Callback):
             "candidates": scores,
         }
         write_text(self.output.with_suffix(".selection.json"), json.dumps(record, indent=2) + "\n")
+
+
+def _endless(loader: Iterable[Batch]) -> Iterator[Batch]:
+    """Epoch after epoch, each with an order of its own."""
+    while True:
+        yield from loader
 
 
 def _loaders(trainer: Trainer) -> dict[str, Any]:

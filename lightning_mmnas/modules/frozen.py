@@ -31,6 +31,8 @@ def build_encoders(
         )
     built = {}
     for name, spec in modalities.items():
+        if "." in name or "/" in name or hasattr(nn.ModuleDict, name):
+            raise ConfigError(f"{name!r} cannot be the name of a modality: no dots, slashes or words such as 'keys'")
         factory = factories.get(name) or factories.get(spec.kind)
         if factory is None:
             raise ConfigError(

@@ -111,9 +111,7 @@ class Comparison:
         torch.manual_seed(self.seed)
         networks = self._networks()
         found = copy.deepcopy(self.finetuning.network)  # pretrained by its own stage, with the same budget
-        self._pretrain(
-            {name: n for name, n in networks.items() if name.endswith("+ssl") or name.startswith("modality:")}
-        )
+        self._pretrain({name: network for name, network in networks.items() if name.endswith("+ssl")})
         networks["found+ssl"] = found
         self.labelled.setup("fit")
         self.labelled.setup("test")
@@ -230,6 +228,7 @@ class Comparison:
             for name, network in tuned.items()
             if isinstance(network, nn.Sequential)
         }
+        torch.manual_seed(1000 * self.seed + draw)  # batches and views do not depend on which networks take part
         for indices in _batches(len(train["label"]), settings.batch_size, steps):
             batch = {name: value[indices].to(self.device) for name, value in train.items()}
             features = module.encoders(module.training_view(batch))

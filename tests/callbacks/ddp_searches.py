@@ -69,9 +69,7 @@ def search(root: Path, case: str, world_size: int) -> dict[str, Tensor]:
     module = module_class()
     alternation = ArchitectureAlternation(lr=0.1, check_every_n_steps=1, **arguments)
     # Lightning's own distributed sampler always shuffles
-    trainer = run(
-        root, alternation, world_size=world_size, use_distributed_sampler=False, **options
-    )
+    trainer = run(root, alternation, world_size=world_size, use_distributed_sampler=False, **options)
     trainer.fit(module, shares(trainer.global_rank, world_size))
     return values(module)
 
@@ -81,9 +79,7 @@ def shares(rank: int, world_size: int) -> CombinedLoader:
     parts = {"weights": dataset(12, 1), "architecture": dataset(8, 2)}
     return CombinedLoader(
         {
-            name: DataLoader(
-                Subset(part, range(rank, len(part), world_size)), batch_size=4 // world_size
-            )
+            name: DataLoader(Subset(part, range(rank, len(part), world_size)), batch_size=4 // world_size)
             for name, part in parts.items()
         },
         "max_size_cycle",
@@ -115,9 +111,7 @@ def resume(root: Path, rank: int) -> list[dict[str, Tensor]]:
         module = Dropout()
         torch.manual_seed(seed + rank)
         data = loaders(batch_size=2, shuffle=True)
-        run(root, ArchitectureAlternation(lr=0.1), *callbacks).fit(
-            module, data, ckpt_path=checkpoint
-        )
+        run(root, ArchitectureAlternation(lr=0.1), *callbacks).fit(module, data, ckpt_path=checkpoint)
         results.append(values(module))
 
     fit([save], 0, None)

@@ -34,10 +34,7 @@ def loaders(
         "architecture": dataset(architecture, 2, dtype),
     }
     return CombinedLoader(
-        {
-            name: DataLoader(part, batch_size=batch_size, shuffle=shuffle, **options)
-            for name, part in parts.items()
-        },
+        {name: DataLoader(part, batch_size=batch_size, shuffle=shuffle, **options) for name, part in parts.items()},
         "max_size_cycle",
     )
 

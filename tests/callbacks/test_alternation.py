@@ -93,9 +93,7 @@ def by_hand(
         ({"per_epoch": True, "accumulate": 2, "warmup_epochs": 1}, {"accumulate_grad_batches": 2}),
     ],
 )
-def test_equals_a_loop_by_hand(
-    hand: dict[str, Any], options: dict[str, Any], tmp_path: Path
-) -> None:
+def test_equals_a_loop_by_hand(hand: dict[str, Any], options: dict[str, Any], tmp_path: Path) -> None:
     module = Searcher()
     reference = copy.deepcopy(module.net)
     steps = by_hand(reference, epochs=3, **hand)
@@ -109,9 +107,7 @@ def test_equals_a_loop_by_hand(
     run = trainer(tmp_path, alternation, max_epochs=3, **options)
     run.fit(module, loaders())
     for name, value in reference.state_dict().items():
-        torch.testing.assert_close(
-            module.net.state_dict()[name], value, rtol=1e-12, atol=1e-13, msg=name
-        )
+        torch.testing.assert_close(module.net.state_dict()[name], value, rtol=1e-12, atol=1e-13, msg=name)
     assert run.global_step == steps
     moved = bool((module.net.alpha != 0).all())
     assert moved == (hand.get("warmup_epochs", 0) < 3)
@@ -126,9 +122,7 @@ class Watch(Callback):
         self.after_architecture: list[dict[str, Tensor]] = []
         self.gradients: list[list[Tensor | None]] = []
 
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.at_start.append(values(pl_module))
         for parameter in pl_module.parameters():
             if parameter.requires_grad and parameter.grad is None:
@@ -137,9 +131,7 @@ class Watch(Callback):
 
 
 class WatchAfter(Watch):
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self.at_start.append(values(pl_module))
         self.gradients.append(gradients(pl_module))
         self.flags = [p.requires_grad for p in pl_module.parameters()]

@@ -33,9 +33,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_ranks_are_equal_and_equal_one_process(
-    case: str, ranks: list[dict[str, Any]], tmp_path: Path
-) -> None:
+def test_ranks_are_equal_and_equal_one_process(case: str, ranks: list[dict[str, Any]], tmp_path: Path) -> None:
     assert not differences(ranks[0][case], ranks[1][case])
     for name, value in search(tmp_path, case, world_size=1).items():
         torch.testing.assert_close(ranks[0][case][name], value, rtol=1e-10, atol=1e-12, msg=name)

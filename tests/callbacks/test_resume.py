@@ -94,9 +94,7 @@ def data(kind: str) -> CombinedLoader:
         )
     else:
         workers: dict[str, Any] = {"none": {}, "workers": {"num_workers": 1}}[kind]
-        pair = tuple(
-            DataLoader(part, batch_size=4, shuffle=True, **workers) for part in (long, short)
-        )
+        pair = tuple(DataLoader(part, batch_size=4, shuffle=True, **workers) for part in (long, short))
     return CombinedLoader(dict(zip(("long", "short"), pair, strict=True)), "max_size_cycle")
 
 
@@ -192,9 +190,7 @@ def test_other_loaders_are_refused(tmp_path: Path) -> None:
     save = SaveAlways(tmp_path)
     fit(tmp_path, "none", save)
     with pytest.raises(MisconfigurationException, match="resume with the loaders of the first run"):
-        trainer(tmp_path, ExactResume()).fit(
-            Fit(), data("none").iterables["long"], ckpt_path=save.paths[0]
-        )
+        trainer(tmp_path, ExactResume()).fit(Fit(), data("none").iterables["long"], ckpt_path=save.paths[0])
 
 
 def test_another_number_of_ranks_is_announced(tmp_path: Path) -> None:

@@ -37,10 +37,7 @@ def by_hand(net: Mixture, rates: dict[str, float], train: Part, search: Part) ->
         return nn.functional.mse_loss(functional_call(net, copies, (part[0],)), part[1])
 
     slopes = torch.autograd.grad(loss({}, train), list(weights.values()), create_graph=True)
-    moved = {
-        name: weight - rates[name] * slope
-        for (name, weight), slope in zip(weights.items(), slopes, strict=True)
-    }
+    moved = {name: weight - rates[name] * slope for (name, weight), slope in zip(weights.items(), slopes, strict=True)}
     return list(torch.autograd.grad(loss(moved, search), logits))
 
 
@@ -111,9 +108,7 @@ def test_search_equals_autograd(module_class: type[Searcher], tmp_path: Path) ->
         return torch.optim.SGD(parameters, lr=1.0)
 
     class Compare(ArchitectureAlternation):
-        def on_train_batch_start(
-            self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int
-        ) -> None:
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             rates = dict.fromkeys(names, rate)
             steps = by_hand(pl_module.net, rates, batch["weights"], batch["architecture"])
@@ -145,9 +140,7 @@ def test_attention_has_a_second_derivative() -> None:
     torch.manual_seed(0)
     net = Attention()
     x = torch.randn(2, 1, 8, 4, dtype=torch.float64)
-    (gradient,) = unrolled_gradient(
-        net, [net.alpha], {"weight": 0.1}, lambda: net(x), lambda: net(2 * x)
-    )
+    (gradient,) = unrolled_gradient(net, [net.alpha], {"weight": 0.1}, lambda: net(x), lambda: net(2 * x))
 
     def outer(alpha: Tensor) -> Tensor:
         def inner(weight: Tensor) -> Tensor:

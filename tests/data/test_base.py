@@ -192,8 +192,7 @@ def test_architecture_fraction(labels: bool) -> None:
     batches: list[Any] = [batch for batch, _, _ in loader]
     assert all(set(batch) == {"weights", "architecture"} for batch in batches)
     seen = {
-        key: {int(i) for batch in batches for i in batch[key]["index"][:, 0]}
-        for key in ("weights", "architecture")
+        key: {int(i) for batch in batches for i in batch[key]["index"][:, 0]} for key in ("weights", "architecture")
     }
     assert not seen["weights"] & seen["architecture"]
     assert seen["weights"] | seen["architecture"] == set(range(60))
@@ -331,9 +330,7 @@ def test_multilabel() -> None:
         (None, {"class_names": ["a"]}, "class_names has 1 names, the labels need 2"),
     ],
 )
-def test_tensors_that_do_not_fit(
-    val: dict[str, Tensor] | None, arguments: dict[str, Any], message: str
-) -> None:
+def test_tensors_that_do_not_fit(val: dict[str, Tensor] | None, arguments: dict[str, Any], message: str) -> None:
     train = {"x": torch.zeros(2, 1), "label": torch.arange(2)}
     with pytest.raises(DataError, match=message):
         TensorDataModule(train, val or train, kinds={"x": "features"}, **arguments)

@@ -139,9 +139,7 @@ def test_bad_windows(arguments: dict[str, int]) -> None:
 
 
 def test_unknown_modality() -> None:
-    with pytest.raises(
-        DataError, match=r"modality 'acc' is not in \['accelerometer', 'gyroscope'\]; check data"
-    ):
+    with pytest.raises(DataError, match=r"modality 'acc' is not in \['accelerometer', 'gyroscope'\]; check data"):
         WatchDataModule(modalities=["acc"])
 
 

@@ -27,9 +27,7 @@ def test_blocks_are_convolution_norm_relu_of_stride_2() -> None:
         assert isinstance(weight, torch.Tensor)
         assert weight.shape[2] == 7
         y = nn.functional.conv1d(before, weight, stride=2, padding=3)
-        y = (y - y.mean((0, 2), keepdim=True)) / (
-            y.var((0, 2), correction=0, keepdim=True) + 1e-5
-        ).sqrt()
+        y = (y - y.mean((0, 2), keepdim=True)) / (y.var((0, 2), correction=0, keepdim=True) + 1e-5).sqrt()
         torch.testing.assert_close(after, y.relu())
 
 

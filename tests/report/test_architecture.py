@@ -95,9 +95,7 @@ def test_every_genotype_can_be_shown(space: FusionSpace, seed: int) -> None:
 @pytest.mark.slow
 def test_texts_stay_inside_the_figure() -> None:
     space = FusionSpace(
-        inputs=tuple(
-            f"{name}/{level}" for name in ("image", "text", "audio") for level in range(3)
-        ),
+        inputs=tuple(f"{name}/{level}" for name in ("image", "text", "audio") for level in range(3)),
         cells=3,
         steps=3,
         primitives=("sum", "attention", "linear_glu", "concat_fc", "my.own.VeryLongPrimitiveName"),

@@ -1,0 +1,88 @@
+"""The comparison: which rows it has, that networks trained side by side are trained as if alone, its verdicts."""
+
+import statistics
+from typing import Any
+
+import pytest
+import torch
+from lightning import seed_everything
+from pydantic import ValidationError
+
+from lightning_mmnas import FineTuning, FusionPretraining, FusionSpace
+from lightning_mmnas.report.comparison import Comparison, ComparisonSettings
+from tests.modules.tiny import ENCODERS, data_of, modalities
+
+SPACE = FusionSpace(inputs=("left/0", "left/1", "right/0", "right/1"), channels=4, length=2)
+SETTINGS = ComparisonSettings(labels_per_class=(4, "all"), draws=2, random_architectures=3, steps=3, steps_all=4)
+NAMES = [
+    "found+ssl",
+    "found",
+    "random+ssl",
+    "late_fusion",
+    "late_fusion+ssl",
+    "late_fusion_all_levels",
+    "late_fusion_linear",
+    "modality:left",
+    "modality:right",
+    "raw_features",
+]
+
+
+def comparison_of(seed: int = 0, settings: ComparisonSettings = SETTINGS) -> Comparison:
+    seed_everything(seed, verbose=False)
+    genotype = SPACE.sample(torch.Generator().manual_seed(seed))
+    unlabelled, labelled = data_of(), data_of(labels=True)
+    unlabelled.setup("fit")
+    return Comparison(
+        FusionPretraining(modalities(), ENCODERS, genotype=genotype, projection_hidden=8, projection_out=4),
+        FineTuning(modalities(), ENCODERS, 2, "multiclass", genotype=genotype),
+        unlabelled,
+        labelled,
+        epochs=1,
+        settings=settings,
+        seed=seed,
+    )
+
+
+def test_rows() -> None:
+    comparison = comparison_of()
+    units = []
+    comparison.advance = lambda: units.append(1)
+    rows = comparison.run()
+    assert len(units) == comparison.total
+    assert [(row["name"], row["labels_per_class"]) for row in rows] == [(n, b) for b in (4, "all") for n in NAMES]
+    assert all(set(row) == {"name", "labels_per_class", "metric", "mean", "std", "n"} for row in rows)
+    assert {(row["metric"], row["n"]) for row in rows} == {("accuracy", 2)}
+    assert all(0 <= row["mean"] <= 1 for row in rows)
+    assert comparison_of().run() == rows
+
+
+def test_random_row_is_the_median_architecture() -> None:
+    comparison = comparison_of()
+    scores = {"random0+ssl": [0.1, 0.3], "random1+ssl": [0.9, 0.9], "random2+ssl": [0.5, 0.7], "found": [1.0, 0.0]}
+    rows = {row["name"]: row for row in comparison._rows(scores, 4)}
+    assert rows["random+ssl"]["mean"] == pytest.approx(0.6)
+    assert rows["random+ssl"]["std"] == pytest.approx(statistics.stdev([0.5, 0.7]))
+    assert set(rows) == {"random+ssl", "found"}
+
+
+def test_networks_are_fine_tuned_as_if_alone() -> None:
+    comparison = comparison_of()
+    comparison.labelled.setup("fit")
+    train = comparison.labelled.tensors("train")
+    networks = comparison._networks()
+    chosen = {name: networks[name] for name in ("found", "late_fusion", "modality:left")}
+    together = comparison._finetune(chosen, train, "all", 1)
+    alone: dict[str, Any] = {}
+    for name, network in chosen.items():
+        alone |= comparison._finetune({name: network}, train, "all", 1)
+    for name in together:
+        for first, second in zip(together[name].parameters(), alone[name].parameters(), strict=True):
+            torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_settings_refuse_nonsense() -> None:
+    with pytest.raises(ValidationError, match="draws"):
+        ComparisonSettings(draws=0)
+    with pytest.raises(ValidationError, match="labels_per_class"):
+        ComparisonSettings(labels_per_class=("some",))  # type: ignore[arg-type]
