@@ -16,6 +16,7 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,8 @@ class MMNASCLI(LightningCLI):
         parser.set_defaults({"trainer.default_root_dir": "${..run_dir}"})
         for name in _LINKED:
             target = f"model.init_args.{name}"
-            parser.link_arguments(f"data.{name}", target, apply_on="instantiate")
+            # The whole data module, since it need not have the attribute.
+            parser.link_arguments("data", target, compute_fn=partial(_attribute, name), apply_on="instantiate")
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
@@ -278,6 +280,11 @@ def _anchor(args: list[str]) -> list[str]:
     command = next((arg for arg in args if not arg.startswith("-")), None)
     # The space keeps jsonargparse from making it relative to the argument it stands in.
     return [_INTERPOLATION.sub(rf"${{ {command}.\1}}", arg) for arg in args] if command else args
+
+
+def _attribute(name: str, data: Any) -> Any:
+    """An attribute of the data module, None where it has no such one."""
+    return getattr(data, name, None)
 
 
 def _plain(value: Any) -> Any:

@@ -8,7 +8,9 @@ checkpoint.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
 import platform
 import shlex
 import time
@@ -78,15 +80,24 @@ def run(
         ConfigError: a configuration is missing or wrong.
         RunDirectoryError: the run directory cannot be written, or belongs to another run.
     """
-    console = console or Console()
+    # With several devices Lightning starts this very command once more per rank: those only train.
+    main = _is_main()
+    console = (console or Console()) if main else Console(file=io.StringIO())
     folder, run_dir = find_configs(configs), Path(output)
     stages = _stages(folder, overrides)
     command = ["mmnas", "run", str(configs), "--output", str(output), "--seed", str(seed)]
-    claim(run_dir, stages, seed)
+    if (comparison := stages[-1].config).is_file():
+        from lightning_mmnas.compare import read_settings
+
+        read_settings(comparison)  # a mistake in it is told now, not after the last stage
+    if main:
+        claim(run_dir, stages, seed)
 
     records: dict[str, dict[str, Any]] = {}
     for stage in stages:
         try:
+            if not main and stage.name == "comparison":
+                return {}
             if stage.name == "comparison":
                 records[stage.name] = _compare(stages, run_dir, seed, console)
             else:
@@ -224,7 +235,8 @@ def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str
             if hasattr(cli.model, name)
         },
     }
-    write_json(done, record)
+    if _is_main():
+        write_json(done, record)
     line = f"{stage.name:<10} done in {record['seconds']:.1f} s  {metrics_line(cli.trainer)}"
     console.print(line, highlight=False, soft_wrap=True)
     return record
@@ -283,6 +295,11 @@ def _report(results: dict[str, Any], run_dir: Path, console: Console) -> None:
         console.print(render_comparison(results["comparison"]))
     seconds = results["total_seconds"]
     console.print(f"{seconds:.0f} s; results in {run_dir / 'results.json'}", highlight=False)
+
+
+def _is_main() -> bool:
+    """Whether this is the process the user started, or torchrun's first; not one that Lightning started for a rank."""
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:

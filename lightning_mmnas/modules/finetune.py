@@ -132,7 +132,9 @@ class FineTuning(LightningModule):
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy of one labelled batch."""
         loss = classification_loss(self(self.training_view(batch)), batch["label"])
-        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size(batch))
+        self.log(
+            "train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size(batch), sync_dist=True
+        )
         return loss
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:

@@ -144,7 +144,15 @@ class FusionSearch(SelfSupervisedModule):
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """One weight step's loss, on the weights' part of the data."""
         loss = self.weight_step_loss(batch["weights"])
-        self.log("train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size(batch["weights"]))
+        self.log(
+            "train/loss",
+            loss,
+            prog_bar=True,
+            on_step=False,
+            on_epoch=True,
+            batch_size=size(batch["weights"]),
+            sync_dist=True,
+        )
         return loss
 
     def weight_step_loss(self, batch: Mapping[str, Tensor]) -> Tensor:
@@ -167,4 +175,6 @@ class FusionSearch(SelfSupervisedModule):
             if weights.shape[-1] > 1
         ]
         if entropies:
-            self.log("arch/entropy", torch.stack([e.cpu() for e in entropies]).mean().item(), prog_bar=True)
+            self.log(
+                "arch/entropy", torch.stack([e.cpu() for e in entropies]).mean().item(), prog_bar=True, sync_dist=True
+            )

@@ -1,0 +1,80 @@
+"""`mmnas run` on the watch recordings, with every stage cut short."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from lightning_mmnas import Genotype
+from lightning_mmnas.data.watch import load_watch
+from lightning_mmnas.errors import ConfigError, MissingExtraError, RunDirectoryError
+from lightning_mmnas.pipeline import find_configs, run
+
+try:
+    load_watch()
+except MissingExtraError as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+pytestmark = pytest.mark.slow
+
+SHORT = ["--trainer.max_epochs", "1", "--data.init_args.stride", "256", "--data.init_args.batch_size", "64"]
+
+
+@pytest.fixture(scope="module")
+def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped configurations with a short search, few candidates and a small comparison."""
+    folder = tmp_path_factory.mktemp("configs") / "watch"
+    shutil.copytree(find_configs("watch"), folder)
+    search = (folder / "search.yaml").read_text()
+    search = search.replace("warmup_epochs: 3", "warmup_epochs: 0").replace("num_candidates: 6", "num_candidates: 2")
+    (folder / "search.yaml").write_text(search.replace("steps: 70", "steps: 2"))
+    settings = {"labels_per_class": [2, "all"], "draws": 2, "random_architectures": 2, "steps": 2, "steps_all": 2}
+    (folder / "comparison.yaml").write_text(json.dumps(settings))
+    return folder
+
+
+def short_run(configs: Path, output: Path, seed: int = 0) -> tuple[dict[str, Any], str]:
+    console = Console(file=io.StringIO(), width=100)
+    results = run(configs, output, seed=seed, overrides=SHORT, console=console)
+    assert isinstance(console.file, io.StringIO)
+    return results, console.file.getvalue()
+
+
+def without_times(results: Any) -> Any:
+    if isinstance(results, dict):
+        return {name: without_times(value) for name, value in results.items() if "seconds" not in name}
+    return [without_times(value) for value in results] if isinstance(results, list) else results
+
+
+def test_two_runs_with_one_seed_are_equal_but_for_times(configs: Path, tmp_path: Path) -> None:
+    first, text = short_run(configs, tmp_path / "first")
+    second, _ = short_run(configs, tmp_path / "second")
+    assert without_times(first) == without_times(second)
+    assert without_times(first) == without_times(json.loads((tmp_path / "first" / "results.json").read_text()))
+
+    assert first["space_size"] == 5100
+    assert first["parameters"]["supernet"] > first["parameters"]["network"] > 0
+    names = {row["name"] for row in first["comparison"]}
+    assert {"found+ssl", "found", "random+ssl", "raw_features", "modality:accelerometer"} <= names
+    assert "did not beat" in text or "at or above" in text
+    genotype = Genotype.load(tmp_path / "first" / "genotype.json")
+    assert genotype.modalities_read() == {"accelerometer", "gyroscope"}
+    assert json.loads(genotype.to_json()) == first["genotype"]
+    assert (tmp_path / "first" / "genotype.png").read_bytes().startswith(b"\x89PNG")
+
+    with pytest.raises(RunDirectoryError, match="seed"):
+        short_run(configs, tmp_path / "first", seed=1)
+    assert without_times(json.loads((tmp_path / "first" / "results.json").read_text())) == without_times(first)
+
+
+def test_comparison_settings_are_checked_by_name(configs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "configs"
+    shutil.copytree(configs, folder)
+    (folder / "comparison.yaml").write_text("drawz: 3\n")
+    with pytest.raises(ConfigError, match=r"comparison.yaml: drawz: unknown key"):
+        short_run(folder, tmp_path / "run")
+    assert not (tmp_path / "run" / "encoders").exists()  # told before anything is trained
