@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas import FusionNetwork, FusionSpace, FusionSupernet, Genotype
-from lightning_mmnas.input_nodes import InputNode
+from lightning_mmnas.input_nodes import Grid, InputNode
 from lightning_mmnas.interop import bmnas
 
 FOLDER = Path(os.environ.get("MMNAS_GOLDEN_DIR", Path(__file__).parents[2] / "shared" / "golden"))
@@ -97,7 +97,7 @@ class Golden:
             self.close(ours[name], value, name)
 
 
-def parameters(kind: Callable[[Path], bool]) -> Any:
+def parameters(kind: Callable[[Path], bool]) -> pytest.MarkDecorator:
     cases = [
         pytest.param(path, dtype, id=f"{path.stem}-{str(dtype).removeprefix('torch.')}")
         for path in FILES
@@ -222,7 +222,7 @@ def test_reshape_layers(path: Path, dtype: torch.dtype, mode: str) -> None:
         wanted = golden.arrays[f"{layer}/{mode}/out"].to(dtype)  # (b, c, l)
         _, channels, length = wanted.shape
         feature = golden.arrays[f"{layer}/input"].to(dtype)
-        grid = "line" if layer.startswith("ntu") else "square"
+        grid: Grid = "line" if layer.startswith("ntu") else "square"
         node = InputNode(feature.shape[1], channels, length, pool="max", grid=grid)
         bmnas.load_reshape_layer(node.to(dtype), golden.tree(f"{layer}/state/"))
         golden.close(node.train(mode == "train")(feature).transpose(1, 2), wanted, layer)

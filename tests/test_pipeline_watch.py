@@ -57,7 +57,7 @@ def test_two_runs_with_one_seed_are_equal_but_for_times(configs: Path, tmp_path:
     assert without_times(first) == without_times(json.loads((tmp_path / "first" / "results.json").read_text()))
 
     assert first["space_size"] == 5100
-    assert first["parameters"]["supernet"] > first["parameters"]["network"] > 0
+    assert all(first["parameters"][name] > 1000 for name in ("supernet", "network"))
     names = {row["name"] for row in first["comparison"]}
     assert {"found+ssl", "found", "random+ssl", "raw_features", "modality:accelerometer"} <= names
     assert "did not beat" in text or "at or above" in text

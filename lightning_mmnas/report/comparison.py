@@ -46,7 +46,8 @@ class ComparisonSettings(BaseModel):
         random_architectures: Number of random architectures.
         steps: Fine-tuning steps of each network where labels are few.
         steps_all: Fine-tuning steps with all labels.
-        batch_size: Batch size of the fine-tuning.
+        batch_size: Batch size of the fine-tuning where labels are few.
+        batch_size_all: Batch size of the fine-tuning with all labels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,9 +55,10 @@ class ComparisonSettings(BaseModel):
     labels_per_class: tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...] = (5, 20, "all")
     draws: int = Field(default=3, ge=1)
     random_architectures: int = Field(default=3, ge=1)
-    steps: int = Field(default=60, ge=1)
+    steps: int = Field(default=100, ge=1)
     steps_all: int = Field(default=200, ge=1)
     batch_size: int = Field(default=64, ge=2)
+    batch_size_all: int = Field(default=128, ge=2)
 
 
 class Comparison:
@@ -207,7 +209,9 @@ class Comparison:
     ) -> dict[str, nn.Module]:
         """Fine-tunes copies of all networks side by side: same batches, same views, same number of steps."""
         module, settings = self.finetuning, self.settings
-        steps = settings.steps_all if budget == "all" else settings.steps
+        everything = budget == "all"
+        steps = settings.steps_all if everything else settings.steps
+        batch_size = settings.batch_size_all if everything else settings.batch_size
         assert self.labelled.num_classes is not None
         tuned: dict[str, nn.Module] = {}
         for name, network in networks.items():
@@ -229,7 +233,7 @@ class Comparison:
             if isinstance(network, nn.Sequential)
         }
         torch.manual_seed(1000 * self.seed + draw)  # batches and views do not depend on which networks take part
-        for indices in _batches(len(train["label"]), settings.batch_size, steps):
+        for indices in _batches(len(train["label"]), batch_size, steps):
             batch = {name: value[indices].to(self.device) for name, value in train.items()}
             features = module.encoders(module.training_view(batch))
             for name, network in tuned.items():
@@ -301,12 +305,10 @@ def _mean(values: list[float]) -> float:
 
 
 def _batches(count: int, size: int, steps: int) -> Iterator[Tensor]:
-    """Shuffled batches of indices, epoch after epoch; a last batch of one sample is left out."""
+    """Shuffled batches of indices, epoch after epoch; an incomplete last batch is left out (batch norm suffers)."""
+    size = min(size, count)
     done = 0
-    while True:
-        for indices in torch.split(torch.randperm(count), size):
-            if len(indices) > 1:
-                yield indices
-                done += 1
-                if done == steps:
-                    return
+    while done < steps:
+        for indices in torch.randperm(count)[: count - count % size].view(-1, size)[: steps - done]:
+            yield indices
+            done += 1
