@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_mmnas.callbacks.alternation import ArchitectureAlternation
+    from lightning_mmnas.callbacks.resume import ExactResume
     from lightning_mmnas.callbacks.selection import GenotypeSelection
     from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule
     from lightning_mmnas.data.tensors import TensorDataModule
@@ -26,6 +27,7 @@ _HOMES = {
     "ArchitectureAlternation": "callbacks.alternation",
     "Encoder": "encoders.base",
     "EncoderPretraining": "modules.encoders",
+    "ExactResume": "callbacks.resume",
     "FineTuning": "modules.finetune",
     "FusionNetwork": "network",
     "FusionPretraining": "modules.pretrain",
@@ -45,6 +47,7 @@ __all__ = [
     "ArchitectureAlternation",
     "Encoder",
     "EncoderPretraining",
+    "ExactResume",
     "FineTuning",
     "FusionNetwork",
     "FusionPretraining",

@@ -24,11 +24,11 @@ import torch
 from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse.typing import register_type
 from lightning.fabric.utilities import rank_zero_warn
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.cli import SaveConfigCallback as LightningSaveConfigCallback
-from lightning.pytorch.cli import instantiate_module as lightning_instantiate_module
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters_context
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import override
@@ -39,7 +39,7 @@ from lightning_mmnas.errors import CheckpointError, ConfigError, MMNASError
 from lightning_mmnas.files import write_text
 from lightning_mmnas.messages import shorten_interpolation_error, shorten_parser_error
 
-__all__ = ["MMNASCLI", "SaveConfigCallback", "instantiate_module", "main"]
+__all__ = ["MMNASCLI", "SaveConfigCallback", "main"]
 
 # Attributes of the data module that a model may ask for by naming an argument so.
 _LINKED = ("modalities", "num_classes", "task")
@@ -185,12 +185,15 @@ class MMNASCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
-        except ValueError as error:
+        except (ValueError, TypeError, MisconfigurationException) as error:
             # The parser wraps what a constructor raises into a long error about types.
-            cause: BaseException | None = error
-            while cause is not None and not isinstance(cause, MMNASError):
-                cause = cause.__cause__ or cause.__context__
-            raise cause or error from None
+            causes: list[BaseException] = [error]
+            while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+                causes.append(cause)
+            own = next((cause for cause in causes if isinstance(cause, MMNASError)), None)
+            if own is not None:
+                raise own from None
+            raise ConfigError(f"model, data or trainer cannot be built: {causes[-1]}") from error
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
@@ -211,6 +214,18 @@ class MMNASCLI(LightningCLI):
     def _add_instantiators(self) -> None:
         for key, base in (("model", self._model_class), ("data", self._datamodule_class)):
             self.parser.add_instantiator(_Instantiator(self, key), base, subclasses=True)
+
+
+class ConfigCheck(MMNASCLI):
+    """Reads a command's configuration as `MMNASCLI` does, and stops there: for mistakes told before anything runs."""
+
+    @override
+    def instantiate_classes(self) -> None:
+        """Builds nothing."""
+
+    @override
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Runs nothing."""
 
 
 class _Instantiator:
@@ -242,8 +257,13 @@ class _Instantiator:
                 hparams[name] = _plain(value)
         if self.key == "model":
             self._require_links(class_type, kwargs)
-        with _given_hyperparameters_context(hparams=hparams, instantiator="lightning_mmnas.cli.instantiate_module"):
+        # Without Lightning's own mark of an instantiator: `load_from_checkpoint` then takes what is not a plain value
+        # (encoders, modalities) as arguments, as it does for modules built in Python.
+        token = _given_hyperparameters.set(hparams)
+        try:
             return class_type(*args, **kwargs)
+        finally:
+            _given_hyperparameters.reset(token)
 
     def _require_links(self, class_type: Callable[..., Any], kwargs: dict[str, Any]) -> None:
         # A link whose source does not exist is skipped by the parser without a word.
@@ -260,11 +280,6 @@ class _Instantiator:
                 f"{model} needs the {name!r} of a data module, but {what}; "
                 f"give --data a MultimodalDataModule, or a class with a property {name!r}"
             )
-
-
-def instantiate_module(class_type: type[LightningModule], config: dict[str, Any]) -> Any:
-    """Builds a module from the hyperparameters of a checkpoint, for `load_from_checkpoint`."""
-    return lightning_instantiate_module(class_type, config)
 
 
 def _import_components() -> None:

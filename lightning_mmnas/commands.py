@@ -101,6 +101,8 @@ def _run(args: list[str]) -> None:
     parser.add_argument("--output", required=True, help="the run directory", metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, help="seed of every stage (default: 0)")
     options, overrides = parser.parse_known_args(args)
+    if not 0 <= options.seed < 2**32:
+        raise ConfigError(f"--seed must be from 0 to 4294967295, got {options.seed}")
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
     from lightning_mmnas.pipeline import run

@@ -19,13 +19,19 @@ from lightning_mmnas.space import describe_errors
 
 
 def compare(
-    pretrain: list[str], finetune: list[str], settings: ComparisonSettings, seed: int, console: Console
+    pretrain: list[str],
+    finetune: list[str],
+    pretraining_steps: int,
+    settings: ComparisonSettings,
+    seed: int,
+    console: Console,
 ) -> dict[str, Any]:
     """Runs the comparison of a finished run.
 
     Args:
         pretrain: Arguments of the pretraining stage, without the command ``fit``.
         finetune: Arguments of the fine-tuning stage, likewise.
+        pretraining_steps: Weight steps that the found network had in its pretraining stage.
         settings: How much is compared.
         seed: Seed of random architectures, label draws and weights.
         console: Where progress is shown, if it is a terminal.
@@ -49,12 +55,13 @@ def compare(
             return {"comparison": []}
         second.datamodule.labels_per_class = None  # the comparison draws label budgets itself
         first.datamodule.setup("fit")
+        first.model.take_means(first.datamodule)
         comparison = Comparison(
             pretraining=first.model,
             finetuning=second.model,
             unlabelled=first.datamodule,
             labelled=second.datamodule,
-            epochs=first.trainer.max_epochs or 1,
+            pretraining_steps=pretraining_steps,
             settings=settings,
             seed=seed,
             device=first.trainer.strategy.root_device,

@@ -76,7 +76,7 @@ class FusionNetwork(nn.Module):
         genotype: The architecture.
         feature_shapes: Shape of each feature without the batch axis, (c_in, *rest), by name; None: features are
             (b, l, c) already and there are no input nodes.
-        readout: ``"branch"`` (default), ``"pool"`` or ``"flatten"``.
+        readout: ``"branch"`` (default), ``"neck"``, ``"pool"`` or ``"flatten"``.
         dropout: Probability of dropping a value, in [0, 1).
         pool: See `InputNode`.
         grid: See `InputNode`.
@@ -115,7 +115,7 @@ class FusionNetwork(nn.Module):
         self.late = LateFeatures(deepest_inputs(space), feature_shapes, space.channels)
         width = space.cell_outputs * space.channels
         self.readout = build_readout(readout, width, space.length, self.late.out_features)
-        self.needs_late = readout == "branch"
+        self.needs_late = readout in ("branch", "neck")
         self.out_features = out_features(self.readout)
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:

@@ -28,7 +28,7 @@ def nt_xent(temperature: float = 0.2) -> nn.Module:
 class CrossModalInfoNCE(nn.Module):
     """Symmetric InfoNCE between modalities, averaged over their pairs (CLIP, section 2.3, with NT-Xent's negatives).
 
-    Each projection comes from the network fed one modality only, the others at their training-set means.
+    Each projection comes from the network fed one modality only, the others' features at their batch means.
 
     Args:
         temperature: Softmax temperature, unitless, > 0.

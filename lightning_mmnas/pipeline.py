@@ -15,6 +15,7 @@ import platform
 import shlex
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +24,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from lightning_mmnas.errors import ConfigError, MMNASError, RunDirectoryError
+from lightning_mmnas.errors import ConfigError, GenotypeError, MMNASError, RunDirectoryError
 from lightning_mmnas.files import write_json
 
 STAGES = ("encoders", "search", "pretrain", "finetune")
@@ -43,7 +44,7 @@ class Stage:
         try:
             # comparison.yaml may be missing: its defaults then hold
             content = yaml.safe_load(self.config.read_text(encoding="utf-8")) if self.config.is_file() else None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             reason = " ".join(str(error).split())
             raise ConfigError(f"{self.config} is not valid YAML: {reason}") from error
         text = json.dumps([content, self.overrides, seed], sort_keys=True, default=str)
@@ -86,10 +87,12 @@ def run(
     folder, run_dir = find_configs(configs), Path(output)
     stages = _stages(folder, overrides)
     command = ["mmnas", "run", str(configs), "--output", str(output), "--seed", str(seed)]
+    # Mistakes in any stage are told now: nothing is trained or written before.
     if (comparison := stages[-1].config).is_file():
         from lightning_mmnas.compare import read_settings
 
-        read_settings(comparison)  # a mistake in it is told now, not after the last stage
+        read_settings(comparison)
+    _check(stages, run_dir, seed)
     if main:
         claim(run_dir, stages, seed)
 
@@ -199,10 +202,26 @@ def _stages(folder: Path, overrides: Sequence[str]) -> list[Stage]:
     return [*stages, Stage("comparison", folder / "comparison.yaml")]
 
 
+def _check(stages: Sequence[Stage], run_dir: Path, seed: int) -> None:
+    """Reads the configurations of all stages.
+
+    Raises:
+        ConfigError: a key, a value or an interpolation is wrong; names the stage.
+    """
+    from lightning_mmnas.cli import ConfigCheck
+
+    for stage in stages[:-1]:
+        try:
+            ConfigCheck(stage.arguments(run_dir, seed))
+        except MMNASError as error:
+            raise type(error)(f"stage {stage.name}: {error}") from error
+
+
 def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str, Any]:
     digest, done = stage.digest(seed), run_dir / stage.name / "done.json"
     record = _read_json(done)
-    if record is not None and record.get("digest") == digest:
+    left = [run_dir / name for name in ("genotype.json",) if stage.name == "search" and record]
+    if record is not None and record.get("digest") == digest and all(path.is_file() for path in left):
         console.print(f"{stage.name:<10} done before, in {record['seconds']:.1f} s")
         return record
     arguments = stage.arguments(run_dir, seed)
@@ -251,13 +270,16 @@ def _compare(stages: Sequence[Stage], run_dir: Path, seed: int, console: Console
         return record
     from lightning_mmnas.callbacks.progress import quiet
     from lightning_mmnas.compare import compare, read_settings
+    from lightning_mmnas.modules.frozen import read_checkpoint
 
     settings = read_settings(stage.config)
     console.print(f"{stage.name:<10} …")
     start = time.monotonic()
     arguments = {s.name: s.arguments(run_dir, seed)[1:] for s in stages[:-1]}
     with quiet():
-        results = compare(arguments["pretrain"], arguments["finetune"], settings, seed, console)
+        checkpoint = read_checkpoint(run_dir / "pretrain" / "checkpoints" / "last.ckpt", "comparison")
+        steps = int(checkpoint["global_step"])
+        results = compare(arguments["pretrain"], arguments["finetune"], steps, settings, seed, console)
     seconds = round(time.monotonic() - start, 3)
     console.print(f"{stage.name:<10} done in {seconds:.1f} s")
     record = {"seconds": seconds, "digest": digest, "versions": versions(), "results": results}
@@ -282,7 +304,8 @@ def _results(run_dir: Path, records: dict[str, dict[str, Any]]) -> dict[str, Any
     if genotype is not None:
         from lightning_mmnas.genotype import Genotype
 
-        results["space_size"] = Genotype.load(run_dir / "genotype.json").space.size()
+        with suppress(GenotypeError):  # too large a space to be counted
+            results["space_size"] = Genotype.load(run_dir / "genotype.json").space.size()
     if "comparison" in records:
         results |= records["comparison"]["results"]
     return results

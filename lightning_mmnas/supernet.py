@@ -70,7 +70,7 @@ class FusionSupernet(nn.Module):
             (b, l, c) already and there are no input nodes.
         pairing: ``"independent"``: x and y of every cell and step have their own logits, so what is searched is what
             is built; ``"tied"``: one weighted sum is fed as both, as in BM-NAS's released code.
-        readout: ``"pool"`` (default while searching), ``"flatten"`` as published, or ``"branch"``.
+        readout: ``"pool"`` (default while searching), ``"flatten"`` as published, ``"branch"`` or ``"neck"``.
         dropout: Probability of dropping a value, in [0, 1).
         relaxation: Logits to mixture weights; by default `Softmax`.
         pool: See `InputNode`.
@@ -107,7 +107,7 @@ class FusionSupernet(nn.Module):
         self.late = LateFeatures(deepest_inputs(space), feature_shapes, space.channels)
         width = space.cell_outputs * space.channels
         self.readout = build_readout(readout, width, space.length, self.late.out_features)
-        self.needs_late = readout == "branch"
+        self.needs_late = readout in ("branch", "neck")
         self.out_features = out_features(self.readout)
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:

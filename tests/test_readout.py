@@ -9,6 +9,7 @@ from lightning_mmnas.readout import (
     FlattenReadout,
     LateBranch,
     LateFeatures,
+    NeckReadout,
     PoolReadout,
     build_readout,
     mean_max_pool,
@@ -62,6 +63,17 @@ def test_pool_is_batch_norm_of_mean_and_maximum() -> None:
     readout = PoolReadout(C).double()
     assert readout.out_features == 2 * C
     torch.testing.assert_close(readout(cells), batch_norm(pooled(cells)))
+
+
+def test_neck_is_one_hidden_layer_on_cells_and_late_features() -> None:
+    readout = build_readout("neck", C, L, 6)
+    assert isinstance(readout, NeckReadout)
+    cells, late = torch.randn(5, L, C), torch.randn(5, 6)
+    pooled = torch.cat([cells.mean(1), cells.amax(1)], 1)
+    normalised = (pooled - pooled.mean(0)) / (pooled.var(0, unbiased=False) + 1e-5).sqrt()
+    hidden = torch.cat([normalised, late], 1) @ readout.neck[0].weight.T + readout.neck[0].bias  # type: ignore[union-attr, operator]
+    expected = torch.relu((hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + 1e-5).sqrt())
+    torch.testing.assert_close(readout(cells, late), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_branch_is_pooled_cells_beside_a_late_fusion_neck() -> None:

@@ -37,7 +37,7 @@ SPACES = [
 
 
 @pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("readout", ["flatten", "pool", "branch"])
+@pytest.mark.parametrize("readout", ["flatten", "pool", "branch", "neck"])
 def test_one_hot_supernet_equals_network(space: FusionSpace, readout: str) -> None:
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(3)

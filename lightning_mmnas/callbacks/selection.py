@@ -140,7 +140,8 @@ class GenotypeSelection(Callback):
             grid=nodes["grid"],
         )
         head = projection_head(network.out_features, nodes["projection_hidden"], nodes["projection_out"])
-        return FusionObjective(network, head, local_objective(module.objective)).to(module.device)
+        alike = next(module.supernet.parameters())
+        return FusionObjective(network, head, local_objective(module.objective)).to(alike.device, alike.dtype)
 
     def _views(
         self, module: FusionSearch, batches: Iterator[Batch], dropout: float

@@ -90,7 +90,7 @@ class MultimodalDataModule(LightningDataModule, ABC):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_at_least("batch_size", batch_size, 1)
+        _check_at_least("batch_size", batch_size, 2)  # batch norm
         _check_at_least("num_workers", num_workers, 0)
         _check_at_least("label_seed", label_seed, 0)
         _check_at_least("seed", seed, 0)

@@ -35,16 +35,18 @@ def plain_optimizer(
         schedule: ``"one_cycle"`` (warm-up and cosine decay, Smith 2018), ``"cosine"`` or ``"constant"``.
     """
     steps = int(module.trainer.estimated_stepping_batches)
-    optimizer, scheduler = build_optimizer(groups, weight_decay, schedule, steps)
+    # Lightning cannot clip gradients for a fused optimiser under mixed precision.
+    fused = "mixed" not in str(module.trainer.precision)
+    optimizer, scheduler = build_optimizer(groups, weight_decay, schedule, steps, fused)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def build_optimizer(
-    groups: Iterable[dict[str, Any]], weight_decay: float, schedule: Schedule, steps: int
+    groups: Iterable[dict[str, Any]], weight_decay: float, schedule: Schedule, steps: int, fused: bool = True
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Builds AdamW and a schedule over a known number of steps; see `plain_optimizer`."""
     listed = list(groups)
-    optimizer = torch.optim.AdamW(listed, weight_decay=weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(listed, weight_decay=weight_decay, fused=fused)
     scheduler: torch.optim.lr_scheduler.LRScheduler
     if schedule == "one_cycle":
         rates = [group["lr"] for group in listed]
@@ -109,10 +111,14 @@ class SelfSupervisedModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Takes the training-set means for modality dropout from the data module, if it knows them."""
-        means = getattr(getattr(self.trainer, "datamodule", None), "modality_means", None)
-        if means is not None and stage == "fit":
-            for name, mean in means().items():
-                self.views.get_buffer(f"mean_{name}").copy_(mean)
+        if stage == "fit":
+            self.take_means(getattr(self.trainer, "datamodule", None))
+
+    def take_means(self, datamodule: object) -> None:
+        """Copies a data module's ``modality_means()`` into the views; without that method nothing changes."""
+        means = getattr(datamodule, "modality_means", None)
+        for name, mean in means().items() if means is not None else ():
+            self.views.get_buffer(f"mean_{name}").copy_(mean)
 
     def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The objective of one unlabelled batch of raw samples."""

@@ -1,7 +1,7 @@
 """Stage 3: labels come in, as full fine-tuning or as a linear probe on the frozen network."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning import LightningModule
@@ -15,11 +15,18 @@ from torchmetrics.classification import (
 )
 
 from lightning_mmnas.data.base import ModalitySpec, Task
-from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.genotype import Genotype
 from lightning_mmnas.input_nodes import Grid, Pool
 from lightning_mmnas.modules.base import Schedule, build_views, plain_optimizer, size
-from lightning_mmnas.modules.frozen import EncoderFactory, FrozenEncoders, build_encoders, load_part
+from lightning_mmnas.modules.frozen import (
+    EncoderFactory,
+    FrozenEncoders,
+    build_encoders,
+    check_genotype,
+    load_part,
+    store_genotype,
+)
 from lightning_mmnas.modules.pretrain import FusionFactory, fusion_of
 from lightning_mmnas.objectives import classification_loss
 from lightning_mmnas.readout import ReadoutName, out_features
@@ -68,6 +75,7 @@ class FineTuning(LightningModule):
         schedule: See `plain_optimizer`.
 
     Raises:
+        DataError: One class only.
         ConfigError: No labels, or neither or both of ``genotype`` and ``fusion``.
         GenotypeError: The genotype does not fit the encoders.
         CheckpointError: A checkpoint is of another architecture.
@@ -99,6 +107,8 @@ class FineTuning(LightningModule):
         self.save_hyperparameters(ignore=["modalities", "encoders", "augmentations", "genotype", "fusion"])
         if num_classes is None or task is None:
             raise ConfigError("fine-tuning needs labels, but the data have none")
+        if num_classes < 2:
+            raise DataError("the data have one class only; nothing to learn")
         self.encoders = FrozenEncoders(build_encoders(modalities, encoders))
         if encoder_weights is not None:
             load_part(self.encoders.encoders, encoder_weights, "encoders.", "model.init_args.encoder_weights")
@@ -108,6 +118,8 @@ class FineTuning(LightningModule):
         self.classifier = nn.Linear(out_features(self.network), num_classes)
         self.views = build_views(modalities, augmentations) if augment else None
         self.mode = mode
+        if mode == "linear_probe":
+            self.network.requires_grad_(False)
         self.lr, self.head_lr = lr, head_lr
         self.weight_decay = weight_decay
         self.schedule: Schedule = schedule
@@ -156,6 +168,14 @@ class FineTuning(LightningModule):
         multiclass = isinstance(self.val_metrics["f1_macro"], MulticlassF1Score)
         probabilities: Tensor = logits.softmax(-1) if multiclass else logits.sigmoid()
         return probabilities
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Stores the genotype, which the weights' names do not tell."""
+        store_genotype(self.network, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses the weights of another genotype."""
+        check_genotype(self.network, checkpoint, "the checkpoint")
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, the classifier with its own rate."""

@@ -12,6 +12,7 @@ from typing_extensions import Self
 from lightning_mmnas.data.base import ModalitySpec
 from lightning_mmnas.encoders.base import Encoder
 from lightning_mmnas.errors import CheckpointError, ConfigError
+from lightning_mmnas.genotype import Genotype
 
 EncoderFactory = Callable[[ModalitySpec], Encoder]
 
@@ -83,8 +84,8 @@ class FrozenEncoders(nn.Module):
         return features
 
 
-def read_state(path: str | os.PathLike[str], what: str) -> dict[str, Tensor]:
-    """Reads the ``state_dict`` of a Lightning checkpoint; nothing in it is executed.
+def read_checkpoint(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
+    """Reads a Lightning checkpoint; nothing in it is executed.
 
     Raises:
         CheckpointError: No such file, or not a checkpoint that loads with ``weights_only=True``.
@@ -92,23 +93,26 @@ def read_state(path: str | os.PathLike[str], what: str) -> dict[str, Tensor]:
     if not Path(path).is_file():
         raise CheckpointError(f"{what}: no checkpoint at {os.fspath(path)!r}; run the stage that writes it first")
     try:
-        checkpoint: Any = torch.load(path, map_location="cpu", weights_only=True)
-        state: dict[str, Tensor] = checkpoint["state_dict"]
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint["state_dict"].items()
     except Exception as error:  # torch raises a dozen types for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{what}: {os.fspath(path)!r} is not a Lightning checkpoint ({reason})") from None
-    return state
+    return checkpoint
 
 
 def load_part(module: nn.Module, path: str | os.PathLike[str], prefix: str, what: str) -> None:
     """Loads the entries below a prefix of a checkpoint into a module, all of them and no others.
 
+    A network that has a genotype is given weights of the same genotype only: another wiring of the same primitives
+    has entries of the same names and shapes.
+
     Raises:
         CheckpointError: The file cannot be read, or holds another architecture; names the first difference.
     """
-    state = {
-        name.removeprefix(prefix): value for name, value in read_state(path, what).items() if name.startswith(prefix)
-    }
+    checkpoint = read_checkpoint(path, what)
+    entries = checkpoint["state_dict"].items()
+    state = {name.removeprefix(prefix): value for name, value in entries if name.startswith(prefix)}
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in state.items()}
     if wanted != given:
@@ -118,4 +122,26 @@ def load_part(module: nn.Module, path: str | os.PathLike[str], prefix: str, what
             f"first {prefix + wrong[0]!r}: the model has {wanted.get(wrong[0], 'nothing')}, "
             f"the checkpoint {given.get(wrong[0], 'nothing')}"
         )
+    check_genotype(module, checkpoint, f"{what}: checkpoint {os.fspath(path)!r}")
     module.load_state_dict(state)
+
+
+def store_genotype(network: nn.Module, checkpoint: dict[str, Any]) -> None:
+    """Writes the network's genotype, if it has one, into a checkpoint."""
+    genotype = getattr(network, "genotype", None)
+    if isinstance(genotype, Genotype):
+        checkpoint["genotype"] = genotype.to_json()
+
+
+def check_genotype(network: nn.Module, checkpoint: Mapping[str, Any], what: str) -> None:
+    """Refuses a checkpoint of another genotype than the network's.
+
+    Raises:
+        CheckpointError: The genotypes differ.
+    """
+    genotype, stored = getattr(network, "genotype", None), checkpoint.get("genotype")
+    if isinstance(genotype, Genotype) and stored is not None:
+        found = Genotype.from_json(stored)
+        # Weights belong to the genotype as it is written, so its canonical form is not enough.
+        if (found.cells, found.space) != (genotype.cells, genotype.space):
+            raise CheckpointError(f"{what} is of another architecture:\n{found.describe()}\nnot\n{genotype.describe()}")

@@ -1,6 +1,7 @@
 """Stage 2: self-supervised pretraining of the network that was found."""
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -9,7 +10,14 @@ from lightning_mmnas.errors import ConfigError, GenotypeError
 from lightning_mmnas.genotype import Genotype
 from lightning_mmnas.input_nodes import Grid, Pool
 from lightning_mmnas.modules.base import FusionObjective, Schedule, SelfSupervisedModule, projection_head
-from lightning_mmnas.modules.frozen import EncoderFactory, FrozenEncoders, build_encoders, load_part
+from lightning_mmnas.modules.frozen import (
+    EncoderFactory,
+    FrozenEncoders,
+    build_encoders,
+    check_genotype,
+    load_part,
+    store_genotype,
+)
 from lightning_mmnas.network import FusionNetwork
 from lightning_mmnas.readout import ReadoutName, out_features
 
@@ -115,6 +123,14 @@ class FusionPretraining(SelfSupervisedModule):
         first, second = self.views(batch)
         loss: Tensor = self.fusion(self.encoders(first), self.encoders(second))
         return loss
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Stores the genotype, which the weights' names do not tell."""
+        store_genotype(self.network, checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses the weights of another genotype."""
+        check_genotype(self.network, checkpoint, "the checkpoint")
 
 
 def fusion_of(

@@ -99,8 +99,8 @@ class FusionSearch(SelfSupervisedModule):
             inputs=tuple(shapes),
             cells=cells,
             steps=steps,
-            cell_outputs=cell_outputs or cells,
-            step_outputs=step_outputs or steps,
+            cell_outputs=cells if cell_outputs is None else cell_outputs,
+            step_outputs=steps if step_outputs is None else step_outputs,
             channels=channels,
             length=length,
             primitives=tuple(primitives),
@@ -143,6 +143,8 @@ class FusionSearch(SelfSupervisedModule):
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """One weight step's loss, on the weights' part of the data."""
+        if "weights" not in batch:
+            raise ConfigError("a search needs train batches in two parts; set data.init_args.architecture_fraction")
         loss = self.weight_step_loss(batch["weights"])
         self.log(
             "train/loss",

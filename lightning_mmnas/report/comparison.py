@@ -7,6 +7,7 @@ same number of steps; those that are pretrained see the same number of unlabelle
 import copy
 import statistics
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from typing import Annotated, Any, Literal
 
 import torch
@@ -15,7 +16,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from lightning_mmnas.baselines import LateFusion
 from lightning_mmnas.data.base import MultimodalDataModule
@@ -69,7 +69,7 @@ class Comparison:
         finetuning: The fine-tuning stage as configured: learning rates, pretrained weights of the found network.
         unlabelled: Data of the pretraining stage.
         labelled: Data of the fine-tuning stage, with all labels.
-        epochs: Epochs of the pretraining stage.
+        pretraining_steps: Steps of the pretraining stage; the others get as many.
         settings: How much is compared.
         seed: Seed of random architectures, label draws and weights.
         device: Where the networks are trained; None: the CPU.
@@ -82,7 +82,7 @@ class Comparison:
         finetuning: FineTuning,
         unlabelled: MultimodalDataModule,
         labelled: MultimodalDataModule,
-        epochs: int,
+        pretraining_steps: int,
         settings: ComparisonSettings,
         seed: int,
         device: torch.device | None = None,
@@ -92,7 +92,7 @@ class Comparison:
         self.finetuning = finetuning
         self.unlabelled = unlabelled
         self.labelled = labelled
-        self.epochs = epochs
+        self.pretraining_steps = pretraining_steps
         self.settings = settings
         self.seed = seed
         self.device = device or torch.device("cpu")
@@ -106,7 +106,7 @@ class Comparison:
         few = sum(1 for budget in self.settings.labels_per_class if budget != "all")
         every = len(self.settings.labels_per_class) - few
         tuning = self.settings.draws * (few * self.settings.steps + every * self.settings.steps_all)
-        return self.epochs * len(self.unlabelled.train_dataloader()) + tuning
+        return self.pretraining_steps + tuning
 
     def run(self) -> list[dict[str, Any]]:
         """Returns one row per name and label budget; the documentation says what the names mean."""
@@ -156,9 +156,7 @@ class Comparison:
     def _pretrain(self, networks: Mapping[str, nn.Module]) -> None:
         module = self.pretraining
         hparams = module.hparams
-        loader = self.unlabelled.train_dataloader()
-        assert isinstance(loader, DataLoader)
-        steps = self.epochs * len(loader)
+        steps = self.pretraining_steps
         objectives = {
             name: FusionObjective(
                 network,
@@ -170,12 +168,15 @@ class Comparison:
             for name, network in networks.items()
         }
 
+        def batches() -> Iterator[Batch]:
+            while True:
+                yield from self.unlabelled.train_dataloader()
+
         def views() -> Iterator[ViewPair]:
-            for _ in range(self.epochs):
-                for batch in loader:
-                    first, second = module.views({name: value.to(self.device) for name, value in batch.items()})
-                    yield module.encoders(first), module.encoders(second)
-                    self.advance()
+            for batch in islice(batches(), steps):
+                first, second = module.views({name: value.to(self.device) for name, value in batch.items()})
+                yield module.encoders(first), module.encoders(second)
+                self.advance()
 
         train_together(
             objectives,

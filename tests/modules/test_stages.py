@@ -18,7 +18,7 @@ from lightning_mmnas import (
     Genotype,
 )
 from lightning_mmnas.baselines import LateFusion
-from lightning_mmnas.errors import CheckpointError, ConfigError, GenotypeError
+from lightning_mmnas.errors import CheckpointError, ConfigError, DataError, GenotypeError
 from lightning_mmnas.modules.frozen import FrozenEncoders, build_encoders
 from lightning_mmnas.objectives import nt_xent
 from lightning_mmnas.readout import mean_max_pool
@@ -171,6 +171,48 @@ def test_pretrained_weights_are_taken_over(tmp_path: Path, encoder_checkpoint: s
         FineTuning(modalities(), ENCODERS, 2, "multiclass", network_weights=weights, readout="flatten", **arguments)
 
 
+def test_weights_of_another_wiring_are_refused(tmp_path: Path) -> None:
+    """The entries' names and shapes are those of the network; only the genotype tells."""
+
+    def wired(*pairs: tuple[str, str]) -> Genotype:
+        step = {"inputs": ("x", "y"), "primitive": "sum"}
+        cells = [{"inputs": pair, "steps": [step]} for pair in pairs]
+        return Genotype(space=SPACE, cells=cells)  # type: ignore[arg-type]
+
+    one = wired(("left/0", "right/0"), ("left/1", "right/1"))
+    other = wired(("left/0", "left/1"), ("right/0", "right/1"))
+    trainer = trainer_of(tmp_path)
+    trainer.fit(FusionPretraining(modalities(), ENCODERS, genotype=one), data_of())
+    weights = tmp_path / "pretrain.ckpt"
+    trainer.save_checkpoint(weights)
+    with pytest.raises(CheckpointError, match="another architecture"):
+        FineTuning(modalities(), ENCODERS, 2, "multiclass", genotype=other, network_weights=str(weights))
+    with pytest.raises(CheckpointError, match="another architecture"):
+        trainer_of(tmp_path).fit(
+            FusionPretraining(modalities(), ENCODERS, genotype=other), data_of(), ckpt_path=weights
+        )
+    loaded = FusionPretraining.load_from_checkpoint(
+        weights, modalities=modalities(), encoders=ENCODERS, genotype=one, map_location="cpu", weights_only=True
+    )
+    assert loaded.network.genotype == one
+
+
+def test_clipping_works_under_mixed_precision(tmp_path: Path) -> None:
+    search = FusionSearch(modalities(), ENCODERS, **SMALL)
+    trainer = trainer_of(tmp_path, precision="bf16-mixed", gradient_clip_val=1.0)
+    trainer.callbacks.append(ArchitectureAlternation(lr=0.1))  # type: ignore[attr-defined]
+    trainer.fit(search, data_of(architecture_fraction=0.5))
+    assert any(logits.any() for logits in search.architecture_parameters())
+
+
+def test_a_linear_probe_leaves_nothing_to_ddp_but_the_classifier() -> None:
+    module = FineTuning(modalities(), ENCODERS, 2, "multiclass", genotype=genotype(), mode="linear_probe")
+    assert [name for name, p in module.named_parameters() if p.requires_grad] == [
+        "classifier.weight",
+        "classifier.bias",
+    ]
+
+
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         FusionSearch(modalities(), ENCODERS, encoder_weights=str(tmp_path / "none.ckpt"), **SMALL)
@@ -188,6 +230,12 @@ def test_refusals(tmp_path: Path) -> None:
     foreign = FusionSpace(inputs=("image/0", "text/0")).sample(torch.Generator().manual_seed(0))
     with pytest.raises(GenotypeError, match=r"for another space: its inputs \['image/0', 'text/0'\]"):
         FusionPretraining(modalities(), ENCODERS, genotype=foreign)
+    with pytest.raises(DataError, match="one class only"):
+        FineTuning(modalities(), ENCODERS, 1, "multiclass", genotype=genotype())
+    with pytest.raises(ConfigError, match="cannot be the name of a modality"):
+        build_encoders({"keys": modalities()["left"]}, ENCODERS)
+    with pytest.raises(ConfigError, match="architecture_fraction"):
+        trainer_of(tmp_path).fit(FusionSearch(modalities(), ENCODERS, **SMALL), data_of())
     with pytest.raises(ConfigError, match="needs labels"):
         FineTuning(modalities(), ENCODERS, genotype=genotype())
 

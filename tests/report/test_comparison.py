@@ -38,7 +38,7 @@ def comparison_of(seed: int = 0, settings: ComparisonSettings = SETTINGS) -> Com
         FineTuning(modalities(), ENCODERS, 2, "multiclass", genotype=genotype),
         unlabelled,
         labelled,
-        epochs=1,
+        pretraining_steps=3,
         settings=settings,
         seed=seed,
     )
