@@ -25,6 +25,7 @@ from lightning_mmnas.selection import (
     local_objective,
     train_together,
 )
+from lightning_mmnas.supernet import DecodeRule
 from lightning_mmnas.views import ModalityDropout, TwoViews
 
 Batch = dict[str, Tensor]
@@ -45,6 +46,7 @@ class GenotypeSelection(Callback):
         lr: Peak learning rate of the candidates' training.
         coverage: Every modality must be read; see `FusionSupernet.decode`.
         distinct: No two cells have the same inputs; see `FusionSupernet.decode`.
+        rule: ``"covering"``, or ``"bmnas"``: the published rule on its own, without candidates.
         seed: Seed of draws, weights and views.
     """
 
@@ -57,6 +59,7 @@ class GenotypeSelection(Callback):
         lr: float = 3e-3,
         coverage: bool = True,
         distinct: bool = True,
+        rule: DecodeRule = "covering",
         seed: int = 0,
     ) -> None:
         if num_candidates < 1 or steps < 1:
@@ -70,6 +73,7 @@ class GenotypeSelection(Callback):
         self.lr = lr
         self.coverage = coverage
         self.distinct = distinct
+        self.rule: DecodeRule = rule
         self.seed = seed
         self.genotype: Genotype | None = None
 
@@ -107,6 +111,8 @@ class GenotypeSelection(Callback):
         Returns:
             The choice, and every candidate with its score, best first.
         """
+        if self.rule == "bmnas":
+            return module.supernet.decode("bmnas"), []
         found = candidates(module.supernet, self.num_candidates, self.seed, self.coverage, self.distinct)
         if len(found) == 1:
             return found[0], []

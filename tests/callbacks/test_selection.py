@@ -276,3 +276,12 @@ def test_other_modules_are_refused(tmp_path: Path) -> None:
 def test_arguments_are_checked(count: int, steps: int) -> None:
     with pytest.raises(MisconfigurationException, match=f"at least 1, got {count} and {steps}"):
         GenotypeSelection("genotype.json", num_candidates=count, steps=steps)
+
+
+def test_published_rule_is_written_as_it_decodes(tmp_path: Path) -> None:
+    module = search_of(pairing="tied")
+    callback = GenotypeSelection(str(tmp_path / "genotype.json"), rule="bmnas")
+    run(tmp_path, callback, module)
+    assert callback.genotype is not None
+    assert callback.genotype.compatibility == "bmnas"
+    assert callback.genotype == module.supernet.decode("bmnas")
