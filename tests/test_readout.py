@@ -71,7 +71,7 @@ def test_neck_is_one_hidden_layer_on_cells_and_late_features() -> None:
     cells, late = torch.randn(5, L, C), torch.randn(5, 6)
     pooled = torch.cat([cells.mean(1), cells.amax(1)], 1)
     normalised = (pooled - pooled.mean(0)) / (pooled.var(0, unbiased=False) + 1e-5).sqrt()
-    hidden = torch.cat([normalised, late], 1) @ readout.neck[0].weight.T + readout.neck[0].bias  # type: ignore[union-attr, operator]
+    hidden = torch.cat([normalised, late], 1) @ readout.neck[0].weight.T + readout.neck[0].bias  # type: ignore[operator]
     expected = torch.relu((hidden - hidden.mean(0)) / (hidden.var(0, unbiased=False) + 1e-5).sqrt())
     torch.testing.assert_close(readout(cells, late), expected, rtol=1e-4, atol=1e-5)
 
