@@ -119,6 +119,8 @@ class MMNASCLI(LightningCLI):
         _import_components()
         # Frozen encoders are in eval mode on purpose.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
+        # Lightning asks for a class that torch renamed.
+        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
         super().__init__(
             args=args,
             run=run,
@@ -218,6 +220,10 @@ class MMNASCLI(LightningCLI):
 
 class ConfigCheck(MMNASCLI):
     """Reads a command's configuration as `MMNASCLI` does, and stops there: for mistakes told before anything runs."""
+
+    @override
+    def _set_seed(self) -> None:
+        """Leaves the random state alone."""
 
     @override
     def instantiate_classes(self) -> None:

@@ -211,6 +211,7 @@ def _check(stages: Sequence[Stage], run_dir: Path, seed: int) -> None:
     from lightning_mmnas.cli import ConfigCheck
 
     for stage in stages[:-1]:
+        stage.digest(seed)
         try:
             ConfigCheck(stage.arguments(run_dir, seed))
         except MMNASError as error:
@@ -220,8 +221,9 @@ def _check(stages: Sequence[Stage], run_dir: Path, seed: int) -> None:
 def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str, Any]:
     digest, done = stage.digest(seed), run_dir / stage.name / "done.json"
     record = _read_json(done)
-    left = [run_dir / name for name in ("genotype.json",) if stage.name == "search" and record]
-    if record is not None and record.get("digest") == digest and all(path.is_file() for path in left):
+    genotype = run_dir / "genotype.json"
+    complete = record is not None and (genotype.is_file() or not record.get("genotype"))
+    if record is not None and record.get("digest") == digest and complete:
         console.print(f"{stage.name:<10} done before, in {record['seconds']:.1f} s")
         return record
     arguments = stage.arguments(run_dir, seed)
@@ -248,6 +250,7 @@ def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str
         "resumed": bool(resume),
         "command": shlex.join(["mmnas", *arguments]),
         "versions": versions(),
+        "genotype": stage.name == "search" and genotype.is_file(),
         "parameters": {
             name: sum(p.numel() for p in getattr(cli.model, name).parameters())
             for name in ("supernet", "network")

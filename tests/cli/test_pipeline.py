@@ -208,3 +208,11 @@ def test_verdicts() -> None:
         "late_fusion_linear: 0.700 against 0.750.",
     ]
     assert verdicts([]) == []
+
+
+def test_mistakes_in_a_late_stage_are_told_before_anything_is_written(tmp_path: Path, configs: Path) -> None:
+    path = configs / "finetune.yaml"
+    path.write_text(path.read_text().replace("max_epochs", "max_epoks"))
+    with pytest.raises(ConfigError, match=r"stage finetune: .*max_epoks"):
+        _run(configs, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
