@@ -250,7 +250,7 @@ def test_tensors_are_whole_splits_in_order() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, "batch_size must be an integer of at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be an integer of at least 2, got 0"),
         ({"num_workers": -1}, "num_workers must be an integer of at least 0, got -1"),
         ({"labels_per_class": 0}, "labels_per_class must be an integer of at least 1, got 0"),
         ({"label_seed": -1}, "label_seed must be an integer of at least 0"),

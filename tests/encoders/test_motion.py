@@ -25,8 +25,8 @@ def test_blocks_are_convolution_norm_relu_of_stride_2() -> None:
         assert isinstance(block, nn.Sequential)
         weight = block[0].weight
         assert isinstance(weight, torch.Tensor)
-        assert weight.shape[2] == 7
-        y = nn.functional.conv1d(before, weight, stride=2, padding=3)
+        assert weight.shape[2:] == (1, 7)  # a 1-D convolution written as a 2-D one
+        y = nn.functional.conv1d(before, weight.squeeze(2), stride=2, padding=3)
         y = (y - y.mean((0, 2), keepdim=True)) / (y.var((0, 2), correction=0, keepdim=True) + 1e-5).sqrt()
         torch.testing.assert_close(after, y.relu())
 
