@@ -90,7 +90,7 @@ def read_settings(path: Path) -> ComparisonSettings:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         return ComparisonSettings.model_validate(content or {})
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         raise ConfigError(f"{path}: {describe_errors(error)}") from None

@@ -168,12 +168,8 @@ class Comparison:
             for name, network in networks.items()
         }
 
-        def batches() -> Iterator[Batch]:
-            while True:
-                yield from self.unlabelled.train_dataloader()
-
         def views() -> Iterator[ViewPair]:
-            for batch in islice(batches(), steps):
+            for batch in islice(self._unlabelled_batches(), steps):
                 first, second = module.views({name: value.to(self.device) for name, value in batch.items()})
                 yield module.encoders(first), module.encoders(second)
                 self.advance()
@@ -188,6 +184,12 @@ class Comparison:
                 steps,
             ),
         )
+
+    def _unlabelled_batches(self) -> Iterator[Batch]:
+        """Epoch after epoch of one loader: a new one would repeat the order of the first epoch."""
+        loader = self.unlabelled.train_dataloader()
+        while True:
+            yield from loader
 
     def _encode(self, samples: Batch) -> Features:
         """Features of a whole split, by name."""

@@ -57,6 +57,15 @@ def test_rows() -> None:
     assert comparison_of().run() == rows
 
 
+def test_rivals_are_pretrained_on_batches_that_are_shuffled_anew_every_epoch() -> None:
+    epochs = comparison_of()._unlabelled_batches()
+    first, second = ([next(epochs)["left"] for _ in range(4)] for _ in range(2))
+    assert torch.cat(first).shape == (32, 3, 16)
+    assert not torch.equal(torch.cat(first), torch.cat(second))
+    ordered = [torch.cat(part).flatten(1).sum(1).sort().values for part in (first, second)]
+    torch.testing.assert_close(*ordered)  # the same samples
+
+
 def test_random_row_is_the_median_architecture() -> None:
     comparison = comparison_of()
     scores = {"random0+ssl": [0.1, 0.3], "random1+ssl": [0.9, 0.9], "random2+ssl": [0.5, 0.7], "found": [1.0, 0.0]}
