@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     from lightning_mmnas.callbacks.alternation import ArchitectureAlternation
     from lightning_mmnas.callbacks.resume import ExactResume
     from lightning_mmnas.callbacks.selection import GenotypeSelection
-    from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule
+    from lightning_mmnas.data.base import MultimodalDataModule
+    from lightning_mmnas.data.spec import ModalitySpec, Vocabulary
     from lightning_mmnas.data.tensors import TensorDataModule
     from lightning_mmnas.data.watch import WatchDataModule
     from lightning_mmnas.encoders.base import Encoder
@@ -36,10 +37,11 @@ _HOMES = {
     "FusionSupernet": "supernet",
     "Genotype": "genotype",
     "GenotypeSelection": "callbacks.selection",
-    "ModalitySpec": "data.base",
+    "ModalitySpec": "data.spec",
     "MotionEncoder": "encoders.motion",
     "MultimodalDataModule": "data.base",
     "TensorDataModule": "data.tensors",
+    "Vocabulary": "data.spec",
     "WatchDataModule": "data.watch",
 }
 
@@ -60,6 +62,7 @@ __all__ = [
     "MotionEncoder",
     "MultimodalDataModule",
     "TensorDataModule",
+    "Vocabulary",
     "WatchDataModule",
 ]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import importlib
 import os
 import re
 import sys
@@ -23,9 +24,16 @@ _LIGHTNING = {
     "test": "run one test epoch; the only command that reads the test split",
     "predict": "run inference on the data",
 }
+# Command: its help, and the function that takes the rest of the command line.
 _OWN = {
-    "run": "run all stages one after another, then the comparison: mmnas run watch --output DIR",
-    "show": "show a genotype as a tree, or as a picture: mmnas show genotype.json --output x.png",
+    "run": (
+        "run all stages one after another, then the comparison: mmnas run watch --output DIR",
+        "lightning_mmnas.commands:_run",
+    ),
+    "show": (
+        "show a genotype as a tree, or as a picture: mmnas show genotype.json --output x.png",
+        "lightning_mmnas.commands:_show",
+    ),
 }
 
 
@@ -57,13 +65,12 @@ def _dispatch(args: list[str]) -> None:
         print(_help())
     elif command == "--version":
         print(f"mmnas {version('lightning-mmnas')}")
-    elif command == "run":
-        _run(args[1:])
-    elif command == "show":
-        _show(args[1:])
+    elif command in _OWN:
+        _see_own_modules()
+        module, _, function = _OWN[command][1].partition(":")
+        getattr(importlib.import_module(module), function)(args[1:])
     elif command in _LIGHTNING:
-        if os.getcwd() not in sys.path:  # a console script does not see the user's own modules
-            sys.path.append(os.getcwd())
+        _see_own_modules()
         from lightning_mmnas.cli import MMNASCLI
 
         MMNASCLI(args)
@@ -74,21 +81,31 @@ def _dispatch(args: list[str]) -> None:
         raise ConfigError(f"there is no command {command!r}{hint}")
 
 
+def _see_own_modules() -> None:
+    """Puts the current folder on the path: a console script does not see the user's own modules."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
 def _help() -> str:
     lines = ["usage: mmnas COMMAND [options]", "", "commands:"]
-    lines += [f"  {name:<9} {text}" for name, text in (_LIGHTNING | _OWN).items()]
+    own = {name: text for name, (text, _) in _OWN.items()}
+    lines += [f"  {name:<9} {text}" for name, text in (_LIGHTNING | own).items()]
     lines += ["", "options:", "  -h, --help  show this text; mmnas COMMAND --help says more"]
     lines += ["  --version   show the version"]
     return "\n".join(lines)
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A command's own options; a mistake in them is a `ConfigError`."""
+
     def error(self, message: str) -> NoReturn:
+        """Raises instead of printing the usage and leaving."""
         raise ConfigError(f"{message}; see {self.prog} --help")
 
 
 def _run(args: list[str]) -> None:
-    parser = _Parser(
+    parser = Parser(
         prog="mmnas run",
         description="Runs the stages encoders, search, pretrain and finetune of a configuration "
         "folder one after another, each as `mmnas fit` would, then the comparison. Run again, it "
@@ -103,15 +120,13 @@ def _run(args: list[str]) -> None:
     options, overrides = parser.parse_known_args(args)
     if not 0 <= options.seed < 2**32:
         raise ConfigError(f"--seed must be from 0 to 4294967295, got {options.seed}")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
     from lightning_mmnas.pipeline import run
 
     run(options.configs, options.output, seed=options.seed, overrides=overrides)
 
 
 def _show(args: list[str]) -> None:
-    parser = _Parser(
+    parser = Parser(
         prog="mmnas show",
         description="Shows a genotype as a tree in the terminal.",
         allow_abbrev=False,

@@ -13,6 +13,30 @@ class DataError(MMNASError, ValueError):
     """The data are there but cannot be used as asked: empty, one class only, unknown modality."""
 
 
+class DamagedFilesError(DataError):
+    """Files of a data set are missing or cannot be read.
+
+    Args:
+        files: Each file (or place in a file) and what is wrong with it.
+    """
+
+    NAMED = 10
+    """Files that the message names; the others are counted."""
+
+    def __init__(self, files: list[tuple[str, str]]) -> None:
+        self.files = files
+        named = "".join(f"\n  {source}: {reason}" for source, reason in files[: self.NAMED])
+        more = f"\n  and {len(files) - self.NAMED} more" if len(files) > self.NAMED else ""
+        super().__init__(
+            f"{len(files)} damaged or missing file(s):{named}{more}\n"
+            "mend them, or leave their samples out with data.init_args.on_error=skip"
+        )
+
+    def __reduce__(self) -> tuple[type["DamagedFilesError"], tuple[list[tuple[str, str]]]]:
+        """Survives the way from a worker process of a loader."""
+        return type(self), (self.files,)
+
+
 class GenotypeError(MMNASError, ValueError):
     """A genotype or a search space is malformed, or the two do not fit each other."""
 

@@ -2,8 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from lightning import LightningDataModule
@@ -12,15 +11,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_mmnas.data.samples import LABEL, Batch, EpochSampler, Part, Samples, collate
+from lightning_mmnas.data.spec import Kind, ModalitySpec, Split, Task, to_unit
 from lightning_mmnas.data.splits import label_budget, split_groups
 from lightning_mmnas.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Kind = Literal["motion", "image", "text", "audio", "video", "features"]
-Task = Literal["multiclass", "multilabel"]
-Split = Literal["train", "val", "test"]
+__all__ = ["Kind", "ModalitySpec", "MultimodalDataModule", "Split", "Task"]
+
 Loader = DataLoader[Batch]
 
 _SPLITS: dict[str, tuple[Split, ...]] = {
@@ -29,25 +28,6 @@ _SPLITS: dict[str, tuple[Split, ...]] = {
     "test": ("test",),
     "predict": ("test",),
 }
-
-
-@dataclass(frozen=True)
-class ModalitySpec:
-    """What one modality of a sample looks like.
-
-    Args:
-        kind: What it is, which decides the views that fit it.
-        shape: Shape of one sample, without batch; (channels, t) for motion.
-        dtype: Type of its numbers.
-    """
-
-    kind: Kind
-    shape: tuple[int, ...]
-    dtype: torch.dtype = torch.float32
-
-    def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise DataError(f"kind {self.kind!r} is not in {list(get_args(Kind))}")
 
 
 class MultimodalDataModule(LightningDataModule, ABC):
@@ -158,9 +138,12 @@ class MultimodalDataModule(LightningDataModule, ABC):
     def modality_means(self) -> dict[str, Tensor]:
         """Returns the training-set mean of every modality, in the shape of one sample.
 
-        Here zeros, which is right for standardised data; other data sets override this.
+        It is in the unit of the views (pixels in [0, 1]), and known once the train split has been built. Zeros for
+        data in memory, which is right for standardised ones; others override this.
         """
-        return {name: torch.zeros(spec.shape) for name, spec in self.modalities.items()}
+        if "train" not in self._parts:
+            return {name: torch.zeros(spec.shape) for name, spec in self.modalities.items()}
+        return self._parts["train"].source.means(self.modalities)
 
     def setup(self, stage: str) -> None:
         """Builds the splits of one stage, and no others; a second call changes nothing."""
@@ -220,7 +203,7 @@ class MultimodalDataModule(LightningDataModule, ABC):
             values = sample[name].detach().float().cpu().numpy()
             axes.set_title(name, loc="left")
             if spec.kind == "image":
-                axes.imshow(values.transpose(1, 2, 0))
+                axes.imshow(to_unit(sample[name]).cpu().numpy().transpose(1, 2, 0), cmap="gray")
             else:
                 axes.plot(values.reshape(-1, values.shape[-1]).T)
         if LABEL in sample and self.task == "multiclass":
@@ -247,6 +230,10 @@ class MultimodalDataModule(LightningDataModule, ABC):
         if self.labels and samples.labels is None:
             raise DataError("the data have no labels; set data.init_args.labels to false")
         part = Part(samples, torch.arange(len(samples)), self._selected, self.labels)
+        if part.labels is not None:  # unlabelled samples serve the stages without labels only
+            part = part.subset((part.labels.view(len(part), -1)[:, 0] >= 0).nonzero().flatten())
+            if len(part) == 0:
+                raise DataError(f"the {split} split has no labelled sample; set data.init_args.labels to false")
         if split != "train" or part.labels is None:
             return part
         if self.labels_per_class is not None:

@@ -1,5 +1,6 @@
 """Data sets of multimodal samples, their parts, and the order in which training reads them."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, RandomSampler, default_collate
 
+from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.errors import DataError
 
 LABEL = "label"
@@ -22,8 +24,8 @@ class Samples(Dataset[Batch], ABC):
     also override `batch`.
 
     Attributes:
-        labels: Class of each sample, shape (n,), or (n, num_classes) where multi-label; None
-            where the data are unlabelled.
+        labels: Class of each sample, shape (n,), or (n, num_classes) where multi-label; -1
+            (everywhere in the row) where a sample is unlabelled; None where the data are.
         groups: Recording (session, subject, ...) of each sample, shape (n,). Samples of one group
             overlap or resemble each other, so a group is never divided between the two parts of
             an architecture search. None: each sample is a group of its own.
@@ -42,6 +44,21 @@ class Samples(Dataset[Batch], ABC):
         """Returns the samples at `indices` (shape (b,)), collated."""
         batch: Batch = default_collate([self[i] for i in indices.tolist()])
         return batch
+
+    def select(self, keys: Sequence[str], indices: Tensor) -> Batch:
+        """Returns some keys of the samples at `indices`, collated; override it to read only those."""
+        batch = self.batch(indices)
+        return {key: batch[key] for key in keys}
+
+    def fingerprint(self) -> Iterator[str]:
+        """Lines of text that change when a sample does; here from the values, for files from their times of change."""
+        for index in range(len(self)):
+            for key, value in self[index].items():
+                yield f"{key} {tensor_digest(value)}"
+
+    def means(self, modalities: Mapping[str, ModalitySpec]) -> dict[str, Tensor]:
+        """Mean of each modality, in the unit of its views; here zeros, right for standardised data."""
+        return {name: torch.zeros(spec.shape) for name, spec in modalities.items()}
 
 
 class TensorSamples(Samples):
@@ -104,13 +121,12 @@ class Part(Dataset[Batch]):
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Batch:
-        sample = self.source[int(self.indices[index])]
-        return {key: sample[key] for key in self.keys}
+        batch = self.source.select(self.keys, self.indices[index : index + 1])
+        return {key: value[0] for key, value in batch.items()}
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
         """Returns a whole batch, already collated; `DataLoader` prefers this to `__getitem__`."""
-        batch = self.source.batch(self.indices[torch.as_tensor(indices, dtype=torch.long)])
-        return {key: batch[key] for key in self.keys}
+        return self.source.select(self.keys, self.indices[torch.as_tensor(indices, dtype=torch.long)])
 
     @property
     def labels(self) -> Tensor | None:
@@ -129,6 +145,14 @@ class Part(Dataset[Batch]):
         part = Part.__new__(Part)
         part.source, part.indices, part.keys = self.source, self.indices[indices], self.keys
         return part
+
+
+def tensor_digest(values: Tensor) -> str:
+    """Hash of a tensor's type, shape and values."""
+    content = values.detach().cpu().contiguous()
+    state = hashlib.blake2b(f"{content.dtype} {tuple(content.shape)}".encode(), digest_size=16)
+    state.update(content.flatten().view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()
 
 
 def collate(samples: Any) -> Any:

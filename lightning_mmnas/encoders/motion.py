@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.data.base import ModalitySpec
+from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.encoders.base import Encoder
 from lightning_mmnas.errors import ConfigError, DataError
 

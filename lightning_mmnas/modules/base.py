@@ -9,15 +9,12 @@ from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
-from lightning_mmnas.data.base import ModalitySpec
+from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.objectives import CrossModalInfoNCE, nt_xent
-from lightning_mmnas.views import MotionViews, TwoViews
+from lightning_mmnas.views import DEFAULT_AUGMENTATIONS, TwoViews
 
 Schedule = Literal["one_cycle", "cosine", "constant"]
 Views = dict[str, Tensor]
-
-DEFAULT_AUGMENTATIONS: dict[str, type[nn.Module]] = {"motion": MotionViews}
-"""Augmentation of each kind of modality, where none is given."""
 
 
 def plain_optimizer(

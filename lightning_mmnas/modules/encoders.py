@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.data.base import ModalitySpec
+from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.modules.base import Schedule, SelfSupervisedModule, projection_head
 from lightning_mmnas.modules.frozen import EncoderFactory, build_encoders
 from lightning_mmnas.readout import mean_max_pool

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from lightning_mmnas.data.base import ModalitySpec
+from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.encoders.base import Encoder
 from lightning_mmnas.errors import CheckpointError, ConfigError
 from lightning_mmnas.genotype import Genotype

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_mmnas.data.base import ModalitySpec
+from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.errors import ConfigError, GenotypeError
 from lightning_mmnas.genotype import Genotype
 from lightning_mmnas.input_nodes import Grid, Pool

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.data.base import ModalitySpec
+from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.input_nodes import Grid, Pool
 from lightning_mmnas.modules.base import FusionObjective, Schedule, SelfSupervisedModule, projection_head, size

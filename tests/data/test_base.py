@@ -350,3 +350,15 @@ def test_plot_draws_a_panel_per_modality(tmp_path: Path) -> None:
     assert len(figure.axes[0].lines) == 3
     assert figure.get_suptitle() == "1"
     figure.savefig(tmp_path / "sample.png")
+
+
+def test_unlabelled_samples_serve_the_stages_without_labels_only() -> None:
+    data = {**split(12), "label": torch.tensor([-1, 0, 1] * 4)}
+    kinds: dict[str, Any] = {"sensor": "motion", "index": "features"}
+    labelled = TensorDataModule(data, split(8, 100), kinds=kinds, batch_size=4)
+    labelled.setup("fit")
+    assert labelled.label_counts("train") == {"0": 4, "1": 4}
+    assert sorted(indices(labelled.train_dataloader())) == [1, 2, 4, 5, 7, 8, 10, 11]
+    unlabelled = TensorDataModule(data, split(8, 100), kinds=kinds, batch_size=4, labels=False)
+    unlabelled.setup("fit")
+    assert sorted(indices(unlabelled.train_dataloader())) == list(range(12))

@@ -8,7 +8,7 @@ from lightning import Trainer
 from torch import Tensor, nn
 
 from lightning_mmnas import MotionEncoder, TensorDataModule
-from lightning_mmnas.data.base import ModalitySpec
+from lightning_mmnas.data.spec import ModalitySpec
 
 KINDS: dict[str, Literal["motion"]] = {"left": "motion", "right": "motion"}
 ENCODERS: dict[str, Any] = {"motion": lambda spec: MotionEncoder(spec, channels=(4, 6))}

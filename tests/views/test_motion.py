@@ -5,10 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas import views
 from lightning_mmnas.data import ModalitySpec
 from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.views import ModalityDropout, MotionViews, TwoViews
+from lightning_mmnas.views import motion as views
 
 EVERYTHING = MotionViews(warp=0.3, channel_mask=0.3, segment_mask=0.3)
 

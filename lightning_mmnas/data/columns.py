@@ -1,0 +1,239 @@
+"""Samples that lie in files: one column per modality, read when asked for, checked before they are used."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_collate
+
+from lightning_mmnas.data.samples import LABEL, Batch, Samples, tensor_digest
+from lightning_mmnas.data.spec import ModalitySpec, to_unit
+from lightning_mmnas.errors import DamagedFilesError, DataError
+
+OnError = Literal["raise", "skip"]
+
+_MEAN_SAMPLES = 256
+"""Samples that a mean is taken over where each must be read from a file."""
+
+
+class Column(ABC):
+    """One modality of n samples.
+
+    `read` raises `DamagedFilesError` (through `damaged`) for a file that is missing or cannot be read; whatever it
+    returns has the shape and type of the modality's `ModalitySpec`, and only finite numbers.
+    """
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, index: int) -> Tensor:
+        """Reads one sample."""
+
+    @abstractmethod
+    def source(self, index: int) -> str:
+        """Where a sample comes from, for messages: its file, or its place in one."""
+
+    @abstractmethod
+    def fingerprint(self, index: int) -> str:
+        """Text that changes when the sample's source does, without reading all of it."""
+
+    def digest(self, index: int) -> str:
+        """Hash of a sample's content; equal for identical files."""
+        return tensor_digest(self.read(index))
+
+
+class TensorColumn(Column):
+    """A modality that is in memory.
+
+    Args:
+        values: The samples, shape (n, *sample).
+        name: What to call it in messages, such as the file it came from.
+    """
+
+    def __init__(self, values: Tensor, name: str) -> None:
+        self.values = values
+        self.name = name
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def read(self, index: int) -> Tensor:
+        """Returns one sample."""
+        return self.values[index]
+
+    def source(self, index: int) -> str:
+        """Name and row."""
+        return f"{self.name}, row {index}"
+
+    def fingerprint(self, index: int) -> str:
+        """Hash of the values."""
+        return tensor_digest(self.values[index])
+
+
+class FileColumn(Column):
+    """A modality of one file per sample.
+
+    Args:
+        paths: The files.
+        decode: Reads one file; any exception it raises is reported as damage to that file.
+    """
+
+    def __init__(self, paths: Sequence[Path], decode: Callable[[Path], Tensor]) -> None:
+        self.paths = list(paths)
+        self.decode = decode
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def read(self, index: int) -> Tensor:
+        """Decodes one file.
+
+        Raises:
+            DamagedFilesError: The file is missing, cannot be decoded, or holds NaN or infinity.
+        """
+        path = self.paths[index]
+        if not path.is_file():
+            raise damaged(path, "there is no such file")
+        try:
+            value = self.decode(path)
+        except DamagedFilesError:
+            raise
+        except Exception as error:  # decoders raise dozens of types for damaged files
+            raise damaged(path, _reason(error)) from error
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise damaged(path, "it holds NaN or infinity")
+        return value
+
+    def source(self, index: int) -> str:
+        """The file."""
+        return str(self.paths[index])
+
+    def fingerprint(self, index: int) -> str:
+        """Path, size and time of change of the file."""
+        path = self.paths[index]
+        if not path.is_file():
+            return f"{path} missing"
+        status = path.stat()
+        return f"{path} {status.st_size} {status.st_mtime_ns}"
+
+    def digest(self, index: int) -> str:
+        """Hash of the file's bytes."""
+        return hashlib.blake2b(self.paths[index].read_bytes(), digest_size=16).hexdigest()
+
+
+class ColumnSamples(Samples):
+    """Samples whose modalities are columns.
+
+    Args:
+        columns: One column per modality, all of the same length.
+        labels: See `Samples`.
+        groups: See `Samples`.
+    """
+
+    def __init__(
+        self, columns: Mapping[str, Column], labels: Tensor | None = None, groups: Tensor | None = None
+    ) -> None:
+        sizes = {name: len(column) for name, column in columns.items()}
+        sizes |= {name: len(values) for name, values in ((LABEL, labels), ("groups", groups)) if values is not None}
+        if len(set(sizes.values())) != 1:
+            raise DataError(f"all columns need the same number of samples, got {sizes}")
+        self.columns = dict(columns)
+        self.labels = labels
+        self.groups = groups
+        self._size = next(iter(sizes.values()))
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> Batch:
+        sample = {name: column.read(index) for name, column in self.columns.items()}
+        if self.labels is not None:
+            sample[LABEL] = self.labels[index]
+        return sample
+
+    def batch(self, indices: Tensor) -> Batch:
+        """Returns the samples at `indices` (shape (b,)), collated."""
+        batch: Batch = {}
+        for name, column in self.columns.items():
+            if isinstance(column, TensorColumn):
+                batch[name] = column.values.index_select(0, indices)
+            else:
+                batch[name] = default_collate([column.read(i) for i in indices.tolist()])
+        if self.labels is not None:
+            batch[LABEL] = self.labels[indices]
+        return batch
+
+    def select(self, keys: Sequence[str], indices: Tensor) -> Batch:
+        """Reads only the modalities asked for."""
+        labels = self.labels if LABEL in keys else None
+        return ColumnSamples({n: c for n, c in self.columns.items() if n in keys}, labels).batch(indices)
+
+    def fingerprint(self) -> Iterator[str]:
+        """One line per sample and modality; see `Column.fingerprint`."""
+        for name, column in self.columns.items():
+            yield from (f"{name} {column.fingerprint(i)}" for i in range(len(self)))
+
+    def means(self, modalities: Mapping[str, ModalitySpec]) -> dict[str, Tensor]:
+        """Mean of each modality over at most 256 samples drawn with a fixed seed; padding only, for a text."""
+        drawn = torch.randperm(len(self), generator=torch.Generator().manual_seed(0))[:_MEAN_SAMPLES]
+        found = {}
+        for name, spec in modalities.items():
+            if spec.vocabulary is not None:
+                found[name] = torch.full(spec.shape, spec.vocabulary.pad)
+                continue
+            total = torch.zeros(spec.shape)
+            for index in drawn.tolist():
+                total += to_unit(self.columns[name].read(index))
+            found[name] = total / len(drawn)
+        return found
+
+
+def damaged(source: Path | str, reason: str) -> DamagedFilesError:
+    """The error for one file (or place in a file) that cannot be used."""
+    return DamagedFilesError([(str(source), reason)])
+
+
+def usable_rows(columns: Mapping[str, Column], on_error: OnError, progress: bool = False) -> Tensor:
+    """Reads every sample once and finds those that are whole.
+
+    Args:
+        columns: All of the same length.
+        on_error: "raise": any damage raises, after everything has been read; "skip": damaged samples are left out.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        Indices of the usable samples, ascending.
+
+    Raises:
+        DamagedFilesError: Names the damaged files and their number.
+    """
+    size = len(next(iter(columns.values())))
+    rows: Iterable[int] = range(size)
+    if progress:
+        from rich.progress import track
+
+        rows = track(rows, "checking files")
+    broken: list[tuple[str, str]] = []
+    good = []
+    for row in rows:
+        before = len(broken)
+        for column in columns.values():
+            try:
+                column.read(row)
+            except DamagedFilesError as error:
+                broken += error.files
+        if len(broken) == before:
+            good.append(row)
+    if broken and on_error == "raise":
+        raise DamagedFilesError(broken)
+    return torch.tensor(good, dtype=torch.long)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0]}" if text else type(error).__name__

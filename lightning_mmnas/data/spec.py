@@ -1,0 +1,67 @@
+"""What one modality of a sample looks like."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from lightning_mmnas.errors import DataError
+
+Kind = Literal["motion", "skeleton", "image", "text", "audio", "video", "features"]
+Task = Literal["multiclass", "multilabel"]
+Split = Literal["train", "val", "test"]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Token ids of a text modality.
+
+    Args:
+        size: Ids are 0 to size - 1.
+        pad: Id that fills a text up to its length.
+        unknown: Id of what is not in the vocabulary.
+        mask: Id that stands for a masked token.
+        special: Further ids that augmentations leave alone, such as the marks of beginning and end.
+    """
+
+    size: int
+    pad: int = 0
+    unknown: int = 1
+    mask: int = 2
+    special: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        reserved = (self.pad, self.unknown, self.mask, *self.special)
+        if min(reserved) < 0 or max(reserved) >= self.size:
+            raise DataError(f"a vocabulary of {self.size} ids cannot hold the reserved ids {reserved}")
+
+
+@dataclass(frozen=True)
+class ModalitySpec:
+    """What one modality of a sample looks like.
+
+    Args:
+        kind: What it is, which decides the views and encoders that fit it.
+        shape: Shape of one sample, without batch: (channels, t) for motion, (3, t, joints, bodies) for skeletons,
+            (channels, h, w) for images, (t,) token ids for text, (channels, t) waveforms or
+            (channels, mel, t) spectrograms for audio, (channels, t, h, w) for video, (d,) for features.
+        dtype: Type of its numbers. Images and video are uint8 in [0, 255] or floats in [0, 1], text is int64.
+        vocabulary: Ids of a text.
+    """
+
+    kind: Kind
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+    vocabulary: Vocabulary | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise DataError(f"kind {self.kind!r} is not in {list(get_args(Kind))}")
+        if self.kind == "text" and self.vocabulary is None:
+            raise DataError("a modality of kind 'text' needs a vocabulary")
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """Pixels of any shape as float32 in [0, 1]: uint8 is divided by 255, floats stay as they are."""
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels

@@ -1,0 +1,128 @@
+"""Two views of a multimodal batch, and modality dropout between them."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from lightning_mmnas.data.spec import ModalitySpec
+from lightning_mmnas.errors import ConfigError, DataError
+from lightning_mmnas.views.motion import MotionViews
+from lightning_mmnas.views.ranges import check
+
+Views = dict[str, Tensor]
+
+DEFAULT_AUGMENTATIONS: dict[str, type[nn.Module]] = {"motion": MotionViews}
+"""Augmentation of each kind of modality, where none is given."""
+
+
+class ModalityDropout(nn.Module):
+    """Replaces, with probability p per sample, one random modality by its mean.
+
+    It keeps a search from settling on the one modality that tells samples apart most easily.
+    With a single modality nothing is replaced. Random in evaluation mode too.
+
+    Args:
+        p: Probability, in [0, 1].
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        check("modality_dropout", p, 0 <= p <= 1, "in [0, 1]")
+        self.p = p
+
+    def forward(self, views: Mapping[str, Tensor], means: Mapping[str, Tensor]) -> Views:
+        """Returns the views, some of them replaced.
+
+        Args:
+            views: Modalities, each of shape (b, *sample).
+            means: Training-set mean of every modality; broadcast to the sample's shape.
+        """
+        if self.p == 0 or len(views) < 2:
+            return dict(views)
+        first = next(iter(views.values()))
+        b, device = len(first), first.device
+        # Number of the modality that a sample loses; len(views): it loses none.
+        lost = torch.randint(len(views), (b,), device=device)
+        lost = lost.masked_fill(torch.rand(b, device=device) >= self.p, len(views))
+        out = {}
+        for number, (name, view) in enumerate(views.items()):
+            hit = (lost == number).view(b, *[1] * (view.ndim - 1))
+            out[name] = torch.where(hit, means[name].to(view), view)
+        return out
+
+    def extra_repr(self) -> str:
+        """Shows the probability."""
+        return f"p={self.p}"
+
+
+class TwoViews(nn.Module):
+    """Two independent random views of a multimodal batch.
+
+    Every modality is augmented on its own: the two sensors of one sample get different crops and
+    rotations. Labels do not pass through.
+
+    Args:
+        modalities: The modalities to take out of the batch.
+        augmentations: The augmentation of a modality, by its name or else by its kind.
+        modality_dropout: Probability of modality dropout per sample and view.
+        means: Training-set means for modality dropout, as from a data module's
+            `modality_means()`; None: zeros.
+
+    Raises:
+        ConfigError: A modality has no augmentation, or there is one for something unknown.
+
+    Example:
+        >>> specs = {"accelerometer": ModalitySpec("motion", (3, 128))}
+        >>> first, second = TwoViews(specs, {"motion": MotionViews()})(
+        ...     {"accelerometer": torch.randn(8, 3, 128)}
+        ... )
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, ModalitySpec],
+        augmentations: Mapping[str, nn.Module],
+        modality_dropout: float = 0.0,
+        means: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        kinds = {name: spec.kind for name, spec in modalities.items()}
+        known = {*kinds, *kinds.values()}
+        for key in augmentations:
+            if key not in known:
+                raise ConfigError(
+                    f"augmentations has {key!r}, which is neither a modality nor a kind of one; "
+                    f"the modalities are {kinds}"
+                )
+        self._keys: dict[str, str] = {}
+        for name, kind in kinds.items():
+            if name not in augmentations and kind not in augmentations:
+                raise ConfigError(
+                    f"modality {name!r} has no augmentation; give augmentations an entry {name!r} or {kind!r}"
+                )
+            self._keys[name] = name if name in augmentations else kind
+        self.augmentations = nn.ModuleDict(dict(augmentations))
+        self.dropout = ModalityDropout(modality_dropout)
+        for name, spec in modalities.items():
+            mean = torch.zeros(spec.shape) if means is None else means[name].clone()
+            # Not persistent: known from the data, and not part of what was learned.
+            self.register_buffer(f"mean_{name}", mean, persistent=False)
+
+    def forward(self, batch: Mapping[str, Tensor]) -> tuple[Views, Views]:
+        """Returns two views of a batch, each a dict by modality.
+
+        Raises:
+            DataError: The batch lacks a modality.
+        """
+        for name in self._keys:
+            if name not in batch:
+                raise DataError(f"modality {name!r} is not in the batch, which has {list(batch)}")
+        return self.view(batch), self.view(batch)
+
+    def view(self, batch: Mapping[str, Tensor]) -> Views:
+        """Returns one random view of a batch, a dict by modality."""
+        views = {name: self.augmentations[key](batch[name]) for name, key in self._keys.items()}
+        means = {name: self.get_buffer(f"mean_{name}") for name in self._keys}
+        dropped: Views = self.dropout(views, means)
+        return dropped
