@@ -188,14 +188,7 @@ class MMNASCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as error:
-            # The parser wraps what a constructor raises into a long error about types.
-            causes: list[BaseException] = [error]
-            while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
-                causes.append(cause)
-            own = next((cause for cause in causes if isinstance(cause, MMNASError)), None)
-            if own is not None:
-                raise own from None
-            raise ConfigError(f"model, data or trainer cannot be built: {causes[-1]}") from error
+            raise instantiation_error(error) from error
 
     @override
     def _run_subcommand(self, subcommand: str) -> None:
@@ -216,6 +209,15 @@ class MMNASCLI(LightningCLI):
     def _add_instantiators(self) -> None:
         for key, base in (("model", self._model_class), ("data", self._datamodule_class)):
             self.parser.add_instantiator(_Instantiator(self, key), base, subclasses=True)
+
+
+def instantiation_error(error: Exception) -> MMNASError:
+    """The error of ours inside what the parser raises when it builds a class, a long error about types."""
+    causes: list[BaseException] = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+        causes.append(cause)
+    own = next((cause for cause in causes if isinstance(cause, MMNASError)), None)
+    return own or ConfigError(f"model, data or trainer cannot be built: {causes[-1]}")
 
 
 class ConfigCheck(MMNASCLI):

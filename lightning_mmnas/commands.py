@@ -26,6 +26,10 @@ _LIGHTNING = {
 }
 # Command: its help, and the function that takes the rest of the command line.
 _OWN = {
+    "data": (
+        "print what is in a data set and draw a few samples with their views: mmnas data watch",
+        "lightning_mmnas.data_command:describe",
+    ),
     "run": (
         "run all stages one after another, then the comparison: mmnas run watch --output DIR",
         "lightning_mmnas.commands:_run",

@@ -10,8 +10,9 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightning_mmnas.data.drawing import draw
 from lightning_mmnas.data.samples import LABEL, Batch, EpochSampler, Part, Samples, collate
-from lightning_mmnas.data.spec import Kind, ModalitySpec, Split, Task, to_unit
+from lightning_mmnas.data.spec import Kind, ModalitySpec, Split, Task
 from lightning_mmnas.data.splits import label_budget, split_groups
 from lightning_mmnas.errors import ConfigError, DataError
 
@@ -148,8 +149,12 @@ class MultimodalDataModule(LightningDataModule, ABC):
     def setup(self, stage: str) -> None:
         """Builds the splits of one stage, and no others; a second call changes nothing."""
         for split in _SPLITS[stage]:
-            if split not in self._parts:
-                self._parts[split] = self._build(split)
+            self.build(split)
+
+    def build(self, split: Split) -> None:
+        """Builds one split; a second call changes nothing."""
+        if split not in self._parts:
+            self._parts[split] = self._build(split)
 
     def train_dataloader(self) -> Loader | CombinedLoader:
         """Returns the training loader, or the two loaders of an architecture search.
@@ -189,8 +194,16 @@ class MultimodalDataModule(LightningDataModule, ABC):
         """Returns the number of samples of each class; "train" within the label budget."""
         return self._count(self._part(split))
 
+    def source(self, split: Split) -> Samples:
+        """Returns all the samples of a split that has been built, whatever the label budget; unlabelled ones too."""
+        return self._part(split).source
+
+    def words(self, modality: str, ids: Tensor) -> str | None:
+        """Returns the words of a text's ids (shape (t,)) where the data set knows them; here None."""
+        return None
+
     def plot(self, sample: Mapping[str, Tensor]) -> "Figure":
-        """Draws one sample, a panel per modality: a line per channel, or a picture.
+        """Draws one sample, a panel per modality.
 
         Args:
             sample: A sample, not a batch; its `"label"` becomes the title.
@@ -200,15 +213,18 @@ class MultimodalDataModule(LightningDataModule, ABC):
         figure = Figure(figsize=(8, 2.2 * len(self.modalities)), layout="constrained")
         panels = figure.subplots(len(self.modalities), squeeze=False)[:, 0]
         for axes, (name, spec) in zip(panels, self.modalities.items(), strict=True):
-            values = sample[name].detach().float().cpu().numpy()
             axes.set_title(name, loc="left")
-            if spec.kind == "image":
-                axes.imshow(to_unit(sample[name]).cpu().numpy().transpose(1, 2, 0), cmap="gray")
-            else:
-                axes.plot(values.reshape(-1, values.shape[-1]).T)
-        if LABEL in sample and self.task == "multiclass":
-            figure.suptitle(self.class_names[int(sample[LABEL])])
+            draw(axes, sample[name], spec, self.words(name, sample[name]) if spec.kind == "text" else None)
+        figure.suptitle(self.label_text(sample))
         return figure
+
+    def label_text(self, sample: Mapping[str, Tensor]) -> str:
+        """Returns the names of a sample's classes; empty where it is unlabelled."""
+        if LABEL not in sample:
+            return ""
+        label = sample[LABEL]
+        chosen = label.view(-1).tolist() if label.ndim == 0 else (label > 0).nonzero().flatten().tolist()
+        return ", ".join(self.class_names[index] for index in chosen if index >= 0)
 
     def _check_modalities(self, modalities: Sequence[str] | None) -> tuple[str, ...]:
         available = list(self.available_modalities)

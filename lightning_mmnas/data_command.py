@@ -1,0 +1,123 @@
+"""`mmnas data`: what is in the data set of a configuration, before anything is trained on it."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import asdict
+from io import BytesIO
+from pathlib import Path
+from typing import Any, cast
+
+from jsonargparse import ArgumentParser, Namespace
+from lightning import LightningDataModule
+from rich.console import Console
+from rich.progress import Progress
+from torch import nn
+
+from lightning_mmnas.cli import ConfigCheck, instantiation_error
+from lightning_mmnas.commands import Parser
+from lightning_mmnas.data.base import MultimodalDataModule
+from lightning_mmnas.data.summary import SPLITS, summarise
+from lightning_mmnas.errors import ConfigError, DamagedFilesError
+from lightning_mmnas.files import write_bytes, write_json
+from lightning_mmnas.pipeline import STAGES, find_configs, versions
+from lightning_mmnas.report.data import plot_views, render_summary
+from lightning_mmnas.views import DEFAULT_AUGMENTATIONS, TwoViews
+
+
+def describe(args: list[str]) -> None:
+    """Runs the command.
+
+    Raises:
+        ConfigError: The configuration is wrong, or its data module is not a `MultimodalDataModule`.
+        DamagedFilesError: Files are damaged or missing; everything else has been printed and written before.
+    """
+    parser = Parser(
+        prog="mmnas data",
+        description="Prints sizes, splits, shapes, label counts, damaged files and what splits share, and writes a "
+        "picture of a few samples beside their two views. Reads every file once, the test split's too.",
+        epilog="Further options override the configuration: --data.init_args.root /data/mmimdb",
+        allow_abbrev=False,
+    )
+    parser.add_argument("config", help="a stage's configuration, a folder of them, or a shipped one: watch")
+    parser.add_argument("--output", metavar="DIR", help="folder of data.json and samples.png (default: RUN_DIR-data)")
+    parser.add_argument("--samples", type=int, default=4, help="samples in the picture (default: 4)")
+    options, overrides = parser.parse_known_args(args)
+    if options.samples < 1:
+        raise ConfigError(f"--samples must be at least 1, got {options.samples}")
+    console = Console()
+
+    configs = _stage_configs(options.config)
+    parsed = {path: _parse(path, overrides) for path in configs}
+    # Of the stages, fine-tuning is the one that knows the labels.
+    main = parsed[configs[-1]]
+    data = _build_data(main)
+    views = _build_views(data, parsed)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("reading", total=None)
+        summary = summarise(data, lambda done: progress.advance(task, done))
+    console.print(render_summary(summary))
+
+    output = Path(options.output or f"{main.run_dir}-data")
+    made_by = shlex.join(["mmnas", "data", options.config, *overrides])
+    write_json(output / "data.json", {**asdict(summary), "command": made_by, "versions": versions()})
+    split = next((split for split in SPLITS if split in summary.splits), None)
+    if split is not None and not summary.damaged:
+        picture = BytesIO()
+        plot_views(data, views, split, options.samples).savefig(picture, format="png", dpi=120)
+        write_bytes(output / "samples.png", picture.getvalue())
+    console.print(f"written to {output}: {', '.join(sorted(path.name for path in output.iterdir()))}", soft_wrap=True)
+    if summary.damaged:
+        raise DamagedFilesError(summary.damaged)
+
+
+def _stage_configs(name: str) -> list[Path]:
+    """The configuration itself, or those of a folder in the order of the stages."""
+    if Path(name).is_file():
+        return [Path(name)]
+    folder = find_configs(name)
+    found = [folder / f"{stage}.yaml" for stage in STAGES if (folder / f"{stage}.yaml").is_file()]
+    if not found:
+        raise ConfigError(f"{folder} has none of {[f'{stage}.yaml' for stage in STAGES]}")
+    return found
+
+
+def _parse(path: Path, overrides: list[str]) -> Namespace:
+    """The configuration of a stage, overrides applied; nothing of it is built."""
+    return cast(Namespace, ConfigCheck(["fit", "--config", str(path), *overrides]).config.fit)
+
+
+def _build_data(config: Namespace) -> MultimodalDataModule:
+    if config.get("data") is None:
+        raise ConfigError("the configuration has no data")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningDataModule, "data")
+    built = _instantiate(parser, {"data": config.data}).data
+    if not isinstance(built, MultimodalDataModule):
+        raise ConfigError(f"mmnas data knows MultimodalDataModules only, not {type(built).__name__}")
+    if built.task is not None:
+        built.labels, built.labels_per_class = True, None
+    built.prepare_data()
+    return built
+
+
+def _build_views(data: MultimodalDataModule, configs: dict[Path, Namespace]) -> TwoViews:
+    """The augmentations of the first stage that names some, otherwise the defaults; without modality dropout."""
+    given: Any = None
+    for config in configs.values():
+        given = given or config.get("model.init_args.augmentations")
+    kinds = {str(spec.kind) for spec in data.modalities.values()}
+    if given is None:
+        augmentations = {k: make() for k, make in DEFAULT_AUGMENTATIONS.items() if k in kinds}
+    else:
+        parser = ArgumentParser(exit_on_error=False)
+        parser.add_argument("--augmentations", type=dict[str, nn.Module])
+        augmentations = _instantiate(parser, {"augmentations": given}).augmentations
+    return TwoViews(data.modalities, augmentations)
+
+
+def _instantiate(parser: ArgumentParser, values: dict[str, Any]) -> Namespace:
+    try:
+        return cast(Namespace, parser.instantiate_classes(parser.parse_object(values)))
+    except (ValueError, TypeError) as error:
+        raise instantiation_error(error) from None

@@ -1,0 +1,88 @@
+"""`mmnas data`: what it prints and writes, and how it ends."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from torch import Tensor, nn
+
+from lightning_mmnas.commands import main
+from tests.data.file_toys import make_files
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    make_files(tmp_path / "files")
+    path = tmp_path / "finetune.yaml"
+    noise = {"class_path": "tests.cli.test_data_command.Noise", "init_args": {"std": 0.5}}
+    content: dict[str, Any] = {
+        "run_dir": str(tmp_path / "run"),
+        "model": {
+            "class_path": "FineTuning",  # never built: the checkpoint does not exist
+            "init_args": {
+                "encoders": {},
+                "network_weights": "${run_dir}/missing.ckpt",
+                "augmentations": {"features": noise},
+            },
+        },
+        "data": {"class_path": "tests.data.file_toys.NumberFiles", "init_args": {"root": str(tmp_path / "files")}},
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+class Noise(nn.Module):
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        self.std = std
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.std * torch.randn_like(x)
+
+
+def test_tables_json_and_picture(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", str(config)]) == 0
+    printed = capsys.readouterr().out
+    assert "train and val share 1 groups: 2" in printed
+    folder = tmp_path / "run-data"
+    assert sorted(path.name for path in folder.iterdir()) == ["data.json", "samples.png"]
+    found = json.loads((folder / "data.json").read_text())
+    assert found["splits"]["train"]["labels"] == {"even": 3, "odd": 4}
+    assert found["command"] == f"mmnas data {config}"
+    assert (folder / "samples.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_damage_is_listed_and_ends_with_code_2(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "files" / "9.txt").write_text("")
+    assert main(["data", str(config), "--output", str(tmp_path / "out")]) == 2
+    captured = capsys.readouterr()
+    assert "train" in captured.out
+    assert "1 damaged or missing file(s)" in captured.err
+    assert "9.txt" in captured.err
+    assert (tmp_path / "out" / "data.json").is_file()
+    skip = ["--data.init_args.on_error", "skip"]
+    assert main(["data", str(config), "--output", str(tmp_path / "out"), *skip]) == 0
+    assert (tmp_path / "out" / "samples.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--samples", "0"], "--samples must be at least 1"),
+        (["--data.init_args.root", "nowhere"], "there is no folder nowhere; check data.init_args.root"),
+        (["--data.class_path", "tests.cli.toys.ToyData"], "knows MultimodalDataModules only, not ToyData"),
+    ],
+)
+def test_mistakes(config: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+    assert main(["data", str(config), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_neither_a_folder_nor_a_shipped_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "nothing"]) == 2
+    assert "there is no folder nothing" in capsys.readouterr().err
