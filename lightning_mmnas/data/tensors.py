@@ -6,8 +6,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.base import Kind, ModalitySpec, MultimodalDataModule, Split, Task
+from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.samples import LABEL, TensorSamples
+from lightning_mmnas.data.spec import Kind, ModalitySpec, Split, Task, Vocabulary, to_unit
 from lightning_mmnas.errors import DataError
 
 
@@ -20,6 +21,7 @@ class TensorDataModule(MultimodalDataModule):
         val: The same for validation.
         test: The same for test; None: there is no test split.
         kinds: Kind of every modality, by name.
+        vocabularies: Vocabulary of every modality of kind "text" (int64 token ids), by name.
         groups: Recording of each training sample, shape (n,); see `Samples`.
         class_names: Names of the classes; None: "0", "1", ...
         modalities: See `MultimodalDataModule`, as for all that follow.
@@ -50,6 +52,7 @@ class TensorDataModule(MultimodalDataModule):
         test: Mapping[str, Tensor] | None = None,
         *,
         kinds: Mapping[str, Kind],
+        vocabularies: Mapping[str, Vocabulary] | None = None,
         groups: Tensor | None = None,
         class_names: Sequence[str] | None = None,
         modalities: Sequence[str] | None = None,
@@ -66,6 +69,7 @@ class TensorDataModule(MultimodalDataModule):
         if test is not None:
             self._tensors["test"] = test
         self._kinds = dict(kinds)
+        self._vocabularies = dict(vocabularies or {})
         self._groups = groups
         for split, tensors in self._tensors.items():
             _check_split(split, tensors, train, self._kinds)
@@ -87,7 +91,7 @@ class TensorDataModule(MultimodalDataModule):
         """One per tensor, labels aside."""
         train = self._tensors["train"]
         return {
-            name: ModalitySpec(kind, tuple(train[name].shape[1:]), train[name].dtype)
+            name: ModalitySpec(kind, tuple(train[name].shape[1:]), train[name].dtype, self._vocabularies.get(name))
             for name, kind in self._kinds.items()
         }
 
@@ -105,9 +109,14 @@ class TensorDataModule(MultimodalDataModule):
         return "multiclass" if labels.ndim == 1 else "multilabel"
 
     def modality_means(self) -> dict[str, Tensor]:
-        """Returns the training-set mean of every modality, element by element."""
+        """Returns the training-set mean of every modality, element by element; padding only, for a text."""
         train = self._tensors["train"]
-        return {name: train[name].float().mean(0) for name in self.modalities}
+        return {
+            name: to_unit(train[name]).float().mean(0)
+            if spec.vocabulary is None
+            else torch.full(spec.shape, spec.vocabulary.pad)
+            for name, spec in self.modalities.items()
+        }
 
     def _samples(self, split: Split) -> TensorSamples:
         if split not in self._tensors:

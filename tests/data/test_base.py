@@ -13,6 +13,7 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader
 
 from lightning_mmnas.data import ModalitySpec, TensorDataModule
+from lightning_mmnas.data.spec import Vocabulary
 from lightning_mmnas.errors import ConfigError, DataError
 
 
@@ -362,3 +363,25 @@ def test_unlabelled_samples_serve_the_stages_without_labels_only() -> None:
     unlabelled = TensorDataModule(data, split(8, 100), kinds=kinds, batch_size=4, labels=False)
     unlabelled.setup("fit")
     assert sorted(indices(unlabelled.train_dataloader())) == list(range(12))
+
+
+def test_texts_and_pixels_in_memory() -> None:
+    train = {
+        "text": torch.randint(3, 20, (4, 6)),
+        "pixels": torch.full((4, 1, 2, 2), 51, dtype=torch.uint8),
+        "label": torch.arange(4) % 2,
+    }
+    kinds: dict[str, Any] = {"text": "text", "pixels": "image"}
+    vocabulary = Vocabulary(size=20, pad=2, mask=0)
+    data = TensorDataModule(train, train, kinds=kinds, vocabularies={"text": vocabulary})
+    assert data.modalities["text"] == ModalitySpec("text", (6,), torch.long, vocabulary)
+    means = data.modality_means()
+    assert means["text"].tolist() == [2] * 6
+    assert means["pixels"].flatten().tolist() == pytest.approx([0.2] * 4)
+    with pytest.raises(DataError, match="'text' needs a vocabulary"):
+        TensorDataModule(train, train, kinds=kinds)
+
+
+def test_reserved_ids_must_be_in_the_vocabulary() -> None:
+    with pytest.raises(DataError, match="cannot hold the reserved ids"):
+        Vocabulary(size=3, special=(3,))
