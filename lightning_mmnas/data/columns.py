@@ -12,7 +12,7 @@ from torch.utils.data import default_collate
 
 from lightning_mmnas.data.samples import LABEL, Batch, Samples, tensor_digest
 from lightning_mmnas.data.spec import ModalitySpec, to_unit
-from lightning_mmnas.errors import DamagedFilesError, DataError
+from lightning_mmnas.errors import DamagedFilesError, DataError, MissingExtraError
 
 OnError = Literal["raise", "skip"]
 
@@ -95,13 +95,14 @@ class FileColumn(Column):
 
         Raises:
             DamagedFilesError: The file is missing, cannot be decoded, or holds NaN or infinity.
+            MissingExtraError: A package that the decoder needs is not installed.
         """
         path = self.paths[index]
         if not path.is_file():
             raise damaged(path, "there is no such file")
         try:
             value = self.decode(path)
-        except DamagedFilesError:
+        except (DamagedFilesError, MissingExtraError):
             raise
         except Exception as error:  # decoders raise dozens of types for damaged files
             raise damaged(path, _reason(error)) from error
