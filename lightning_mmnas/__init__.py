@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lightning_mmnas.data.spec import ModalitySpec, Vocabulary
     from lightning_mmnas.data.tensors import TensorDataModule
     from lightning_mmnas.data.watch import WatchDataModule
+    from lightning_mmnas.encoders.audio import AudioEncoder
     from lightning_mmnas.encoders.base import Encoder
     from lightning_mmnas.encoders.motion import MotionEncoder
     from lightning_mmnas.genotype import Genotype
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ArchitectureAlternation": "callbacks.alternation",
+    "AudioEncoder": "encoders.audio",
     "Encoder": "encoders.base",
     "EncoderPretraining": "modules.encoders",
     "ExactResume": "callbacks.resume",
@@ -47,6 +49,7 @@ _HOMES = {
 
 __all__ = [
     "ArchitectureAlternation",
+    "AudioEncoder",
     "Encoder",
     "EncoderPretraining",
     "ExactResume",

@@ -1,6 +1,7 @@
 """Encoders: one file per kind of modality."""
 
+from lightning_mmnas.encoders.audio import AudioEncoder
 from lightning_mmnas.encoders.base import Encoder
 from lightning_mmnas.encoders.motion import MotionEncoder
 
-__all__ = ["Encoder", "MotionEncoder"]
+__all__ = ["AudioEncoder", "Encoder", "MotionEncoder"]

@@ -1,6 +1,7 @@
 """Views: augmentations on whole batches, one file per kind of modality."""
 
+from lightning_mmnas.views.audio import AudioViews
 from lightning_mmnas.views.motion import MotionViews
 from lightning_mmnas.views.pair import DEFAULT_AUGMENTATIONS, ModalityDropout, TwoViews
 
-__all__ = ["DEFAULT_AUGMENTATIONS", "ModalityDropout", "MotionViews", "TwoViews"]
+__all__ = ["DEFAULT_AUGMENTATIONS", "AudioViews", "ModalityDropout", "MotionViews", "TwoViews"]
