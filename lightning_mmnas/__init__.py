@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from lightning_mmnas.callbacks.alternation import ArchitectureAlternation
     from lightning_mmnas.callbacks.resume import ExactResume
     from lightning_mmnas.callbacks.selection import GenotypeSelection
+    from lightning_mmnas.data.avmnist import AVMNISTDataModule
     from lightning_mmnas.data.base import MultimodalDataModule
     from lightning_mmnas.data.spec import ModalitySpec, Vocabulary
     from lightning_mmnas.data.tensors import TensorDataModule
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AVMNISTDataModule": "data.avmnist",
     "ArchitectureAlternation": "callbacks.alternation",
     "AudioEncoder": "encoders.audio",
     "Encoder": "encoders.base",
@@ -48,6 +50,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AVMNISTDataModule",
     "ArchitectureAlternation",
     "AudioEncoder",
     "Encoder",

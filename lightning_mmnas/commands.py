@@ -26,6 +26,10 @@ _LIGHTNING = {
 }
 # Command: its help, and the function that takes the rest of the command line.
 _OWN = {
+    "prepare": (
+        "build a data set from files you have: mmnas prepare avmnist --help",
+        "lightning_mmnas.prepare:command",
+    ),
     "data": (
         "print what is in a data set and draw a few samples with their views: mmnas data watch",
         "lightning_mmnas.data_command:describe",

@@ -1,5 +1,6 @@
 """Data sets: dicts of tensors keyed by modality, as LightningDataModules."""
 
+from lightning_mmnas.data.avmnist import AVMNISTDataModule
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule
 from lightning_mmnas.data.samples import EpochSampler, Part, Samples, TensorSamples
 from lightning_mmnas.data.splits import group_folds, label_budget, split_groups
@@ -7,6 +8,7 @@ from lightning_mmnas.data.tensors import TensorDataModule
 from lightning_mmnas.data.watch import WatchDataModule, load_watch
 
 __all__ = [
+    "AVMNISTDataModule",
     "EpochSampler",
     "ModalitySpec",
     "MultimodalDataModule",

@@ -90,12 +90,13 @@ class AudioEncoder(Encoder):
     """2-D convolutions of stride 2 over a spectrogram, each with batch norm and ReLU; one feature per block.
 
     Waveforms become log-mel spectrograms first; see `LogMel`. A batch norm of one channel standardises the
-    spectrogram, so that its unit does not matter.
+    spectrogram, so that its unit does not matter; it may be averaged over squares first, which makes the whole cheaper.
 
     Args:
         spec: Modality of kind "audio": waveforms of shape (1, t), or spectrograms of shape (1, mel, t).
         channels: Output channels of every block.
         kernel_size: Width of every convolution in both directions, odd.
+        pool: Side of the squares that the spectrogram is averaged over before the first block; 1: none.
         rate: Samples per second of a waveform, in Hz; not used for spectrograms, as for the three that follow.
         mels: Mel filters.
         window: Length of a window of the short-time Fourier transform, in seconds.
@@ -117,6 +118,7 @@ class AudioEncoder(Encoder):
         spec: ModalitySpec,
         channels: Sequence[int] = (16, 32, 64),
         kernel_size: int = 3,
+        pool: int = 1,
         rate: int = 16_000,
         mels: int = 64,
         window: float = 0.025,
@@ -137,12 +139,16 @@ class AudioEncoder(Encoder):
         if len(size) == 1:
             front = LogMel(rate, mels, window, hop)
             self.front, size = front, (mels, 1 + size[0] // front.hop)
+        if pool < 1:
+            raise ConfigError(f"pool must be at least 1, got {pool}")
+        size = tuple(s // pool for s in size)
         if min(size) < _MIN_SIZE:
             raise DataError(
                 f"AudioEncoder needs at least {_MIN_SIZE} frequencies and points in time, got a spectrogram of "
                 f"{size} from audio of shape {spec.shape}"
             )
         self.norm = nn.BatchNorm2d(1)
+        self.pool = nn.AvgPool2d(pool) if pool > 1 else nn.Identity()
         self.blocks = nn.ModuleList()
         self._feature_shapes: list[tuple[int, ...]] = []
         before = 1
@@ -174,7 +180,7 @@ class AudioEncoder(Encoder):
         if tuple(x.shape[1:]) != self.shape:
             raise DataError(f"expected audio of shape (b, {', '.join(map(str, self.shape))}), got {tuple(x.shape)}")
         features = []
-        x = self.norm(self.front(x)).to(memory_format=torch.channels_last)
+        x = self.pool(self.norm(self.front(x))).to(memory_format=torch.channels_last)
         for block in self.blocks:
             x = block(x)
             features.append(x)

@@ -84,6 +84,17 @@ def test_features_have_the_promised_shapes(spec: ModalitySpec, channels: tuple[i
     assert all(torch.isfinite(g).all() for g in gradients)
 
 
+def test_pooling_averages_squares_first() -> None:
+    encoder = AudioEncoder(SPECTROGRAM, pool=2, channels=(3,)).eval()
+    assert encoder.feature_shapes == [(3, 10, 15)]
+    x = torch.randn(2, *SPECTROGRAM.shape)
+    norm = encoder.norm
+    means = norm(x)[..., :40, :60].unflatten(3, (30, 2)).unflatten(2, (20, 2)).mean((3, 5))
+    assert torch.allclose(encoder(x)[0], encoder.blocks[0](means), atol=1e-5)
+    with pytest.raises(ConfigError, match="pool must be at least 1, got 0"):
+        AudioEncoder(SPECTROGRAM, pool=0)
+
+
 def test_spectrograms_pass_by_the_front_end() -> None:
     encoder = AudioEncoder(SPECTROGRAM).eval()
     x = torch.randn(2, *SPECTROGRAM.shape)
