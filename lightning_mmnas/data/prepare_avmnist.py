@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.audio import audio_column, fit_length, read_audio
+from lightning_mmnas.data.audio import fit_length, read_audio
 from lightning_mmnas.data.avmnist import MANIFEST
-from lightning_mmnas.data.columns import damaged, usable_rows
+from lightning_mmnas.data.columns import FileColumn, damaged, usable_rows
 from lightning_mmnas.data.mnist import Degradation, Mnist, Pictures, fit_degradation, read_mnist
 from lightning_mmnas.data.spec import Split
 from lightning_mmnas.encoders.audio import mel_filters
@@ -254,14 +254,18 @@ def _counts(available: dict[Split, int], pairs: int | None) -> dict[Split, int]:
 
 def _read_recordings(recordings: Sequence[Recording], progress: bool) -> Tensor:
     """All recordings as waveforms of one second and unit variance, shape (n, 8000)."""
-    column = audio_column([recording.path for recording in recordings], RATE, 1.0)
+    column = FileColumn([recording.path for recording in recordings], _read_recording)
     usable_rows({"audio": column}, "raise", progress)
-    waveforms = torch.cat([column.read(i) for i in range(len(column))])
-    waveforms = waveforms - waveforms.mean(1, keepdim=True)
-    deviation = waveforms.std(1, correction=0, keepdim=True)
-    for i in (deviation.squeeze(1) == 0).nonzero().flatten().tolist():
-        raise damaged(recordings[i].path, "it is silent")
-    return waveforms / deviation
+    return torch.cat([column.read(i) for i in range(len(column))])
+
+
+def _read_recording(path: Path) -> Tensor:
+    waveform = read_audio(path, RATE)
+    waveform = fit_length(waveform - waveform.mean(), RATE)
+    deviation = waveform.std(correction=0)
+    if deviation == 0:
+        raise damaged(path, "it is silent")
+    return waveform / deviation
 
 
 def _read_noise(folder: Path | None, seed: int, progress: bool) -> dict[Split, list[Tensor] | None]:
