@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lightning_mmnas.data.watch import WatchDataModule
     from lightning_mmnas.encoders.audio import AudioEncoder
     from lightning_mmnas.encoders.base import Encoder
+    from lightning_mmnas.encoders.features import FeatureEncoder, MaxoutEncoder
+    from lightning_mmnas.encoders.image import ImageEncoder, TimmEncoder, TorchvisionEncoder
     from lightning_mmnas.encoders.motion import MotionEncoder
     from lightning_mmnas.genotype import Genotype
     from lightning_mmnas.modules.encoders import EncoderPretraining
@@ -33,6 +35,7 @@ _HOMES = {
     "Encoder": "encoders.base",
     "EncoderPretraining": "modules.encoders",
     "ExactResume": "callbacks.resume",
+    "FeatureEncoder": "encoders.features",
     "FineTuning": "modules.finetune",
     "FusionNetwork": "network",
     "FusionPretraining": "modules.pretrain",
@@ -41,10 +44,14 @@ _HOMES = {
     "FusionSupernet": "supernet",
     "Genotype": "genotype",
     "GenotypeSelection": "callbacks.selection",
+    "ImageEncoder": "encoders.image",
+    "MaxoutEncoder": "encoders.features",
     "ModalitySpec": "data.spec",
     "MotionEncoder": "encoders.motion",
     "MultimodalDataModule": "data.base",
     "TensorDataModule": "data.tensors",
+    "TimmEncoder": "encoders.image",
+    "TorchvisionEncoder": "encoders.image",
     "Vocabulary": "data.spec",
     "WatchDataModule": "data.watch",
 }
@@ -56,6 +63,7 @@ __all__ = [
     "Encoder",
     "EncoderPretraining",
     "ExactResume",
+    "FeatureEncoder",
     "FineTuning",
     "FusionNetwork",
     "FusionPretraining",
@@ -64,10 +72,14 @@ __all__ = [
     "FusionSupernet",
     "Genotype",
     "GenotypeSelection",
+    "ImageEncoder",
+    "MaxoutEncoder",
     "ModalitySpec",
     "MotionEncoder",
     "MultimodalDataModule",
     "TensorDataModule",
+    "TimmEncoder",
+    "TorchvisionEncoder",
     "Vocabulary",
     "WatchDataModule",
 ]

@@ -2,6 +2,17 @@
 
 from lightning_mmnas.encoders.audio import AudioEncoder
 from lightning_mmnas.encoders.base import Encoder
+from lightning_mmnas.encoders.features import FeatureEncoder, MaxoutEncoder
+from lightning_mmnas.encoders.image import ImageEncoder, TimmEncoder, TorchvisionEncoder
 from lightning_mmnas.encoders.motion import MotionEncoder
 
-__all__ = ["AudioEncoder", "Encoder", "MotionEncoder"]
+__all__ = [
+    "AudioEncoder",
+    "Encoder",
+    "FeatureEncoder",
+    "ImageEncoder",
+    "MaxoutEncoder",
+    "MotionEncoder",
+    "TimmEncoder",
+    "TorchvisionEncoder",
+]

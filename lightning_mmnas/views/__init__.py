@@ -1,7 +1,17 @@
 """Views: augmentations on whole batches, one file per kind of modality."""
 
 from lightning_mmnas.views.audio import AudioViews
+from lightning_mmnas.views.features import FeatureViews
+from lightning_mmnas.views.image import ImageViews
 from lightning_mmnas.views.motion import MotionViews
 from lightning_mmnas.views.pair import DEFAULT_AUGMENTATIONS, ModalityDropout, TwoViews
 
-__all__ = ["DEFAULT_AUGMENTATIONS", "AudioViews", "ModalityDropout", "MotionViews", "TwoViews"]
+__all__ = [
+    "DEFAULT_AUGMENTATIONS",
+    "AudioViews",
+    "FeatureViews",
+    "ImageViews",
+    "ModalityDropout",
+    "MotionViews",
+    "TwoViews",
+]

@@ -8,12 +8,19 @@ from torch import Tensor, nn
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.views.audio import AudioViews
+from lightning_mmnas.views.features import FeatureViews
+from lightning_mmnas.views.image import ImageViews
 from lightning_mmnas.views.motion import MotionViews
 from lightning_mmnas.views.ranges import check
 
 Views = dict[str, Tensor]
 
-DEFAULT_AUGMENTATIONS: dict[str, type[nn.Module]] = {"audio": AudioViews, "motion": MotionViews}
+DEFAULT_AUGMENTATIONS: dict[str, type[nn.Module]] = {
+    "audio": AudioViews,
+    "features": FeatureViews,
+    "image": ImageViews,
+    "motion": MotionViews,
+}
 """Augmentation of each kind of modality, where none is given."""
 
 

@@ -1,0 +1,66 @@
+"""Pretrained weights of encoders, from local files; nothing in a file is executed."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_mmnas.errors import CheckpointError
+
+
+def load_weights(module: nn.Module, path: str | os.PathLike[str], ignore: tuple[str, ...] = ()) -> None:
+    """Loads a state dict into a module, all of its entries and no others.
+
+    Args:
+        module: Takes the weights.
+        path: A ``.safetensors`` file, or one of `torch.save` that loads with ``weights_only=True``: a state dict, or a
+            dict that holds one as ``"state_dict"`` or ``"model"``.
+        ignore: Beginnings of the names of entries that may be in the file or the module and need not match, such as
+            the classifier of a backbone.
+
+    Raises:
+        CheckpointError: There is no such file, it cannot be read safely, or it is of another architecture; names the
+            first entry that differs.
+    """
+    state = {name: value for name, value in read_weights(path).items() if not name.startswith(ignore or ("\0",))}
+    own = {name: value for name, value in module.state_dict().items() if not name.startswith(ignore or ("\0",))}
+    wanted = {name: tuple(value.shape) for name, value in own.items()}
+    given = {name: tuple(value.shape) for name, value in state.items()}
+    if wanted != given:
+        wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+        raise CheckpointError(
+            f"weights {os.fspath(path)!r} are of another architecture: {len(wrong)} entries differ, "
+            f"first {wrong[0]!r}: the encoder has {wanted.get(wrong[0], 'nothing')}, "
+            f"the file {given.get(wrong[0], 'nothing')}"
+        )
+    module.load_state_dict(state, strict=False)
+
+
+def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
+    """Reads a state dict; see `load_weights`.
+
+    Raises:
+        CheckpointError: There is no such file, or it cannot be read safely.
+    """
+    name = os.fspath(path)
+    if not Path(path).is_file():
+        raise CheckpointError(f"there is no file of weights {name!r}; give a .safetensors or a .pt file")
+    try:
+        if Path(path).suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            content: Any = load_file(name)
+        else:
+            content = torch.load(name, map_location="cpu", weights_only=True)
+    except Exception as error:  # either library raises a dozen types for a damaged or unsafe file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(f"cannot read weights {name!r} safely: {reason}") from None
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{name!r} holds no state dict of tensors by name")
+    return dict(content)

@@ -1,0 +1,67 @@
+"""Local weights: what is loaded, and what is refused."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from lightning_mmnas.encoders.weights import load_weights
+from lightning_mmnas.errors import CheckpointError
+
+
+@pytest.mark.parametrize("wrapped", [None, "state_dict", "model"])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_loads_what_was_saved(tmp_path: Path, suffix: str, wrapped: str | None) -> None:
+    saved, loaded = nn.Linear(3, 2), nn.Linear(3, 2)
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        save_file(saved.state_dict(), path)
+    else:
+        torch.save({wrapped: saved.state_dict()} if wrapped else saved.state_dict(), path)
+    load_weights(loaded, path)
+    assert torch.equal(saved.weight, loaded.weight)
+
+
+def test_parts_may_be_left_out(tmp_path: Path) -> None:
+    body = nn.ModuleDict({"body": nn.Linear(3, 2), "head": nn.Linear(2, 5)})
+    torch.save({**body.state_dict(), "head.weight": torch.zeros(9, 2), "head.more": torch.zeros(1)}, tmp_path / "w.pt")
+    head = body.state_dict()["head.weight"].clone()
+    load_weights(body, tmp_path / "w.pt", ignore=("head.",))
+    assert torch.equal(head, body.state_dict()["head.weight"])
+    with pytest.raises(CheckpointError, match=r"2 entries differ, first 'head.more': the encoder has nothing"):
+        load_weights(body, tmp_path / "w.pt")
+
+
+class Trap:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("sprung"),))
+
+
+def test_nothing_in_a_file_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weight": Trap()}, "trap.pt")
+    Path("plain.pt").write_bytes(pickle.dumps(Trap()))
+    for name in ("trap.pt", "plain.pt"):
+        with pytest.raises(CheckpointError, match=f"cannot read weights '{name}' safely"):
+            load_weights(nn.Linear(3, 2), name)
+    assert not Path("sprung").exists()
+
+
+@pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
+@pytest.mark.parametrize("content", [b"", b"\x00" * 40, b"hello"])
+def test_damaged_files(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=name):
+        load_weights(nn.Linear(3, 2), tmp_path / name)
+
+
+def test_missing_files_and_other_content(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no file of weights"):
+        load_weights(nn.Linear(3, 2), tmp_path / "none.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(CheckpointError, match="holds no state dict"):
+        load_weights(nn.Linear(3, 2), tmp_path / "list.pt")
