@@ -2,6 +2,7 @@
 
 import io
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,17 +11,29 @@ import yaml
 from rich.console import Console
 
 from lightning_mmnas import Genotype
+from lightning_mmnas.commands import main
 from lightning_mmnas.pipeline import STAGES, find_configs, run
+from tests.data.make_avmnist import make_avmnist
+
+# How the data of each folder are made; None: they come with a package.
+DATA: dict[str, Callable[[Path], object] | None] = {
+    "avmnist": make_avmnist,
+    "watch": None,
+}
+
+COMPARISON = {"labels_per_class": [2, "all"], "draws": 1, "random_architectures": 1, "steps": 2, "steps_all": 2}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["watch"])
+@pytest.mark.parametrize("name", DATA)
 def test_stages(name: str, tmp_path: Path) -> None:
     configs, output = tmp_path / "configs", tmp_path / "run"
-    ignored = shutil.ignore_patterns("comparison.yaml")  # has a test of its own
-    shutil.copytree(find_configs(name), configs, ignore=ignored)
+    overrides = small_data(name, tmp_path / "data")
+    shutil.copytree(find_configs(name), configs)
+    # The shipped comparison has a test of its own.
+    (configs / "comparison.yaml").write_text(yaml.safe_dump(COMPARISON))
     console = Console(file=io.StringIO())
-    results = run(configs, output, overrides=["--trainer.limit_train_batches=2"], console=console)
+    results = run(configs, output, overrides=["--trainer.limit_train_batches=2", *overrides], console=console)
     for stage in STAGES:
         assert (output / stage / "config.yaml").is_file()
         last = output / stage / "checkpoints" / "last.ckpt"
@@ -29,6 +42,29 @@ def test_stages(name: str, tmp_path: Path) -> None:
     assert results["space_size"] == genotype.space.size()
     assert set(results["parameters"]) == {"supernet", "network"}
     assert (output / "genotype.png").read_bytes().startswith(b"\x89PNG")
+    published = configs / "search_bmnas.yaml"
+    if published.is_file():
+        data = [option for option in overrides if option.startswith("--data")]
+        arguments = ["fit", "--config", str(published), "--run_dir", str(output), "--trainer.fast_dev_run=1", *data]
+        assert main(arguments) == 0
+        assert Genotype.load(output / "genotype_bmnas.json").space.channels > 0
+
+
+def small_data(name: str, root: Path) -> list[str]:
+    """Makes the data of a folder, and returns what the configurations need to fit so few samples."""
+    make = DATA[name]
+    if make is None:
+        return []
+    make(root)
+    return [
+        f"--data.init_args.root={root}",
+        "--data.init_args.batch_size=8",
+        "--finetune.data.init_args.labels_per_class=2",
+    ]
+
+
+def test_every_folder_is_run() -> None:
+    assert {path.parent.name for path in find_configs("watch").parent.glob("*/*.yaml")} == set(DATA)
 
 
 def test_configs_hold_no_absolute_path_and_write_below_run_dir() -> None:
