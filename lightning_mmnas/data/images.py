@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Channels = Literal[1, 3]
 
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Formats that Pillow decodes by itself; it starts other programs for some of the rest."""
+
 
 def image_column(paths: Sequence[Path], size: tuple[int, int], channels: Channels = 3) -> FileColumn:
     """A column of image files, each read as by `decode_image`.
@@ -37,7 +40,7 @@ def image_column(paths: Sequence[Path], size: tuple[int, int], channels: Channel
 
 
 def decode_image(source: Path | bytes, size: tuple[int, int] | None = None, channels: Channels = 3) -> Tensor:
-    """Reads a JPEG, PNG, or whatever else Pillow reads.
+    """Reads a BMP, GIF, JPEG, PNG, PPM, TIFF or WebP file; of an animation, the first picture.
 
     The picture is turned as its EXIF orientation says, then squeezed into `size` whatever its proportions, with
     antialiasing. 16-bit grey is brought to 8 bits, palettes and CMYK become RGB, transparency is dropped.
@@ -51,7 +54,8 @@ def decode_image(source: Path | bytes, size: tuple[int, int] | None = None, chan
         Pixels in [0, 255], uint8, shape (channels, h, w).
 
     Raises:
-        DamagedFilesError: The file is empty, cut short, or no picture.
+        DamagedFilesError: The file is empty, cut short, or no picture, or its pixels have no known range, as floating
+            point has none. Flipped bits within a picture's data cannot all be noticed.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -64,9 +68,6 @@ def decode_image(source: Path | bytes, size: tuple[int, int] | None = None, chan
             warnings.simplefilter("ignore")  # Pillow's advice about odd but readable files
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = _open(content, size)
-        if picture.mode.startswith("I"):  # 16 bits
-            grey = np.array(picture, dtype=np.float64) / 256
-            picture = Image.fromarray(grey.clip(0, 255).astype(np.uint8))
         picture = picture.convert("RGB" if channels == 3 else "L")
         if size is not None and picture.size != (size[1], size[0]):
             picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
@@ -79,11 +80,35 @@ def decode_image(source: Path | bytes, size: tuple[int, int] | None = None, chan
 
 
 def _open(content: bytes, size: tuple[int, int] | None) -> "Image":
-    from PIL import Image, ImageOps
+    """Decodes all of a picture, turned upright, with 8 bits per channel."""
+    from PIL import Image, ImageFile, ImageOps
 
-    with Image.open(io.BytesIO(content)) as picture:
-        if size is not None:
-            # JPEGs are decoded at a reduced scale where that is still more than twice as large.
-            picture.draft(None, (2 * size[1], 2 * size[0]))
-        picture.load()
-        return ImageOps.exif_transpose(picture)
+    lenient = ImageFile.LOAD_TRUNCATED_IMAGES
+    # Another library may have told Pillow to fill what is missing with grey.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+            # Without its end mark a JPEG was cut off, whatever follows: downloads reserve their space beforehand.
+            if picture.format in ("JPEG", "MPO") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
+                raise ValueError("the picture is cut off: its end mark is missing")
+            if size is not None:
+                # JPEGs are decoded at a reduced scale where that is still more than twice as large.
+                picture.draft(None, (2 * size[1], 2 * size[0]))
+            picture.load()
+            return _eight_bits(ImageOps.exif_transpose(picture))
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+
+
+def _eight_bits(picture: "Image") -> "Image":
+    from PIL import Image
+
+    if picture.mode == "F":
+        raise ValueError("its pixels are floating point, whose range is not known; save them as .npy")
+    if picture.mode.startswith("I"):  # 16 bits, or 32 that hold 16
+        values = np.array(picture).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError(f"its pixels are from {values.min()} to {values.max()}, outside of 16 bits")
+        return Image.fromarray((values // 256).astype(np.uint8))
+    # Straight to RGB, Pillow drops the transparency of a palette only with a warning.
+    return picture.convert("RGBA") if picture.mode == "P" and "transparency" in picture.info else picture
