@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from lightning_mmnas.callbacks.selection import GenotypeSelection
     from lightning_mmnas.data.avmnist import AVMNISTDataModule
     from lightning_mmnas.data.base import MultimodalDataModule
+    from lightning_mmnas.data.egogesture import EgoGestureDataModule
+    from lightning_mmnas.data.ntu import NTUDataModule
     from lightning_mmnas.data.spec import ModalitySpec, Vocabulary
     from lightning_mmnas.data.tensors import TensorDataModule
     from lightning_mmnas.data.watch import WatchDataModule
@@ -32,6 +34,7 @@ _HOMES = {
     "AVMNISTDataModule": "data.avmnist",
     "ArchitectureAlternation": "callbacks.alternation",
     "AudioEncoder": "encoders.audio",
+    "EgoGestureDataModule": "data.egogesture",
     "Encoder": "encoders.base",
     "EncoderPretraining": "modules.encoders",
     "ExactResume": "callbacks.resume",
@@ -49,6 +52,7 @@ _HOMES = {
     "ModalitySpec": "data.spec",
     "MotionEncoder": "encoders.motion",
     "MultimodalDataModule": "data.base",
+    "NTUDataModule": "data.ntu",
     "TensorDataModule": "data.tensors",
     "TimmEncoder": "encoders.image",
     "TorchvisionEncoder": "encoders.image",
@@ -60,6 +64,7 @@ __all__ = [
     "AVMNISTDataModule",
     "ArchitectureAlternation",
     "AudioEncoder",
+    "EgoGestureDataModule",
     "Encoder",
     "EncoderPretraining",
     "ExactResume",
@@ -77,6 +82,7 @@ __all__ = [
     "ModalitySpec",
     "MotionEncoder",
     "MultimodalDataModule",
+    "NTUDataModule",
     "TensorDataModule",
     "TimmEncoder",
     "TorchvisionEncoder",

@@ -2,6 +2,8 @@
 
 from lightning_mmnas.data.avmnist import AVMNISTDataModule
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule
+from lightning_mmnas.data.egogesture import EgoGestureDataModule
+from lightning_mmnas.data.ntu import NTUDataModule
 from lightning_mmnas.data.samples import EpochSampler, Part, Samples, TensorSamples
 from lightning_mmnas.data.splits import group_folds, label_budget, split_groups
 from lightning_mmnas.data.tensors import TensorDataModule
@@ -9,9 +11,11 @@ from lightning_mmnas.data.watch import WatchDataModule, load_watch
 
 __all__ = [
     "AVMNISTDataModule",
+    "EgoGestureDataModule",
     "EpochSampler",
     "ModalitySpec",
     "MultimodalDataModule",
+    "NTUDataModule",
     "Part",
     "Samples",
     "TensorDataModule",
