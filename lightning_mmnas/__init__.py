@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from lightning_mmnas.data.ntu import NTUDataModule
     from lightning_mmnas.data.spec import ModalitySpec, Vocabulary
     from lightning_mmnas.data.tensors import TensorDataModule
+    from lightning_mmnas.data.texts import TextTokenizer
     from lightning_mmnas.data.watch import WatchDataModule
     from lightning_mmnas.encoders.audio import AudioEncoder
     from lightning_mmnas.encoders.base import Encoder
     from lightning_mmnas.encoders.features import FeatureEncoder, MaxoutEncoder
     from lightning_mmnas.encoders.image import ImageEncoder, TimmEncoder, TorchvisionEncoder
     from lightning_mmnas.encoders.motion import MotionEncoder
+    from lightning_mmnas.encoders.text import TextEncoder, TransformersEncoder
     from lightning_mmnas.genotype import Genotype
     from lightning_mmnas.modules.encoders import EncoderPretraining
     from lightning_mmnas.modules.finetune import FineTuning
@@ -54,8 +56,11 @@ _HOMES = {
     "MultimodalDataModule": "data.base",
     "NTUDataModule": "data.ntu",
     "TensorDataModule": "data.tensors",
+    "TextEncoder": "encoders.text",
+    "TextTokenizer": "data.texts",
     "TimmEncoder": "encoders.image",
     "TorchvisionEncoder": "encoders.image",
+    "TransformersEncoder": "encoders.text",
     "Vocabulary": "data.spec",
     "WatchDataModule": "data.watch",
 }
@@ -84,8 +89,11 @@ __all__ = [
     "MultimodalDataModule",
     "NTUDataModule",
     "TensorDataModule",
+    "TextEncoder",
+    "TextTokenizer",
     "TimmEncoder",
     "TorchvisionEncoder",
+    "TransformersEncoder",
     "Vocabulary",
     "WatchDataModule",
 ]

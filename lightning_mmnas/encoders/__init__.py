@@ -5,6 +5,7 @@ from lightning_mmnas.encoders.base import Encoder
 from lightning_mmnas.encoders.features import FeatureEncoder, MaxoutEncoder
 from lightning_mmnas.encoders.image import ImageEncoder, TimmEncoder, TorchvisionEncoder
 from lightning_mmnas.encoders.motion import MotionEncoder
+from lightning_mmnas.encoders.text import TextEncoder, TransformersEncoder
 
 __all__ = [
     "AudioEncoder",
@@ -13,6 +14,8 @@ __all__ = [
     "ImageEncoder",
     "MaxoutEncoder",
     "MotionEncoder",
+    "TextEncoder",
     "TimmEncoder",
     "TorchvisionEncoder",
+    "TransformersEncoder",
 ]

@@ -5,6 +5,7 @@ from lightning_mmnas.views.features import FeatureViews
 from lightning_mmnas.views.image import ImageViews
 from lightning_mmnas.views.motion import MotionViews
 from lightning_mmnas.views.pair import DEFAULT_AUGMENTATIONS, ModalityDropout, TwoViews
+from lightning_mmnas.views.text import TextViews
 
 __all__ = [
     "DEFAULT_AUGMENTATIONS",
@@ -13,5 +14,6 @@ __all__ = [
     "ImageViews",
     "ModalityDropout",
     "MotionViews",
+    "TextViews",
     "TwoViews",
 ]

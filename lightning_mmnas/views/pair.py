@@ -12,6 +12,7 @@ from lightning_mmnas.views.features import FeatureViews
 from lightning_mmnas.views.image import ImageViews
 from lightning_mmnas.views.motion import MotionViews
 from lightning_mmnas.views.ranges import check
+from lightning_mmnas.views.text import TextViews
 
 Views = dict[str, Tensor]
 
@@ -20,6 +21,7 @@ DEFAULT_AUGMENTATIONS: dict[str, type[nn.Module]] = {
     "features": FeatureViews,
     "image": ImageViews,
     "motion": MotionViews,
+    "text": TextViews,
 }
 """Augmentation of each kind of modality, where none is given."""
 
@@ -68,14 +70,15 @@ class TwoViews(nn.Module):
     """Two independent random views of a multimodal batch.
 
     Every modality is augmented on its own: the two sensors of one sample get different crops and
-    rotations. Labels do not pass through.
+    rotations. Labels do not pass through. An augmentation that has a method `bind(spec)` is told the
+    modality it is for.
 
     Args:
         modalities: The modalities to take out of the batch.
         augmentations: The augmentation of a modality, by its name or else by its kind.
         modality_dropout: Probability of modality dropout per sample and view.
         means: Training-set means for modality dropout, as from a data module's
-            `modality_means()`; None: zeros.
+            `modality_means()`; None: zeros, and padding for texts.
 
     Raises:
         ConfigError: A modality has no augmentation, or there is one for something unknown.
@@ -113,7 +116,11 @@ class TwoViews(nn.Module):
         self.augmentations = nn.ModuleDict(dict(augmentations))
         self.dropout = ModalityDropout(modality_dropout)
         for name, spec in modalities.items():
-            mean = torch.zeros(spec.shape) if means is None else means[name].clone()
+            bind = getattr(self.augmentations[self._keys[name]], "bind", None)
+            if bind is not None:
+                bind(spec)
+            nothing = 0 if spec.vocabulary is None else spec.vocabulary.pad
+            mean = torch.full(spec.shape, float(nothing)) if means is None else means[name].clone()
             # Not persistent: known from the data, and not part of what was learned.
             self.register_buffer(f"mean_{name}", mean, persistent=False)
 

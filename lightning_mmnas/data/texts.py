@@ -1,0 +1,218 @@
+"""Texts as token ids: a tokenizer learnt from the training texts, or that of a transformers model."""
+
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_mmnas.data.columns import TensorColumn, damaged
+from lightning_mmnas.data.spec import Vocabulary
+from lightning_mmnas.errors import ConfigError, DataError, MissingExtraError
+from lightning_mmnas.files import replacing
+
+_RESERVED = ("[PAD]", "[UNK]", "[MASK]")
+"""The first ids of a learnt vocabulary: 0, 1 and 2, as in `Vocabulary`."""
+
+
+class TextTokenizer:
+    """Turns texts into ids of one length.
+
+    A learnt tokenizer knows words: texts are brought to lower case without accents and cut at white space and
+    punctuation; the most frequent words of the training texts get an id, equally frequent ones in alphabetical order,
+    so that the same texts give the same ids. Its vocabulary is known before any text is read, since `size` bounds it.
+
+    A data module makes one when it is built, asks for `vocabulary` in `available_modalities`, and calls `fit` with its
+    training texts before it encodes any split.
+
+    Args:
+        source: None: learnt anew from the training texts; a path that ends in ``.json``: read from there if it exists,
+            otherwise learnt and written there, for another data set to use the same ids; anything else: name or folder
+            of a transformers model (extra ``transformers``).
+        size: Greatest number of ids of a learnt tokenizer, reserved ones included.
+
+    Raises:
+        MissingExtraError: The package it needs is not installed.
+        ConfigError: The size is too small, or there is no such transformers tokenizer.
+        DataError: The JSON file is no tokenizer, or its vocabulary is larger than `size`.
+    """
+
+    def __init__(self, source: str | None = None, size: int = 8192) -> None:
+        if size <= len(_RESERVED):
+            raise ConfigError(f"a vocabulary of {size} ids has no room for words; it takes more than {len(_RESERVED)}")
+        self.source = source
+        self.size = size
+        self._learnt: Any = None
+        self._pretrained: Any = None
+        if source is None:
+            return
+        if not source.endswith(".json"):
+            self._pretrained = _pretrained(source)
+        elif Path(source).is_file():
+            self._learnt = _read(Path(source), size)
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The ids that `encode` gives."""
+        if self._pretrained is None:
+            return Vocabulary(self.size)
+        known = self._pretrained
+        pad = known.pad_token_id
+        unknown = known.unk_token_id if known.unk_token_id is not None else pad
+        mask = known.mask_token_id if known.mask_token_id is not None else unknown
+        special = sorted(set(known.all_special_ids) - {pad, unknown, mask})
+        return Vocabulary(len(known), pad, unknown, mask, tuple(special))
+
+    def fit(self, texts: Callable[[], Sequence[str]]) -> None:
+        """Learns the words, unless they are known already.
+
+        Args:
+            texts: Gives the training texts.
+
+        Raises:
+            DataError: There is no word in them.
+        """
+        if self._learnt is not None or self._pretrained is not None:
+            return
+        self._learnt = _learn(texts(), self.size)
+        if self.source is not None:
+            with replacing(Path(self.source)) as path:
+                self._learnt.save(str(path))
+
+    def encode(self, texts: Sequence[str], length: int) -> Tensor:
+        """Ids of texts, shape (n, length), int64: cut off at the end, or filled up with padding.
+
+        Raises:
+            DataError: The tokenizer has not been fitted.
+        """
+        if self._pretrained is not None:
+            found = self._pretrained(
+                list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
+            )
+            ids: Tensor = found["input_ids"]
+            return ids.long()
+        if self._learnt is None:
+            raise DataError("the tokenizer knows no words yet: fit it on the training texts first")
+        ids = torch.zeros(len(texts), length, dtype=torch.long)
+        for row, encoding in enumerate(self._learnt.encode_batch(list(texts))):
+            kept = encoding.ids[:length]
+            ids[row, : len(kept)] = torch.tensor(kept, dtype=torch.long)
+        return ids
+
+    def decode(self, ids: Tensor) -> str:
+        """The words of one text's ids, shape (t,); padding is left out."""
+        pad = self.vocabulary.pad
+        kept = [int(i) for i in ids.tolist() if int(i) != pad]
+        if self._pretrained is not None:
+            return str(self._pretrained.decode(kept, skip_special_tokens=True))
+        if self._learnt is None:
+            return " ".join(map(str, kept))
+        return " ".join(str(self._learnt.id_to_token(i)) for i in kept)
+
+
+class TextColumn(TensorColumn):
+    """Texts in memory, encoded once.
+
+    Args:
+        texts: The texts.
+        tokenizer: Fitted.
+        length: Ids of a sample.
+        name: What to call it in messages, such as the file it came from.
+        sources: Where each text comes from; None: the name and the row.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        tokenizer: TextTokenizer,
+        length: int,
+        name: str,
+        sources: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(tokenizer.encode(texts, length), name)
+        self.texts = list(texts)
+        self.sources = None if sources is None else list(sources)
+
+    def source(self, index: int) -> str:
+        """Where the text comes from."""
+        return super().source(index) if self.sources is None else self.sources[index]
+
+    def digest(self, index: int) -> str:
+        """Hash of the whole text, whatever its length and tokenizer."""
+        return blake2b(self.texts[index].encode(), digest_size=16).hexdigest()
+
+
+def read_text(path: Path) -> str:
+    """Reads a text file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        DamagedFilesError: There is no such file, or it is not UTF-8.
+    """
+    if not path.is_file():
+        raise damaged(path, "there is no such file")
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise damaged(path, f"it is not UTF-8: byte {error.start} is {error.object[error.start]:#x}") from None
+
+
+def _tokenizers() -> Any:
+    try:
+        import tokenizers
+    except ImportError as error:
+        raise MissingExtraError(
+            "learning a tokenizer needs the package tokenizers; run: pip install 'lightning-mmnas[text]'"
+        ) from error
+    return tokenizers
+
+
+def _learn(texts: Sequence[str], size: int) -> Any:
+    library = _tokenizers()
+    tokenizer = library.Tokenizer(library.models.WordLevel(unk_token=_RESERVED[1]))
+    normalizers = library.normalizers
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
+    )
+    tokenizer.pre_tokenizer = library.pre_tokenizers.Whitespace()
+    trainer = library.trainers.WordLevelTrainer(vocab_size=size, special_tokens=list(_RESERVED), show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    if tokenizer.get_vocab_size() <= len(_RESERVED):
+        raise DataError(f"there is not one word in the {len(texts)} training texts")
+    return tokenizer
+
+
+def _read(path: Path, size: int) -> Any:
+    library = _tokenizers()
+    try:
+        tokenizer = library.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exceptions
+        raise DataError(f"{path} is not a tokenizer: {error}; delete it to learn it again") from error
+    reserved = [tokenizer.token_to_id(token) for token in _RESERVED]
+    if reserved != [0, 1, 2]:
+        raise DataError(f"{path} was not written here: {_RESERVED} have the ids {reserved}, not 0, 1 and 2")
+    if tokenizer.get_vocab_size() > size:
+        raise DataError(f"{path} has {tokenizer.get_vocab_size()} ids, more than the vocabulary size of {size}")
+    return tokenizer
+
+
+def _pretrained(source: str) -> Any:
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise MissingExtraError(
+            f"the tokenizer {source!r} needs the package transformers; run: pip install 'lightning-mmnas[transformers]'"
+        ) from error
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(
+            f"there is no transformers tokenizer {source!r}: {reason}; a learnt one has a name that ends in .json"
+        ) from error
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token_id is None:
+            raise ConfigError(f"the transformers tokenizer {source!r} has no id for padding")
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
