@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.encoders.base import Encoder
+from lightning_mmnas.encoders.weights import load_weights
 from lightning_mmnas.errors import ConfigError, DataError
 
 
@@ -53,30 +54,37 @@ class FeatureEncoder(Encoder):
 
 
 class MaxoutEncoder(Encoder):
-    """Two-layer maxout MLP over vectors: batch norm, dropout, and the largest of k linear maps per unit.
+    """Maxout MLP over vectors: every unit is the largest of k linear maps; batch norm and dropout between the layers.
 
-    The text network of GMU (Arevalo et al., "Gated Multimodal Units for Information Fusion", ICLR workshop 2017,
-    arXiv 1702.01992) on which BM-NAS's MM-IMDB experiments rest: maxout units (Goodfellow et al., ICML 2013) over
-    300-d mean word2vec. Both hidden layers are features.
+    By default the text network of BM-NAS's MM-IMDB experiments, without its classifier: 300-d mean word2vec to 64 and
+    128 maxout units of 5 pieces (`MaxOut_MLP` of the released code). It goes back to that of GMU (Arevalo et al.,
+    "Gated Multimodal Units for Information Fusion", ICLR workshop 2017, arXiv 1702.01992), which normalises its input
+    too and has 2 pieces. Maxout: Goodfellow et al., "Maxout Networks", ICML 2013. The layers' maxima are the features.
 
     Args:
         spec: Modality of kind "features", shape (d,).
-        widths: Size of every layer.
-        pieces: Linear maps that a unit takes the maximum of, >= 2.
+        widths: Units of every layer.
+        pieces: Linear maps that a unit takes the maximum of, k >= 2.
         dropout: Probability of dropping a value, in [0, 1).
+        norm_input: Whether batch norm and dropout come before the first layer too.
         weights: Local file of pretrained weights; see `load_weights`.
 
     Raises:
-        ConfigError: `widths` or `pieces` is not usable.
+        ConfigError: `widths`, `pieces` or `dropout` is not usable.
         DataError: The modality is not a vector.
+
+    Example:
+        >>> MaxoutEncoder(ModalitySpec("features", (300,))).feature_shapes
+        [(64,), (128,)]
     """
 
     def __init__(
         self,
         spec: ModalitySpec,
-        widths: Sequence[int] = (512, 512),
-        pieces: int = 2,
+        widths: Sequence[int] = (64, 128),
+        pieces: int = 5,
         dropout: float = 0.5,
+        norm_input: bool = False,
         weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -84,14 +92,15 @@ class MaxoutEncoder(Encoder):
         _check_widths(widths)
         if pieces < 2:
             raise ConfigError(f"pieces must be at least 2, got {pieces}: a maximum of one is no non-linearity")
+        if not 0 <= dropout < 1:
+            raise ConfigError(f"dropout must be in [0, 1), got {dropout}")
         self.widths = tuple(widths)
-        before = (self.in_features, *widths)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(
-                nn.BatchNorm1d(before[i]), nn.Dropout(dropout), nn.Linear(before[i], pieces * width), Maxout(pieces)
-            )
-            for i, width in enumerate(widths)
-        )
+        self.blocks = nn.ModuleList()
+        before = self.in_features
+        for i, width in enumerate(widths):
+            norm = [nn.BatchNorm1d(before), nn.Dropout(dropout)] if i > 0 or norm_input else []
+            self.blocks.append(nn.Sequential(*norm, nn.Linear(before, width * pieces), Maxout(pieces)))
+            before = width
         _load(self, weights)
 
     @property
@@ -146,7 +155,5 @@ def _through(blocks: nn.ModuleList, x: Tensor, size: int) -> list[Tensor]:
 
 
 def _load(encoder: nn.Module, weights: str | None) -> None:
-    from lightning_mmnas.encoders.weights import load_weights
-
     if weights is not None:
         load_weights(encoder, weights)

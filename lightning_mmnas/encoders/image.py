@@ -1,7 +1,9 @@
 """Encoders of images: a small convolutional one, and the backbones of torchvision and timm."""
 
+import operator
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -9,14 +11,18 @@ from torch import Tensor, nn
 
 from lightning_mmnas.data.spec import ModalitySpec, to_unit
 from lightning_mmnas.encoders.base import Encoder
-from lightning_mmnas.encoders.weights import load_weights
+from lightning_mmnas.encoders.weights import load_weights, read_weights
 from lightning_mmnas.errors import CheckpointError, ConfigError, DataError, MissingExtraError
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """RGB of ImageNet, in [0, 1], as torchvision's weights expect it."""
 
+_TRAIN_ONLY = ".*nodes obtained by tracing the model in eval mode.*"
+"""torchvision's remark that some nodes, such as dropout, exist in training mode only; they are not tapped."""
+
 TAPS: dict[str, tuple[str, ...]] = {
-    # BM-NAS on MM-IMDB: after layers 20, 26, 33 and 36 of VGG-19's convolutional part, ReLUs and poolings counted.
+    # BM-NAS on MM-IMDB: the outputs of layers 20, 26, 33 and 36 of VGG-19's convolutional part, counted from 0 with
+    # ReLUs and poolings: ReLU 4_1, ReLU 4_4, ReLU 5_3 and the last pooling.
     "vgg19": ("features.20", "features.26", "features.33", "features.36"),
     "resnet18": ("layer1", "layer2", "layer3", "layer4"),
     "resnet50": ("layer1", "layer2", "layer3", "layer4"),
@@ -89,7 +95,8 @@ class ImageEncoder(Encoder):
 class TorchvisionEncoder(Encoder):
     """Any classification model of torchvision, tapped at named layers.
 
-    Pixels are normalised by the mean and standard deviation of ImageNet; grey images are repeated to three channels.
+    Pixels are normalised by the mean and standard deviation that torchvision's weights of the model were trained with,
+    mostly those of ImageNet; grey images are repeated to three channels.
 
     Args:
         spec: Modality of kind "image", shape (1 or 3, h, w).
@@ -98,11 +105,13 @@ class TorchvisionEncoder(Encoder):
             preset in `TAPS`. For "vgg19" these are the four taps of BM-NAS, for ResNets the four stages.
         weights: A local file of the whole model's weights (see `load_weights`; the classifier need not match), a name
             that torchvision downloads, such as "DEFAULT" or "IMAGENET1K_V1", or None: random weights.
+        channels_last: Whether the tapped layers put the channels last, as those of transformers do: (b, n, c) of ViT
+            and (b, h', w', c) of Swin become (b, c, n) and (b, c, h', w'). None: by the name of the model.
 
     Raises:
         ConfigError: There is no such model or node.
         CheckpointError: The weights cannot be had, or are of another architecture.
-        DataError: The modality is not an image.
+        DataError: The modality is not an image, or of a size that the model does not take.
 
     Example:
         >>> encoder = TorchvisionEncoder(ModalitySpec("image", (3, 64, 64), torch.uint8), "resnet18")
@@ -116,6 +125,7 @@ class TorchvisionEncoder(Encoder):
         name: str = "resnet18",
         layers: Sequence[str] | None = None,
         weights: str | None = None,
+        channels_last: bool | None = None,
     ) -> None:
         super().__init__()
         check_image(spec, type(self).__name__)
@@ -124,10 +134,12 @@ class TorchvisionEncoder(Encoder):
         known = models.list_models(module=models)
         if name not in known:
             raise ConfigError(f"torchvision has no classification model {name!r}; it has {known}")
-        model = _downloaded(models.get_model, name, weights)
-        self.extractor = tapped(model, name, layers)
-        self.register_buffer("mean", torch.tensor(_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(3, 1, 1), persistent=False)
+        self.extractor = tapped(_torchvision_model(name, weights), name, layers)
+        self.channels_last = name.startswith(("swin", "vit")) if channels_last is None else channels_last
+        published = models.get_model_weights(name)
+        transform = published[weights if weights in published.__members__ else "DEFAULT"].transforms()
+        self.register_buffer("mean", torch.tensor(transform.mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(transform.std).view(3, 1, 1), persistent=False)
         self._feature_shapes = shapes_of(self, spec)
 
     @property
@@ -142,7 +154,8 @@ class TorchvisionEncoder(Encoder):
             x: Pixels (b, 1 or 3, h, w), uint8 or in [0, 1].
         """
         pixels = (three_channels(to_unit(x)) - self.get_buffer("mean")) / self.get_buffer("std")
-        return list(self.extractor(pixels).values())
+        features = list(self.extractor(pixels).values())
+        return [feature.movedim(-1, 1) for feature in features] if self.channels_last else features
 
 
 class TimmEncoder(Encoder):
@@ -152,13 +165,14 @@ class TimmEncoder(Encoder):
         spec: Modality of kind "image", shape (1 or 3, h, w); grey images are repeated to three channels.
         name: Name of the model, as `timm.list_models` gives it.
         levels: Which of its levels, shallow to deep; None: all.
-        weights: A local file of weights (see `load_weights`), "pretrained": timm downloads them, or None: random ones.
+        weights: A local file of the whole model's weights, as timm publishes them, or of the part that gives features
+            (see `load_weights`; the classifier need not match), "pretrained": timm downloads them, or None: random.
 
     Raises:
         MissingExtraError: timm is not installed.
         ConfigError: There is no such model or level.
         CheckpointError: The weights cannot be had, or are of another architecture.
-        DataError: The modality is not an image.
+        DataError: The modality is not an image, or of a size that the model does not take.
     """
 
     def __init__(
@@ -178,18 +192,10 @@ class TimmEncoder(Encoder):
             ) from error
         if not timm.is_model(name):
             raise ConfigError(f"timm has no model {name!r}; timm.list_models() names those it has")
-        pretrained, file = weights == "pretrained", weights if weights != "pretrained" else None
-        options: dict[str, Any] = {"features_only": True, "pretrained": pretrained}
-        if levels is not None:
-            options["out_indices"] = tuple(levels)
-        try:
-            self.extractor: nn.Module = timm.create_model(name, **options)
-        except (RuntimeError, ValueError, IndexError, AssertionError, AttributeError, TypeError) as error:
-            raise ConfigError(f"timm model {name!r} gives no features at levels {levels}: {error}") from error
-        except OSError as error:
-            raise CheckpointError(f"timm cannot download the weights of {name!r}: {error}") from error
-        if file is not None:
-            load_weights(self.extractor, file)
+        options: dict[str, Any] = {}
+        if getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
+            options["img_size"] = tuple(spec.shape[1:])  # transformers are built for one size
+        self.extractor = _timm_features(name, levels, weights, options)
         # Transformers of timm put the channels last.
         self.channels_last = str(getattr(self.extractor, "output_fmt", "")) in ("NHWC", "Format.NHWC")
         configuration = getattr(self.extractor, "default_cfg", None) or {}
@@ -227,6 +233,8 @@ def three_channels(x: Tensor) -> Tensor:
 def tapped(model: nn.Module, name: str, layers: Sequence[str] | None) -> nn.Module:
     """A torchvision model that returns a dict of the outputs of named nodes; later layers are cut off.
 
+    Nothing works in place in it: a convolution that is tapped gives its own output, not that of the ReLU after it.
+
     Args:
         model: The model.
         name: Its name, for presets and messages.
@@ -240,33 +248,62 @@ def tapped(model: nn.Module, name: str, layers: Sequence[str] | None) -> nn.Modu
     if layers is None and name not in TAPS:
         raise ConfigError(f"{name!r} has no preset layers; name them, or take one of {sorted(TAPS)}")
     chosen = list(TAPS[name] if layers is None else layers)
-    nodes = get_graph_node_names(model)[1]
+    if not chosen or len(set(chosen)) < len(chosen):
+        raise ConfigError(f"layers must name one or more nodes, each once, got {chosen}")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=_TRAIN_ONLY)
+        nodes = get_graph_node_names(model)[1]
     for layer in chosen:
         if not any(node == layer or node.startswith(f"{layer}.") for node in nodes):
             raise ConfigError(f"{name!r} has no node {layer!r}; it has {nodes}")
     with warnings.catch_warnings():
-        # Nodes of the training mode only, such as dropout, are not tapped.
-        warnings.filterwarnings("ignore", message=".*nodes obtained by tracing the model in eval mode.*")
-        return cast(nn.Module, create_feature_extractor(model, chosen))
+        warnings.filterwarnings("ignore", message=_TRAIN_ONLY)
+        extractor = create_feature_extractor(model, chosen)
+    for module in extractor.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False
+    for graph in (extractor.train_graph, extractor.eval_graph):
+        for node in graph.nodes:
+            if node.kwargs.get("inplace"):
+                node.kwargs = {**node.kwargs, "inplace": False}
+            if node.target is operator.iadd:
+                node.target = operator.add
+    extractor.recompile()
+    return cast(nn.Module, extractor)
 
 
 def shapes_of(encoder: nn.Module, spec: ModalitySpec) -> list[tuple[int, ...]]:
-    """Shape of every feature without the batch axis, found by one sample of zeros in eval mode."""
+    """Shape of every feature without the batch axis, found by one sample of zeros in eval mode.
+
+    Raises:
+        DataError: The sample does not go through, such as a picture too small for the poolings.
+    """
     training = encoder.training
     encoder.eval()
-    with torch.no_grad():
-        features: list[Tensor] = encoder(torch.zeros(1, *spec.shape, dtype=spec.dtype))
+    try:
+        with torch.no_grad():
+            features: list[Tensor] = encoder(torch.zeros(1, *spec.shape, dtype=spec.dtype))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"{type(encoder).__name__} cannot take {spec.kind} of shape {spec.shape}: {reason}; "
+            "give the data another size, or take another model"
+        ) from error
     encoder.train(training)
     return [tuple(feature.shape[1:]) for feature in features]
 
 
-def _downloaded(build: Callable[..., nn.Module], name: str, weights: str | None) -> nn.Module:
+def _torchvision_model(name: str, weights: str | None) -> nn.Module:
     """A torchvision model with random weights, those of a local file, or those that torchvision downloads."""
-    from pathlib import Path
+    from torchvision import models
 
     file = weights if weights is not None and (Path(weights).suffix or Path(weights).exists()) else None
+    # These two rescale their input to the range they were trained with, if told so.
+    options = {"transform_input": True} if name in ("googlenet", "inception_v3") else {}
     try:
-        model = build(name, weights=None if file else weights)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="The default weight initialization of", category=FutureWarning)
+            model: nn.Module = models.get_model(name, weights=None if file else weights, **options)
     except (KeyError, ValueError) as error:
         raise CheckpointError(f"torchvision has no weights {weights!r} for {name!r}: {error}") from error
     except (OSError, RuntimeError) as error:
@@ -274,3 +311,27 @@ def _downloaded(build: Callable[..., nn.Module], name: str, weights: str | None)
     if file:
         load_weights(model, file, ignore=("classifier.", "fc.", "heads.", "head.", "AuxLogits.", "aux1.", "aux2."))
     return model
+
+
+def _timm_features(name: str, levels: Sequence[int] | None, weights: str | None, options: dict[str, Any]) -> nn.Module:
+    """A timm model that returns its features; see `TimmEncoder`."""
+    import timm
+
+    options = {**options, "features_only": True, **({} if levels is None else {"out_indices": tuple(levels)})}
+    try:
+        extractor: nn.Module = timm.create_model(name, pretrained=weights == "pretrained", **options)
+    except (RuntimeError, ValueError, IndexError, AssertionError, AttributeError, TypeError) as error:
+        raise ConfigError(f"timm model {name!r} gives no features at levels {levels}: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"timm cannot download the weights of {name!r}: {error}") from error
+    if weights is None or weights == "pretrained":
+        return extractor
+    if read_weights(weights).keys() == extractor.state_dict().keys():
+        load_weights(extractor, weights)
+        return extractor
+    whole: Any = timm.create_model(name)
+    classifier = whole.default_cfg.get("classifier") or ()
+    load_weights(whole, weights, ignore=(classifier,) if isinstance(classifier, str) else tuple(classifier))
+    # timm knows how the names of the whole model become those of its features.
+    overlay = {"state_dict": dict(whole.state_dict())}
+    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)

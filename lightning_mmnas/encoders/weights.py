@@ -61,6 +61,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise CheckpointError(f"{name!r} holds no state dict of tensors by name")
+    named = isinstance(content, Mapping) and all(isinstance(name, str) for name in content)
+    if not named or not all(isinstance(value, Tensor) for value in content.values()):
+        raise CheckpointError(f"{os.fspath(path)!r} holds no state dict of tensors by name")
     return dict(content)

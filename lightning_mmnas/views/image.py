@@ -39,32 +39,36 @@ def random_crops(b: int, scale: float, ratio: float, device: torch.device | None
     return torch.stack([x, y, width, height], dim=1)
 
 
-def warp(x: Tensor, windows: Tensor, flip: Tensor, degrees: Tensor) -> Tensor:
-    """Cuts a window out of each picture, turns and mirrors it, and brings it to the full size.
+def warp(x: Tensor, windows: Tensor, flip: Tensor, degrees: Tensor, shear: Tensor | None = None) -> Tensor:
+    """Cuts a window out of each picture, turns, slants and mirrors it, and brings it to the full size.
 
-    One bilinear interpolation does all three. Beyond the border, the border is repeated.
+    One bilinear interpolation does all of it. Beyond the border, the border is repeated. Positions are worked out in
+    float32 elementwise, so that autocast does not round them.
 
     Args:
         x: Pixels, float, shape (b, c, h, w).
         windows: Windows as of `random_crops`, shape (b, 4).
         flip: Which pictures are mirrored left to right, bool, shape (b,).
         degrees: Angle of rotation, shape (b,).
+        shear: Angle by which upright lines are slanted, in degrees, shape (b,); None: 0.
 
     Returns:
         Pixels of the same shape.
     """
     h, w = x.shape[-2:]
-    centre_x, centre_y, width, height = windows.unbind(1)
-    angle = degrees * (math.pi / 180)
-    mirrored = torch.where(flip, -1.0, 1.0)
-    cos, sin = angle.cos(), angle.sin()
-    # affine_grid works in [-1, 1] along each axis; a rotation in pixels mixes axes of different lengths.
-    rows = [
-        torch.stack([cos * width * mirrored, -sin * height * (h / w), 2 * centre_x - 1], dim=1),
-        torch.stack([sin * width * mirrored * (w / h), cos * height, 2 * centre_y - 1], dim=1),
-    ]
-    grid = F.affine_grid(torch.stack(rows, dim=1), list(x.shape), align_corners=False)
-    return F.grid_sample(x.float(), grid.float(), padding_mode="border", align_corners=False).to(x.dtype)
+    centre_x, centre_y, width, height = (side.view(-1, 1, 1) for side in windows.float().unbind(1))
+    angle = degrees.view(-1, 1, 1) * (math.pi / 180)
+    mirrored = torch.where(flip, -1.0, 1.0).view(-1, 1, 1)
+    # Where the pixels of the result lie about the centre, in pixels, x as (b, 1, w) and y as (b, h, 1).
+    right = width * mirrored * (torch.arange(w, device=x.device) - (w - 1) / 2)
+    down = height * (torch.arange(h, device=x.device).unsqueeze(1) - (h - 1) / 2)
+    if shear is not None:
+        right = right + down * (shear.view(-1, 1, 1) * (math.pi / 180)).tan()
+    # grid_sample counts from -1 at one border of the picture to 1 at the other.
+    grid_x = 2 * (angle.cos() * right - angle.sin() * down) / w + 2 * centre_x - 1
+    grid_y = 2 * (angle.sin() * right + angle.cos() * down) / h + 2 * centre_y - 1
+    grid = torch.stack([grid_x, grid_y], dim=3)
+    return F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False).to(x.dtype)
 
 
 def grey(x: Tensor) -> Tensor:
@@ -93,31 +97,37 @@ def color_jitter(x: Tensor, brightness: Tensor, contrast: Tensor, saturation: Te
     return x
 
 
-def blur(x: Tensor, sigma: Tensor) -> Tensor:
+def blur(x: Tensor, sigma: Tensor, greatest: float) -> Tensor:
     """Gaussian blur with a width of its own for each sample; the border is reflected.
 
     Args:
         x: Pixels, shape (b, c, h, w).
         sigma: Standard deviation in pixels, >= 0, shape (b,); 0 leaves the picture as it is.
+        greatest: What no sigma exceeds, in pixels; the kernel reaches 3 times as far.
     """
-    b, c, h, w = x.shape
-    radius = min(math.ceil(3 * float(sigma.max())), h - 1, w - 1)
-    if radius < 1:
-        return x
+    h, w = x.shape[-2:]
+    radius = min(math.ceil(3 * greatest), h - 1, w - 1)
     steps = torch.arange(-radius, radius + 1, device=x.device)
     kernel = torch.exp(-0.5 * (steps / sigma.clamp(min=1e-3).unsqueeze(1)) ** 2)
-    kernel = (kernel / kernel.sum(1, keepdim=True)).to(x.dtype).repeat_interleave(c, 0)  # (b c, 2 radius + 1)
-    planes = F.pad(x, (radius,) * 4, mode="reflect").view(1, b * c, h + 2 * radius, w + 2 * radius)
-    planes = F.conv2d(planes, kernel.view(b * c, 1, 1, -1), groups=b * c)
-    planes = F.conv2d(planes, kernel.view(b * c, 1, -1, 1), groups=b * c)
-    return planes.view(b, c, h, w)
+    kernel = (kernel / kernel.sum(1, keepdim=True)).to(x.dtype)
+    weights = [weight.view(-1, 1, 1, 1) for weight in kernel.unbind(1)]
+    # A sum of shifted pictures: a kernel of its own for each sample makes convolutions slow, and autocast rounds them.
+    padded = F.pad(x, (radius, radius, radius, radius), mode="reflect")
+    rows = torch.zeros_like(padded[..., :w])
+    for i, weight in enumerate(weights):
+        rows = torch.addcmul(rows, weight, padded[..., i : i + w])
+    blurred = torch.zeros_like(x)
+    for i, weight in enumerate(weights):
+        blurred = torch.addcmul(blurred, weight, rows[..., i : i + h, :])
+    return blurred
 
 
 class ImageViews(nn.Module):
     """One random view of images: the augmentations of SimCLR, without hue.
 
-    In this order: crop with rotation and flip, colour jitter, grey, blur. An argument of 0 (crop: 1) switches its
-    augmentation off. Random in evaluation mode too. Switch `flip` off where left and right matter, as for digits.
+    In this order: crop with flip, rotation, shift and shear; colour jitter; grey; blur; noise. An argument of 0 (crop:
+    1) switches its augmentation off. Random in evaluation mode too. Switch `flip` off where left and right matter, as
+    for digits, for which small rotations, shifts and shears are made.
 
     Source: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020, appendix A.
 
@@ -126,6 +136,8 @@ class ImageViews(nn.Module):
         ratio: Greatest change of proportions of a crop, >= 1.
         flip: Probability of mirroring left to right, in [0, 1].
         rotation: Greatest angle of rotation in degrees, in [0, 180].
+        translation: Greatest shift to either side, as a share of the picture, in [0, 1].
+        shear: Greatest angle by which upright lines are slanted, in degrees, in [0, 45].
         brightness: Brightness factors are uniform in 1 ± this, in [0, 1]; see `color_jitter`.
         contrast: Likewise for contrast.
         saturation: Likewise for saturation.
@@ -148,6 +160,8 @@ class ImageViews(nn.Module):
         ratio: float = 4 / 3,
         flip: float = 0.5,
         rotation: float = 0.0,
+        translation: float = 0.0,
+        shear: float = 0.0,
         brightness: float = 0.4,
         contrast: float = 0.4,
         saturation: float = 0.4,
@@ -160,6 +174,8 @@ class ImageViews(nn.Module):
         check("crop", crop, 0 < crop <= 1, "in (0, 1]")
         check("ratio", ratio, ratio >= 1, "at least 1")
         check("rotation", rotation, 0 <= rotation <= 180, "in [0, 180] degrees")
+        check("translation", translation, 0 <= translation <= 1, "in [0, 1]")
+        check("shear", shear, 0 <= shear <= 45, "in [0, 45] degrees")
         check("blur_sigma", blur_sigma, blur_sigma > 0, "above 0")
         check("noise", noise, noise >= 0, "at least 0")
         shares = {"flip": flip, "brightness": brightness, "contrast": contrast, "saturation": saturation}
@@ -169,6 +185,8 @@ class ImageViews(nn.Module):
         self.ratio = ratio
         self.flip = flip
         self.rotation = rotation
+        self.translation = translation
+        self.shear = shear
         self.brightness = brightness
         self.contrast = contrast
         self.saturation = saturation
@@ -181,13 +199,8 @@ class ImageViews(nn.Module):
         """Returns a view of pixels (b, 1 or 3, h, w), uint8 or in [0, 1], as float32 in [0, 1] of the same shape."""
         x = to_unit(x).float()
         b, device = len(x), x.device
-        if self.crop < 1 or self.flip > 0 or self.rotation > 0:
-            x = warp(
-                x,
-                random_crops(b, self.crop, self.ratio if self.crop < 1 else 1.0, device),
-                torch.rand(b, device=device) < self.flip,
-                uniform(b, -self.rotation, self.rotation, device),
-            )
+        if self.crop < 1 or max(self.flip, self.rotation, self.translation, self.shear) > 0:
+            x = self._warp(x)
         if self.brightness > 0 or self.contrast > 0 or self.saturation > 0:
             spreads = (self.brightness, self.contrast, self.saturation)
             x = color_jitter(x, *(uniform(b, 1 - spread, 1 + spread, device) for spread in spreads))
@@ -196,12 +209,23 @@ class ImageViews(nn.Module):
             x = torch.where(chosen, grey(x), x)
         if self.blur > 0:
             sigma = uniform(b, min(0.1, self.blur_sigma), self.blur_sigma, device)
-            x = blur(x, torch.where(torch.rand(b, device=device) < self.blur, sigma, 0.0))
+            x = blur(x, torch.where(torch.rand(b, device=device) < self.blur, sigma, 0.0), self.blur_sigma)
         if self.noise > 0:
             x = (x + self.noise * torch.randn_like(x)).clamp(0, 1)
         return x
 
+    def _warp(self, x: Tensor) -> Tensor:
+        b, device = len(x), x.device
+        windows = random_crops(b, self.crop, self.ratio if self.crop < 1 else 1.0, device)
+        if self.translation > 0:
+            windows[:, :2] += self.translation * (2 * torch.rand(b, 2, device=device) - 1)
+        flip = torch.rand(b, device=device) < self.flip
+        degrees = uniform(b, -self.rotation, self.rotation, device)
+        shear = uniform(b, -self.shear, self.shear, device) if self.shear > 0 else None
+        return warp(x, windows, flip, degrees, shear)
+
     def extra_repr(self) -> str:
         """Lists the arguments."""
-        names = ("crop", "ratio", "flip", "rotation", "brightness", "contrast", "saturation", "gray", "blur", "noise")
-        return ", ".join(f"{name}={getattr(self, name)}" for name in names)
+        where = ("crop", "ratio", "flip", "rotation", "translation", "shear")
+        what = ("brightness", "contrast", "saturation", "gray", "blur", "blur_sigma", "noise")
+        return ", ".join(f"{name}={getattr(self, name)}" for name in where + what)

@@ -1,6 +1,7 @@
 """Encoders of images: features of the right shapes, weights, normalisation."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,6 +30,34 @@ def test_bytes_and_floats_give_the_same() -> None:
     encoder = ImageEncoder(GREY)
     for of_bytes, of_floats in zip(encoder(pixels), encoder(pixels.float() / 255), strict=True):
         torch.testing.assert_close(of_bytes, of_floats)
+
+
+def test_blocks_are_convolution_norm_relu_of_stride_2() -> None:
+    encoder = ImageEncoder(ModalitySpec("image", (3, 9, 12)), channels=(4, 5))
+    x = torch.rand(6, 3, 9, 12)
+    first, second = encoder(x)
+    for block, before, after in zip(encoder.blocks, (x, first), (first, second), strict=True):
+        assert isinstance(block, nn.Sequential)
+        weight = block[0].weight
+        assert isinstance(weight, torch.Tensor)
+        y = nn.functional.conv2d(before, weight, stride=2, padding=1)
+        axes = (0, 2, 3)
+        y = (y - y.mean(axes, keepdim=True)) / (y.var(axes, correction=0, keepdim=True) + 1e-5).sqrt()
+        torch.testing.assert_close(after, y.relu())
+        assert after.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_weights_of_the_small_encoder(tmp_path: Path) -> None:
+    encoder = ImageEncoder(GREY)
+    encoder(torch.rand(4, 1, 28, 28))  # statistics of its own
+    state = {name: value.contiguous() for name, value in encoder.state_dict().items()}
+    save_file(state, tmp_path / "w.safetensors")
+    again = ImageEncoder(GREY, weights=str(tmp_path / "w.safetensors"))
+    x = torch.rand(2, 1, 28, 28)
+    for first, second in zip(encoder.eval()(x), again.eval()(x), strict=True):
+        assert torch.equal(first, second)
+    with pytest.raises(CheckpointError, match=r"first 'blocks.0.0.weight': the encoder has \(16, 3, 3, 3\)"):
+        ImageEncoder(RGB, weights=str(tmp_path / "w.safetensors"))
 
 
 @pytest.mark.parametrize("spec", [ModalitySpec("motion", (3, 8)), ModalitySpec("image", (4, 8, 8))])
@@ -89,6 +118,79 @@ def test_any_model_by_its_nodes_and_grey_pictures() -> None:
     assert encoder.feature_shapes == [(128, 7, 7), (512, 1, 1)]
 
 
+def test_tapped_layers_are_not_overwritten_by_what_follows() -> None:
+    torch.manual_seed(0)
+    encoder = TorchvisionEncoder(RGB, "resnet18", layers=["bn1", "layer1.0.bn2", "layer1.0"])
+    x = torch.rand(2, 3, 32, 32)
+    for mode in (True, False):
+        encoder.train(mode)
+        stem, before, block = encoder(x)
+        assert stem.min() < 0  # not yet through the ReLU in place
+        assert before.min() < 0  # nor through the sum and the ReLU
+        start = nn.functional.max_pool2d(stem.relu(), 3, 2, 1)
+        torch.testing.assert_close(block, (before + start).relu())
+
+
+def test_channels_of_transformers_come_first() -> None:
+    spec = ModalitySpec("image", (3, 64, 64))
+    encoder = TorchvisionEncoder(spec, "swin_t", layers=["features.1", "features.7"])
+    assert encoder.feature_shapes == [(96, 16, 16), (768, 2, 2)]
+    with pytest.raises(DataError, match=r"cannot take image of shape \(3, 64, 64\): Wrong image height! Expected 224"):
+        TorchvisionEncoder(spec, "vit_b_32", layers=["encoder.layers.encoder_layer_1"])
+
+
+@pytest.mark.slow
+def test_tokens_of_vit_and_inputs_of_googlenet() -> None:
+    vit = TorchvisionEncoder(
+        ModalitySpec("image", (1, 224, 224)), "vit_b_32", layers=["encoder.layers.encoder_layer_1"]
+    )
+    assert vit.feature_shapes == [(768, 50)]
+    encoder = TorchvisionEncoder(RGB, "googlenet", layers=["conv1"]).eval()
+    x = torch.rand(2, 3, 32, 32)
+    # Trained on pixels in [-1, 1], whatever the normalisation that torchvision publishes with it.
+    conv, norm = (encoder.get_submodule(f"extractor.conv1.{part}") for part in ("conv", "bn"))
+    torch.testing.assert_close(encoder(x)[0], norm(conv(2 * x - 1)).relu(), atol=1e-4, rtol=1e-4)
+
+
+def test_pixels_are_normalised_as_the_published_weights_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    published = models.get_model_weights("efficientnet_v2_l")["DEFAULT"].transforms()
+    assert list(published.mean) == [0.5, 0.5, 0.5]  # one of the few that are not ImageNet's
+    small = models.efficientnet_v2_s
+    monkeypatch.setattr(models, "get_model", lambda name, weights: small())
+    encoder = TorchvisionEncoder(RGB, "efficientnet_v2_l", layers=["features.1"])
+    assert encoder.get_buffer("mean").flatten().tolist() == [0.5, 0.5, 0.5]
+    assert encoder.get_buffer("std").flatten().tolist() == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize("layers", [[], ["layer1", "layer1"]])
+def test_layers_are_named_once(layers: list[str]) -> None:
+    with pytest.raises(ConfigError, match="layers must name one or more nodes, each once"):
+        TorchvisionEncoder(RGB, "resnet18", layers=layers)
+
+
+def test_pictures_too_small_for_a_model() -> None:
+    with pytest.raises(DataError, match=r"cannot take image of shape \(3, 8, 8\): .*; give the data another size"):
+        TorchvisionEncoder(ModalitySpec("image", (3, 8, 8)), "alexnet", layers=["features.12"])
+
+
+def test_weights_by_torchvisions_own_loader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a download: torchvision finds the file in its cache."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    model = models.resnet18()
+    torch.save(model.state_dict(), folder / models.ResNet18_Weights.DEFAULT.url.rpartition("/")[2])
+    encoder = TorchvisionEncoder(RGB, "resnet18", weights="DEFAULT")
+    assert torch.equal(encoder.state_dict()["extractor.layer4.1.conv2.weight"], model.layer4[1].conv2.weight)
+
+    def offline(*arguments: object, **options: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(CheckpointError, match="torchvision cannot download the weights 'DEFAULT' of 'resnet34'"):
+        TorchvisionEncoder(RGB, "resnet34", weights="DEFAULT")
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_local_weights_of_a_whole_model(tmp_path: Path, suffix: str) -> None:
     model = models.resnet18(num_classes=5)  # its classifier is not that of ImageNet
@@ -126,6 +228,27 @@ def test_timm_levels_and_local_weights(tmp_path: Path) -> None:
         assert torch.equal(first, second)
 
 
+@pytest.mark.parametrize("name", ["resnet10t", "mobilenetv3_small_050"])
+def test_timm_weights_of_a_whole_model(tmp_path: Path, name: str) -> None:
+    import timm
+
+    whole: Any = timm.create_model(name, num_classes=5).eval()  # its classifier is not that of ImageNet
+    save_file(whole.state_dict(), tmp_path / "w.safetensors")
+    encoder = TimmEncoder(RGB, name, levels=[0, 2], weights=str(tmp_path / "w.safetensors")).eval()
+    x = torch.rand(2, 3, 32, 32)
+    normalised = (x - encoder.get_buffer("mean")) / encoder.get_buffer("std")
+    levels = whole.forward_intermediates(normalised, indices=[0, 2], intermediates_only=True)
+    for feature, expected in zip(encoder(x), levels, strict=True):
+        torch.testing.assert_close(feature, expected)
+    with pytest.raises(CheckpointError, match="another architecture"):
+        TimmEncoder(RGB, "resnet18", weights=str(tmp_path / "w.safetensors"))
+
+
+def test_timm_transformers_take_the_size_of_the_data() -> None:
+    encoder = TimmEncoder(ModalitySpec("image", (3, 32, 64)), "vit_tiny_patch16_224", levels=[3, 11])
+    assert encoder.feature_shapes == [(192, 2, 4), (192, 2, 4)]
+
+
 @pytest.mark.slow
 def test_timm_models_that_put_channels_last() -> None:
     spec = ModalitySpec("image", (3, 224, 224))
@@ -144,8 +267,13 @@ def test_frozen_encoders_keep_their_statistics_and_take_bfloat16() -> None:
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
 
 
-def test_building_does_not_touch_batch_norm() -> None:
+def test_building_touches_neither_batch_norm_nor_random_numbers() -> None:
+    torch.manual_seed(0)
+    models.resnet18()
+    after = torch.get_rng_state()
+    torch.manual_seed(0)
     encoder = TorchvisionEncoder(RGB, "resnet18")
+    assert torch.equal(torch.get_rng_state(), after)  # weights are drawn, and nothing else
     norms = [m for m in encoder.modules() if isinstance(m, nn.BatchNorm2d)]
     assert norms
     assert all(m.num_batches_tracked is not None and int(m.num_batches_tracked) == 0 for m in norms)

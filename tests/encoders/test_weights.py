@@ -1,6 +1,7 @@
 """Local weights: what is loaded, and what is refused."""
 
 import pickle
+import random
 from pathlib import Path
 from typing import Any
 
@@ -63,5 +64,27 @@ def test_missing_files_and_other_content(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no file of weights"):
         load_weights(nn.Linear(3, 2), tmp_path / "none.pt")
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(CheckpointError, match="holds no state dict"):
-        load_weights(nn.Linear(3, 2), tmp_path / "list.pt")
+    torch.save({1: torch.zeros(2)}, tmp_path / "numbers.pt")
+    for name in ("list.pt", "numbers.pt"):
+        with pytest.raises(CheckpointError, match=f"{name}' holds no state dict"):
+            load_weights(nn.Linear(3, 2), tmp_path / name)
+    with pytest.raises(CheckpointError, match="there is no file of weights"):
+        load_weights(nn.Linear(3, 2), tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_random_damage_is_named_or_leaves_the_shapes(tmp_path: Path, suffix: str) -> None:
+    path, draw, refused = tmp_path / f"w{suffix}", random.Random(suffix), 0
+    state = nn.Linear(3, 2).state_dict()
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    whole = path.read_bytes()
+    for _ in range(100):
+        content = bytearray(whole[: draw.randrange(len(whole))] if draw.random() < 0.5 else whole)
+        for _ in range(draw.randrange(4) if content else 0):
+            content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(content)
+        try:
+            load_weights(nn.Linear(3, 2), path)
+        except CheckpointError as error:
+            refused += path.name in str(error)
+    assert refused >= 50

@@ -1,5 +1,7 @@
 """Augmentations of images against torchvision's, one picture at a time."""
 
+import math
+
 import pytest
 import torch
 from torchvision.transforms.v2 import functional as TF
@@ -45,6 +47,83 @@ def test_rotation_is_one_in_pixels(size: tuple[int, int]) -> None:
     torch.testing.assert_close(found[1][inner], reference[inner], atol=1e-4, rtol=0)
 
 
+def slow_warp(
+    picture: torch.Tensor, window: list[float], flip: bool, degrees: float, shear: float
+) -> list[list[float]]:
+    """Pixel by pixel: mirror, slant, scale, turn about the window's centre, then interpolate between four pixels."""
+    h, w = picture.shape
+    angle, slant = math.radians(degrees), math.tan(math.radians(shear))
+    centre_x, centre_y, width, height = window
+    rows = []
+    for i in range(h):
+        row = []
+        for j in range(w):
+            right = (j + 0.5 - w / 2) * width * (-1 if flip else 1)
+            down = (i + 0.5 - h / 2) * height
+            right += slant * down
+            x = centre_x * w + math.cos(angle) * right - math.sin(angle) * down - 0.5
+            y = centre_y * h + math.sin(angle) * right + math.cos(angle) * down - 0.5
+            x, y = min(max(x, 0), w - 1), min(max(y, 0), h - 1)
+            x0, y0 = min(int(x), w - 2), min(int(y), h - 2)
+            total = 0.0
+            for dy in (0, 1):
+                for dx in (0, 1):
+                    weight = abs(1 - dx - (x - x0)) * abs(1 - dy - (y - y0))
+                    total += weight * float(picture[y0 + dy, x0 + dx])
+            row.append(total)
+        rows.append(row)
+    return rows
+
+
+def test_warp_is_the_slow_one() -> None:
+    x = pictures(4, 1, 9, 14)
+    windows = torch.tensor([[0.5, 0.5, 1, 1], [0.4, 0.6, 0.7, 0.5], [0.7, 0.3, 0.5, 0.6], [0.6, 0.5, 1, 1]])
+    flip = torch.tensor([False, True, False, True])
+    degrees, shear = torch.tensor([33.0, 0, -70, 12]), torch.tensor([0.0, 20, -5, 10])
+    found = views.warp(x, windows, flip, degrees, shear)
+    for i in range(4):
+        reference = slow_warp(x[i, 0], windows[i].tolist(), bool(flip[i]), degrees[i].item(), shear[i].item())
+        torch.testing.assert_close(found[i, 0], torch.tensor(reference), atol=1e-4, rtol=0)
+
+
+def test_shear_slants_upright_lines_only() -> None:
+    line = torch.zeros(1, 1, 21, 21)
+    line[..., 10] = 1
+    slanted = views.warp(line, whole(1), torch.zeros(1, dtype=torch.bool), torch.zeros(1), torch.tensor([45.0]))
+    torch.testing.assert_close(slanted[0, 0], torch.eye(21).flip(1), atol=1e-4, rtol=0)
+    level = line.mT.contiguous()
+    same = views.warp(level, whole(1), torch.zeros(1, dtype=torch.bool), torch.zeros(1), torch.tensor([30.0]))
+    torch.testing.assert_close(same, level, atol=1e-4, rtol=0)
+
+
+def test_translations_are_uniform_to_either_side() -> None:
+    torch.manual_seed(0)
+    ramp = torch.linspace(0.5 / 99, 1 - 0.5 / 99, 99).expand(3000, 1, 3, 99)  # pixel centres at their own position
+    off = {"crop": 1.0, "flip": 0, "brightness": 0, "contrast": 0, "saturation": 0, "gray": 0}
+    shift = (ImageViews(translation=0.2, **off)(ramp) - ramp)[:, 0, 1, 49]
+    assert shift.abs().max() <= 0.2 + 1e-5
+    assert shift.mean().abs() < 0.01  # standard error .002
+    assert shift.std() == pytest.approx(0.4 / math.sqrt(12), abs=0.005)
+
+
+EVERYTHING = ImageViews(rotation=10, translation=0.1, shear=10, blur=0.5, noise=0.1)
+
+
+def test_views_are_not_rounded_by_autocast() -> None:
+    x = pictures()
+    torch.manual_seed(1)
+    expected = EVERYTHING(x)
+    torch.manual_seed(1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(EVERYTHING(x), expected)
+
+
+def test_everything_is_made_on_the_device_of_the_batch() -> None:
+    # Mixing the meta device with the CPU is an error, as mixing a GPU with it would be; so is waiting for a number.
+    y = EVERYTHING(torch.empty(4, 3, 16, 12, dtype=torch.uint8, device="meta"))
+    assert (y.device.type, y.shape, y.dtype) == ("meta", (4, 3, 16, 12), torch.float32)
+
+
 def test_crops_have_the_area_and_proportion_asked_for() -> None:
     x, y, width, height = views.random_crops(5000, 0.3, 4 / 3, None).unbind(1)
     assert (width * height).min() > 0.3 * 0.99
@@ -71,7 +150,7 @@ def test_colours_as_torchvision_has_them(channels: int) -> None:
 def test_blur_as_torchvision_has_it() -> None:
     x = pictures(3, 3, 15, 15)
     sigma = torch.tensor([0.8, 1.3, 0.0])
-    found = views.blur(x, sigma)
+    found = views.blur(x, sigma, 1.3)
     for i in range(2):
         reference = TF.gaussian_blur(x[i], [9, 9], [sigma[i].item()] * 2)
         torch.testing.assert_close(found[i], reference)
@@ -81,14 +160,13 @@ def test_blur_as_torchvision_has_it() -> None:
 def test_views_are_pixels_and_differ_by_sample() -> None:
     same = pictures(1).expand(16, -1, -1, -1)
     torch.manual_seed(0)
-    module = ImageViews(rotation=10, blur=0.5, noise=0.1)
-    y = module((same * 255).byte())
+    y = EVERYTHING((same * 255).byte())
     assert y.dtype == torch.float32
     assert y.shape == same.shape
     assert 0 <= y.min() <= y.max() <= 1
     assert len({tuple(v.flatten().tolist()) for v in y}) == 16
     torch.manual_seed(0)
-    assert torch.equal(module.eval()((same * 255).byte()), y)
+    assert torch.equal(EVERYTHING.eval()((same * 255).byte()), y)
 
 
 def test_everything_off_is_the_picture() -> None:
@@ -110,7 +188,17 @@ def test_probabilities() -> None:
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("crop", 0), ("ratio", 0.5), ("flip", 2), ("rotation", 200), ("brightness", -1), ("blur_sigma", 0), ("noise", -1)],
+    [
+        ("crop", 0),
+        ("ratio", 0.5),
+        ("flip", 2),
+        ("rotation", 200),
+        ("translation", 2),
+        ("shear", 50),
+        ("brightness", -1),
+        ("blur_sigma", 0),
+        ("noise", -1),
+    ],
 )
 def test_arguments_out_of_range(argument: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{argument} must be"):
