@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from lightning_mmnas.encoders.features import FeatureEncoder, MaxoutEncoder
     from lightning_mmnas.encoders.image import ImageEncoder, TimmEncoder, TorchvisionEncoder
     from lightning_mmnas.encoders.motion import MotionEncoder
+    from lightning_mmnas.encoders.skeleton import HCNEncoder
     from lightning_mmnas.encoders.text import TextEncoder, TransformersEncoder
+    from lightning_mmnas.encoders.video import FramewiseEncoder, TorchvisionVideoEncoder, VideoEncoder
     from lightning_mmnas.genotype import Genotype
     from lightning_mmnas.modules.encoders import EncoderPretraining
     from lightning_mmnas.modules.finetune import FineTuning
@@ -42,6 +44,7 @@ _HOMES = {
     "ExactResume": "callbacks.resume",
     "FeatureEncoder": "encoders.features",
     "FineTuning": "modules.finetune",
+    "FramewiseEncoder": "encoders.video",
     "FusionNetwork": "network",
     "FusionPretraining": "modules.pretrain",
     "FusionSearch": "modules.search",
@@ -49,6 +52,7 @@ _HOMES = {
     "FusionSupernet": "supernet",
     "Genotype": "genotype",
     "GenotypeSelection": "callbacks.selection",
+    "HCNEncoder": "encoders.skeleton",
     "ImageEncoder": "encoders.image",
     "MaxoutEncoder": "encoders.features",
     "ModalitySpec": "data.spec",
@@ -60,7 +64,9 @@ _HOMES = {
     "TextTokenizer": "data.texts",
     "TimmEncoder": "encoders.image",
     "TorchvisionEncoder": "encoders.image",
+    "TorchvisionVideoEncoder": "encoders.video",
     "TransformersEncoder": "encoders.text",
+    "VideoEncoder": "encoders.video",
     "Vocabulary": "data.spec",
     "WatchDataModule": "data.watch",
 }
@@ -75,6 +81,7 @@ __all__ = [
     "ExactResume",
     "FeatureEncoder",
     "FineTuning",
+    "FramewiseEncoder",
     "FusionNetwork",
     "FusionPretraining",
     "FusionSearch",
@@ -82,6 +89,7 @@ __all__ = [
     "FusionSupernet",
     "Genotype",
     "GenotypeSelection",
+    "HCNEncoder",
     "ImageEncoder",
     "MaxoutEncoder",
     "ModalitySpec",
@@ -93,7 +101,9 @@ __all__ = [
     "TextTokenizer",
     "TimmEncoder",
     "TorchvisionEncoder",
+    "TorchvisionVideoEncoder",
     "TransformersEncoder",
+    "VideoEncoder",
     "Vocabulary",
     "WatchDataModule",
 ]

@@ -134,7 +134,7 @@ class TorchvisionEncoder(Encoder):
         known = models.list_models(module=models)
         if name not in known:
             raise ConfigError(f"torchvision has no classification model {name!r}; it has {known}")
-        self.extractor = tapped(_torchvision_model(name, weights), name, layers)
+        self.extractor = tapped(torchvision_model(name, weights), name, layers)
         self.channels_last = name.startswith(("swin", "vit")) if channels_last is None else channels_last
         published = models.get_model_weights(name)
         transform = published[weights if weights in published.__members__ else "DEFAULT"].transforms()
@@ -293,7 +293,7 @@ def shapes_of(encoder: nn.Module, spec: ModalitySpec) -> list[tuple[int, ...]]:
     return [tuple(feature.shape[1:]) for feature in features]
 
 
-def _torchvision_model(name: str, weights: str | None) -> nn.Module:
+def torchvision_model(name: str, weights: str | None) -> nn.Module:
     """A torchvision model with random weights, those of a local file, or those that torchvision downloads."""
     from torchvision import models
 

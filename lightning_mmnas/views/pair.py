@@ -12,7 +12,9 @@ from lightning_mmnas.views.features import FeatureViews
 from lightning_mmnas.views.image import ImageViews
 from lightning_mmnas.views.motion import MotionViews
 from lightning_mmnas.views.ranges import check
+from lightning_mmnas.views.skeleton import SkeletonViews
 from lightning_mmnas.views.text import TextViews
+from lightning_mmnas.views.video import VideoViews
 
 Views = dict[str, Tensor]
 
@@ -21,7 +23,9 @@ DEFAULT_AUGMENTATIONS: dict[str, type[nn.Module]] = {
     "features": FeatureViews,
     "image": ImageViews,
     "motion": MotionViews,
+    "skeleton": SkeletonViews,
     "text": TextViews,
+    "video": VideoViews,
 }
 """Augmentation of each kind of modality, where none is given."""
 
