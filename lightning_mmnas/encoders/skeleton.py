@@ -129,7 +129,7 @@ class HCNEncoder(Encoder):
         ]
         levels.append(self.fifth(levels[-1]))
         levels.append(self.sixth(levels[-1]))
-        return [level.unflatten(0, (b, bodies)).amax(1) for level in levels]
+        return [level.view(b, bodies, *level.shape[1:]).amax(1) for level in levels]
 
 
 def _block(before: int, after: int, kernel: tuple[int, int]) -> list[nn.Module]:

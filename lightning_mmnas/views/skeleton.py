@@ -17,7 +17,7 @@ def as_motion(x: Tensor) -> Tensor:
 
 def as_skeleton(x: Tensor, joints: int, bodies: int) -> Tensor:
     """The inverse of `as_motion`."""
-    return x.unflatten(1, (bodies, joints, 3)).permute(0, 3, 4, 2, 1)
+    return x.reshape(len(x), bodies, joints, 3, -1).permute(0, 3, 4, 2, 1)
 
 
 def mask_joints(x: Tensor, p: float) -> Tensor:

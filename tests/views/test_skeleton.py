@@ -53,7 +53,7 @@ def test_jitter_is_noise() -> None:
 
 def test_joints_are_masked_in_all_frames() -> None:
     kept = mask_joints(torch.ones(200, 3, 4, 25, 2), 0.3)
-    assert set(kept.unique().tolist()) == {0.0, 1.0}
+    assert set(kept.flatten().tolist()) == {0.0, 1.0}
     assert torch.equal(kept, kept[:, :1, :1, :, :1].expand_as(kept))
     assert abs(float(kept.mean()) - 0.7) < 0.03
     assert mask_joints(torch.ones(50, 3, 4, 25, 2), 1.0)[:, 0, 0, :, 0].sum(1).tolist() == [1.0] * 50
