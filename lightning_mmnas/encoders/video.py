@@ -142,15 +142,13 @@ class TorchvisionVideoEncoder(Encoder):
                 f"{name} takes clips of shape (1 or 3, 16, 224, 224), got {spec.shape}; check data.init_args"
             )
         self.name = name
-        model = torchvision_model(models.get_model, name, weights)
+        model = torchvision_model(name, weights)
         self.extractor = tapped(model, name, TAPS.get(name) if layers is None else layers)
-        normalise = models.get_model_weights(name).DEFAULT.transforms()
+        published = models.get_model_weights(name)
+        normalise = published[weights if weights in published.__members__ else "DEFAULT"].transforms()
         for key, values in (("mean", normalise.mean), ("std", normalise.std)):
             self.register_buffer(key, torch.tensor(values).view(3, 1, 1, 1), persistent=False)
-        try:
-            self._feature_shapes = shapes_of(self, spec)
-        except RuntimeError as error:
-            raise DataError(f"{name} does not take clips of shape {spec.shape}: {error}") from error
+        self._feature_shapes = shapes_of(self, spec)
 
     @property
     def feature_shapes(self) -> list[tuple[int, ...]]:
@@ -214,7 +212,7 @@ class FramewiseEncoder(Encoder):
         _check_batch(x, (self.in_channels,))
         b, t = x.shape[0], x.shape[2]
         features = self.encoder(x.transpose(1, 2).flatten(0, 1))
-        return [feature.unflatten(0, (b, t)).transpose(1, 2) for feature in features]
+        return [feature.reshape(b, t, *feature.shape[1:]).transpose(1, 2) for feature in features]
 
 
 def check_video(spec: ModalitySpec, encoder: str) -> None:
