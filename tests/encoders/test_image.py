@@ -1,5 +1,6 @@
 """Encoders of images: features of the right shapes, weights, normalisation."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -122,9 +123,12 @@ def test_tapped_layers_are_not_overwritten_by_what_follows() -> None:
     torch.manual_seed(0)
     encoder = TorchvisionEncoder(RGB, "resnet18", layers=["bn1", "layer1.0.bn2", "layer1.0"])
     x = torch.rand(2, 3, 32, 32)
+    copied = copy.deepcopy(encoder)
     for mode in (True, False):
         encoder.train(mode)
         stem, before, block = encoder(x)
+        for feature, of_copy in zip((stem, before, block), copied.train(mode)(x), strict=True):
+            assert torch.equal(feature, of_copy)
         assert stem.min() < 0  # not yet through the ReLU in place
         assert before.min() < 0  # nor through the sum and the ReLU
         start = nn.functional.max_pool2d(stem.relu(), 3, 2, 1)
