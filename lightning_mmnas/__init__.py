@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from lightning_mmnas.data.avmnist import AVMNISTDataModule
     from lightning_mmnas.data.base import MultimodalDataModule
     from lightning_mmnas.data.egogesture import EgoGestureDataModule
+    from lightning_mmnas.data.mmimdb import MMIMDBDataModule
     from lightning_mmnas.data.ntu import NTUDataModule
     from lightning_mmnas.data.spec import ModalitySpec, Vocabulary
     from lightning_mmnas.data.tensors import TensorDataModule
@@ -54,6 +55,7 @@ _HOMES = {
     "GenotypeSelection": "callbacks.selection",
     "HCNEncoder": "encoders.skeleton",
     "ImageEncoder": "encoders.image",
+    "MMIMDBDataModule": "data.mmimdb",
     "MaxoutEncoder": "encoders.features",
     "ModalitySpec": "data.spec",
     "MotionEncoder": "encoders.motion",
@@ -91,6 +93,7 @@ __all__ = [
     "GenotypeSelection",
     "HCNEncoder",
     "ImageEncoder",
+    "MMIMDBDataModule",
     "MaxoutEncoder",
     "ModalitySpec",
     "MotionEncoder",

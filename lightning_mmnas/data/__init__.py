@@ -3,6 +3,7 @@
 from lightning_mmnas.data.avmnist import AVMNISTDataModule
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule
 from lightning_mmnas.data.egogesture import EgoGestureDataModule
+from lightning_mmnas.data.mmimdb import MMIMDBDataModule
 from lightning_mmnas.data.ntu import NTUDataModule
 from lightning_mmnas.data.samples import EpochSampler, Part, Samples, TensorSamples
 from lightning_mmnas.data.splits import group_folds, label_budget, split_groups
@@ -13,6 +14,7 @@ __all__ = [
     "AVMNISTDataModule",
     "EgoGestureDataModule",
     "EpochSampler",
+    "MMIMDBDataModule",
     "ModalitySpec",
     "MultimodalDataModule",
     "NTUDataModule",

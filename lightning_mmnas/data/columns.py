@@ -127,6 +127,71 @@ class FileColumn(Column):
         return hashlib.blake2b(self.paths[index].read_bytes(), digest_size=16).hexdigest()
 
 
+class KeptColumn(Column):
+    """Another column whose samples are kept in memory once they have been read.
+
+    Args:
+        column: The other column.
+    """
+
+    def __init__(self, column: Column) -> None:
+        self.column = column
+        self._kept: dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.column)
+
+    def read(self, index: int) -> Tensor:
+        """Reads one sample, or remembers it."""
+        if index not in self._kept:
+            self._kept[index] = self.column.read(index)
+        return self._kept[index]
+
+    def source(self, index: int) -> str:
+        """That of the other column."""
+        return self.column.source(index)
+
+    def fingerprint(self, index: int) -> str:
+        """That of the other column."""
+        return self.column.fingerprint(index)
+
+    def digest(self, index: int) -> str:
+        """That of the other column."""
+        return self.column.digest(index)
+
+
+class SelectedColumn(Column):
+    """Some samples of another column.
+
+    Args:
+        column: The other column.
+        rows: Which of its samples, in order.
+    """
+
+    def __init__(self, column: Column, rows: Sequence[int]) -> None:
+        self.column = column
+        self.rows = list(rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, index: int) -> Tensor:
+        """Reads one sample."""
+        return self.column.read(self.rows[index])
+
+    def source(self, index: int) -> str:
+        """That of the other column."""
+        return self.column.source(self.rows[index])
+
+    def fingerprint(self, index: int) -> str:
+        """That of the other column."""
+        return self.column.fingerprint(self.rows[index])
+
+    def digest(self, index: int) -> str:
+        """That of the other column."""
+        return self.column.digest(self.rows[index])
+
+
 class ColumnSamples(Samples):
     """Samples whose modalities are columns.
 
