@@ -52,29 +52,30 @@ def split_groups(size: int, groups: Tensor | None, fraction: float, seed: int) -
 def label_budget(labels: Tensor, per_class: int, seed: int, class_names: Sequence[str] | None = None) -> Tensor:
     """Draws `per_class` samples of every class, without replacement.
 
+    Where samples have several classes each, so that no number per class can be exact, it draws as many samples as
+    that would be in all, `per_class` times the number of classes: first one of every class that has any, the rest
+    at random.
+
     Draws with the same seed are nested: that of 5 per class is contained in that of 20.
 
     Args:
-        labels: Class of each sample, shape (n,).
+        labels: Class of each sample, shape (n,), or 0 and 1 of shape (n, num_classes).
         per_class: Samples per class, > 0.
         seed: Which draw.
         class_names: All the classes, in order; default: the classes that occur.
 
     Returns:
-        Indices of the drawn samples, ascending, exactly `per_class` of each class.
+        Indices of the drawn samples, ascending.
 
     Raises:
-        DataError: A class has fewer samples than asked for, or the labels are multi-label.
+        DataError: A class has fewer samples than asked for, or there are fewer in all.
 
     Example:
         >>> label_budget(torch.tensor([0, 0, 1, 1]), 1, seed=0).shape
         torch.Size([2])
     """
     if labels.ndim != 1:
-        raise DataError(
-            "labels_per_class needs one class per sample, but the data are multi-label "
-            f"(labels of shape {tuple(labels.shape)}); set labels_per_class to null"
-        )
+        return _multilabel_budget(labels, per_class, seed)
     classes = range(len(class_names)) if class_names else torch.unique(labels).tolist()
     generator = torch.Generator().manual_seed(seed)
     drawn = []
@@ -88,6 +89,20 @@ def label_budget(labels: Tensor, per_class: int, seed: int, class_names: Sequenc
             )
         drawn.append(members[torch.randperm(len(members), generator=generator)[:per_class]])
     return torch.cat(drawn).sort().values
+
+
+def _multilabel_budget(labels: Tensor, per_class: int, seed: int) -> Tensor:
+    wanted = per_class * labels.shape[1]
+    if wanted > len(labels):
+        raise DataError(
+            f"labels_per_class={per_class} of {labels.shape[1]} classes are {wanted} samples, but there are "
+            f"{len(labels)} training samples; ask for fewer, or for null (all labels)"
+        )
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    shuffled = labels[order] > 0
+    firsts = [int(column.nonzero()[0]) for column in shuffled.T if bool(column.any())]
+    places = list(dict.fromkeys([*firsts, *range(len(order))]))
+    return order[places[:wanted]].sort().values
 
 
 def group_folds(groups: Sequence[int], folds: int | None, fold: int) -> tuple[list[int], list[int], list[int]]:

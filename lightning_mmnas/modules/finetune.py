@@ -7,12 +7,6 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassF1Score,
-    MultilabelF1Score,
-)
 
 from lightning_mmnas.data.base import ModalitySpec, Task
 from lightning_mmnas.errors import ConfigError, DataError
@@ -27,30 +21,17 @@ from lightning_mmnas.modules.frozen import (
     load_part,
     store_genotype,
 )
+from lightning_mmnas.modules.metrics import Predictions, build_metrics, build_tuned_metrics, tune_thresholds
 from lightning_mmnas.modules.pretrain import FusionFactory, fusion_of
 from lightning_mmnas.objectives import classification_loss
 from lightning_mmnas.readout import ReadoutName, out_features
 
 
-def build_metrics(task: Task, num_classes: int) -> MetricCollection:
-    """Metrics of a task: accuracy and macro F1 for classes, weighted and macro F1 (threshold 0.5) for labels."""
-    if task == "multiclass":
-        return MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(num_classes, average="micro"),
-                "f1_macro": MulticlassF1Score(num_classes, average="macro"),
-            }
-        )
-    return MetricCollection(
-        {
-            "f1_weighted": MultilabelF1Score(num_classes, average="weighted"),
-            "f1_macro": MultilabelF1Score(num_classes, average="macro"),
-        }
-    )
-
-
 class FineTuning(LightningModule):
     """Trains a classifier on a fusion network over frozen encoders.
+
+    For multi-label data every F1 is logged twice: with one fixed threshold, and (as ``…_tuned``) with the threshold of
+    each label that was best on the validation split in its last epoch; these thresholds are part of the checkpoint.
 
     Args:
         modalities: Modalities of the data, linked from the data module.
@@ -68,6 +49,7 @@ class FineTuning(LightningModule):
         dropout: Probability of dropping a value, in [0, 1).
         pool: See `InputNode`.
         grid: See `InputNode`.
+        threshold: Probability above which a label is predicted, multi-label data only; 0.3 in BM-NAS.
         lr: Peak learning rate of the network.
         head_lr: Peak learning rate of the classifier; one that is as low as the network's makes pretraining look
             harmful.
@@ -98,6 +80,7 @@ class FineTuning(LightningModule):
         dropout: float = 0.0,
         pool: Pool = "max",
         grid: Grid = "auto",
+        threshold: float = 0.5,
         lr: float = 2e-3,
         head_lr: float = 2e-2,
         weight_decay: float = 1e-4,
@@ -109,6 +92,8 @@ class FineTuning(LightningModule):
             raise ConfigError("fine-tuning needs labels, but the data have none")
         if num_classes < 2:
             raise DataError("the data have one class only; nothing to learn")
+        if not 0 < threshold < 1:
+            raise ConfigError(f"threshold must be in (0, 1), got {threshold}; check model.init_args.threshold")
         self.encoders = FrozenEncoders(build_encoders(modalities, encoders))
         if encoder_weights is not None:
             load_part(self.encoders.encoders, encoder_weights, "encoders.", "model.init_args.encoder_weights")
@@ -123,8 +108,13 @@ class FineTuning(LightningModule):
         self.lr, self.head_lr = lr, head_lr
         self.weight_decay = weight_decay
         self.schedule: Schedule = schedule
-        self.val_metrics = build_metrics(task, num_classes).clone(prefix="val/")
-        self.test_metrics = build_metrics(task, num_classes).clone(prefix="test/")
+        self.task: Task = task
+        self.val_metrics = build_metrics(task, num_classes, threshold).clone(prefix="val/")
+        self.test_metrics = build_metrics(task, num_classes, threshold).clone(prefix="test/")
+        if task == "multilabel":
+            self.val_predictions = Predictions(num_classes)
+            self.test_tuned = build_tuned_metrics(num_classes).clone(prefix="test/")
+            self.register_buffer("thresholds", torch.full((num_classes,), threshold))
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Raw samples -> class logits (b, num_classes)."""
@@ -156,17 +146,30 @@ class FineTuning(LightningModule):
         loss = classification_loss(logits, batch["label"])
         self.log("val/loss", loss, batch_size=size(batch), sync_dist=True)
         self.log_dict(self.val_metrics, prog_bar=True, batch_size=size(batch))
+        if self.task == "multilabel":
+            self.val_predictions.update(logits.sigmoid(), batch["label"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Tunes the thresholds of multi-label data, the same on every rank."""
+        if self.task == "multilabel":
+            probabilities, labels = self.val_predictions.compute()
+            self.val_predictions.reset()
+            self.get_buffer("thresholds").copy_(tune_thresholds(probabilities, labels))
 
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """Logs the metrics of the test split."""
-        self.test_metrics.update(self(batch), batch["label"])
+        """Logs the metrics of the test split; F1 of multi-label data with the tuned thresholds too."""
+        logits = self(batch)
+        self.test_metrics.update(logits, batch["label"])
         self.log_dict(self.test_metrics, batch_size=size(batch))
+        if self.task == "multilabel":
+            decisions = (logits.float().sigmoid() > self.get_buffer("thresholds")).float()
+            self.test_tuned.update(decisions, batch["label"])
+            self.log_dict(self.test_tuned, batch_size=size(batch))
 
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Class probabilities (b, num_classes): softmax for classes, sigmoid for labels."""
         logits = self(batch)
-        multiclass = isinstance(self.val_metrics["f1_macro"], MulticlassF1Score)
-        probabilities: Tensor = logits.softmax(-1) if multiclass else logits.sigmoid()
+        probabilities: Tensor = logits.softmax(-1) if self.task == "multiclass" else logits.sigmoid()
         return probabilities
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

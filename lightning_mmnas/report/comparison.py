@@ -6,6 +6,7 @@ same number of steps; those that are pretrained see the same number of unlabelle
 
 import copy
 import statistics
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
@@ -22,7 +24,8 @@ from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.splits import label_budget
 from lightning_mmnas.genotype import Genotype
 from lightning_mmnas.modules.base import FusionObjective, build_optimizer, projection_head
-from lightning_mmnas.modules.finetune import FineTuning, build_metrics
+from lightning_mmnas.modules.finetune import FineTuning
+from lightning_mmnas.modules.metrics import build_metrics, build_tuned_metrics, tune_thresholds
 from lightning_mmnas.modules.pretrain import FusionPretraining
 from lightning_mmnas.network import FusionNetwork
 from lightning_mmnas.objectives import classification_loss
@@ -119,6 +122,10 @@ class Comparison:
         self.labelled.setup("test")
         train, test = self.labelled.tensors("train"), self.labelled.tensors("test")
         encoded = self._encode(train), self._encode(test)
+        # Thresholds of multi-label data are tuned on the validation split, for everybody alike.
+        several = self.labelled.task == "multilabel"
+        val = self.labelled.tensors("val") if several else {}
+        encoded_val = self._encode(val) if several else {}
         rows = []
         for budget in self.settings.labels_per_class:
             scores: dict[str, list[float]] = {name: [] for name in [*networks, "raw_features"]}
@@ -127,10 +134,14 @@ class Comparison:
                 part = {name: value[chosen] for name, value in train.items()}
                 tuned = self._finetune(networks, part, budget, draw)
                 for name, network in tuned.items():
-                    scores[name].append(self._score(self._predict(network, encoded[1]), test["label"]))
+                    seen = self._predict(network, encoded_val) if several else None
+                    unseen = self._predict(network, encoded[1])
+                    scores[name].append(self._score(unseen, test["label"], seen, val.get("label")))
                 features = {name: value[chosen] for name, value in encoded[0].items()}
-                logits = self._logistic_regression(features, part["label"], encoded[1])
-                scores["raw_features"].append(self._score(logits, test["label"]))
+                regression = self._logistic_regression(features, part["label"])
+                seen = regression(encoded_val) if several else None
+                unseen = regression(encoded[1])
+                scores["raw_features"].append(self._score(unseen, test["label"], seen, val.get("label")))
             rows += self._rows(scores, budget)
         return rows
 
@@ -259,28 +270,41 @@ class Comparison:
         ]
         return torch.cat(parts).cpu()
 
-    def _logistic_regression(self, train: Features, labels: Tensor, test: Features) -> Tensor:
+    def _logistic_regression(self, train: Features, labels: Tensor) -> Callable[[Features], Tensor]:
         """Logistic regression on the pooled features of all levels of the frozen encoders: class probabilities."""
         pooled = LateFeatures(list(train), self.pretraining.encoders.feature_shapes)
-        seen, unseen = pooled(train).cpu().numpy(), pooled(test).cpu().numpy()
-        scaler = StandardScaler().fit(seen)
+        several = self.labelled.task == "multilabel"
         model = LogisticRegression(max_iter=1000)
-        if self.labelled.task == "multilabel":
-            model = OneVsRestClassifier(model)
-        model.fit(scaler.transform(seen), labels.numpy())
-        probabilities = torch.from_numpy(model.predict_proba(scaler.transform(unseen)))
-        return torch.logit(probabilities, eps=1e-6) if self.labelled.task == "multilabel" else probabilities
+        classifier = make_pipeline(StandardScaler(), OneVsRestClassifier(model) if several else model)
+        with warnings.catch_warnings():
+            # Few labels may hold nothing of a rare label; its probability is then a constant.
+            warnings.filterwarnings("ignore", message="Label .* is present in all training examples")
+            warnings.filterwarnings("ignore", message="Label not .* is present in all training examples")
+            classifier.fit(pooled(train).cpu().numpy(), labels.numpy())
 
-    def _score(self, logits: Tensor, labels: Tensor) -> float:
+        def predict(features: Features) -> Tensor:
+            probabilities = torch.from_numpy(classifier.predict_proba(pooled(features).cpu().numpy()))
+            return torch.logit(probabilities, eps=1e-6) if several else probabilities
+
+        return predict
+
+    def _score(
+        self, logits: Tensor, labels: Tensor, val_logits: Tensor | None = None, val_labels: Tensor | None = None
+    ) -> float:
+        """Accuracy, or the weighted F1 with the thresholds that are best on the validation split."""
         assert self.labelled.task is not None
         assert self.labelled.num_classes is not None
-        metrics = build_metrics(self.labelled.task, self.labelled.num_classes)
-        return float(metrics(logits, labels)[self.metric])
+        if val_logits is None or val_labels is None:
+            metrics = build_metrics(self.labelled.task, self.labelled.num_classes)
+            return float(metrics(logits, labels)[self.metric])
+        thresholds = tune_thresholds(val_logits.sigmoid(), val_labels)
+        decisions = (logits.sigmoid() > thresholds).float()
+        return float(build_tuned_metrics(self.labelled.num_classes)(decisions, labels)[self.metric])
 
     @property
     def metric(self) -> str:
         """What the numbers are."""
-        return "accuracy" if self.labelled.task == "multiclass" else "f1_weighted"
+        return "accuracy" if self.labelled.task == "multiclass" else "f1_weighted_tuned"
 
     def _rows(self, scores: Mapping[str, list[float]], budget: Budget) -> list[dict[str, Any]]:
         """Rows of one budget; of the random architectures, the one of median mean."""

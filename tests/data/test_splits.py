@@ -57,8 +57,19 @@ def test_label_budget_names_the_class_that_is_too_small() -> None:
         label_budget(torch.tensor([0, 0, 1]), 2, seed=0, class_names=["run", "walk"])
     with pytest.raises(DataError, match="class 'fly' has 0 training samples"):
         label_budget(torch.tensor([0, 1]), 1, seed=0, class_names=["run", "walk", "fly"])
-    with pytest.raises(DataError, match="multi-label"):
-        label_budget(torch.zeros(4, 3), 1, seed=0)
+
+
+def test_multi_label_budgets_are_nested_and_hold_every_class() -> None:
+    generator = torch.Generator().manual_seed(0)
+    labels = (torch.rand(200, 5, generator=generator) < torch.tensor([0.5, 0.3, 0.1, 0.02, 0.0])).long()
+    small, large = (set(label_budget(labels, k, seed=3).tolist()) for k in (2, 20))
+    assert len(small) == 10
+    assert len(large) == 100
+    assert small < large
+    assert (labels[list(small)].sum(0) > 0).tolist() == [True, True, True, True, False]
+    assert small != set(label_budget(labels, 2, seed=4).tolist())
+    with pytest.raises(DataError, match="labels_per_class=41 of 5 classes are 205 samples, but there are 200"):
+        label_budget(labels, 41, seed=0)
 
 
 def test_folds_test_every_group_once_and_stay_disjoint() -> None:

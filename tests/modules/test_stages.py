@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import seed_everything
+from sklearn.metrics import f1_score
 from torch import nn
 
 from lightning_mmnas import (
@@ -16,10 +17,12 @@ from lightning_mmnas import (
     FusionSearch,
     FusionSpace,
     Genotype,
+    TensorDataModule,
 )
 from lightning_mmnas.baselines import LateFusion
 from lightning_mmnas.errors import CheckpointError, ConfigError, DataError, GenotypeError
 from lightning_mmnas.modules.frozen import FrozenEncoders, build_encoders
+from lightning_mmnas.modules.metrics import tune_thresholds
 from lightning_mmnas.objectives import nt_xent
 from lightning_mmnas.readout import mean_max_pool
 from tests.modules.tiny import ENCODERS, data_of, modalities, same, split_of, state_of, trainer_of
@@ -148,8 +151,39 @@ def test_multilabel_fine_tuning(tmp_path: Path) -> None:
     batch["label"] = torch.randint(0, 2, (6, 3))
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     assert module.training_step(batch, 0).isfinite()
-    assert set(module.val_metrics.keys()) == {"val/f1_weighted", "val/f1_macro"}
+    names = ("f1_weighted", "f1_micro", "f1_macro", "f1_samples", "map")
+    assert set(module.val_metrics.keys()) == {f"val/{name}" for name in names}
     assert bool((module.predict_step(batch, 0) <= 1).all())
+
+
+def test_thresholds_are_tuned_on_validation_kept_and_used_by_the_test(tmp_path: Path) -> None:
+    seed_everything(0, verbose=False)
+    sizes = {"train": 32, "val": 24, "test": 24}
+    splits: dict[str, Any] = {name: split_of(n, i) for i, (name, n) in enumerate(sizes.items())}
+    for tensors in splits.values():
+        strength = tensors["left"].mean((1, 2))
+        tensors["label"] = torch.stack([strength > 0, strength > 0.2, strength < 0], dim=1).long()
+    data = TensorDataModule(**splits, kinds={"left": "motion", "right": "motion"}, batch_size=8)
+    module = FineTuning(modalities(), ENCODERS, 3, "multilabel", genotype=genotype(), threshold=0.3)
+    assert module.get_buffer("thresholds").tolist() == pytest.approx([0.3] * 3)
+    trainer = trainer_of(tmp_path, max_epochs=3)
+    trainer.fit(module, data)
+    with torch.no_grad():
+        data.setup("test")
+        val, test = (torch.sigmoid(module.eval()(data.tensors(name))) for name in ("val", "test"))
+    torch.testing.assert_close(module.get_buffer("thresholds"), tune_thresholds(val, data.tensors("val")["label"]))
+    found = trainer.test(module, data, verbose=False)[0]
+    truth = data.tensors("test")["label"].numpy()
+    for suffix, threshold in (("", torch.tensor(0.3)), ("_tuned", module.get_buffer("thresholds"))):
+        decisions = (test > threshold).long().numpy()
+        for average in ("weighted", "micro", "macro", "samples"):
+            reference = f1_score(truth, decisions, average=average, zero_division=0)
+            assert found[f"test/f1_{average}{suffix}"] == pytest.approx(reference, abs=1e-5)
+    trainer.save_checkpoint(tmp_path / "tuned.ckpt")
+    state = torch.load(tmp_path / "tuned.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(state["thresholds"], module.get_buffer("thresholds"))
+    with pytest.raises(ConfigError, match=r"threshold must be in \(0, 1\)"):
+        FineTuning(modalities(), ENCODERS, 3, "multilabel", genotype=genotype(), threshold=1.0)
 
 
 def test_pretrained_weights_are_taken_over(tmp_path: Path, encoder_checkpoint: str) -> None:

@@ -8,9 +8,9 @@ import torch
 from lightning import seed_everything
 from pydantic import ValidationError
 
-from lightning_mmnas import FineTuning, FusionPretraining, FusionSpace
+from lightning_mmnas import FineTuning, FusionPretraining, FusionSpace, TensorDataModule
 from lightning_mmnas.report.comparison import Comparison, ComparisonSettings
-from tests.modules.tiny import ENCODERS, data_of, modalities
+from tests.modules.tiny import ENCODERS, data_of, modalities, split_of
 
 SPACE = FusionSpace(inputs=("left/0", "left/1", "right/0", "right/1"), channels=4, length=2)
 SETTINGS = ComparisonSettings(labels_per_class=(4, "all"), draws=2, random_architectures=3, steps=3, steps_all=4)
@@ -95,3 +95,29 @@ def test_settings_refuse_nonsense() -> None:
         ComparisonSettings(draws=0)
     with pytest.raises(ValidationError, match="labels_per_class"):
         ComparisonSettings(labels_per_class=("some",))  # type: ignore[arg-type]
+
+
+def test_multi_label_rows_are_scored_with_thresholds_tuned_on_validation() -> None:
+    seed_everything(0, verbose=False)
+    splits: dict[str, Any] = {}
+    for number, name in enumerate(("train", "val", "test")):
+        tensors = split_of(24, number)
+        strength = tensors["left"].mean((1, 2))
+        tensors["label"] = torch.stack([strength > 0, strength > 0.3, strength < 0.1], dim=1).long()
+        splits[name] = tensors
+    kinds: dict[str, Any] = {"left": "motion", "right": "motion"}
+    unlabelled = TensorDataModule(**splits, kinds=kinds, batch_size=8, labels=False)
+    unlabelled.setup("fit")
+    genotype = SPACE.sample(torch.Generator().manual_seed(0))
+    rows = Comparison(
+        FusionPretraining(modalities(), ENCODERS, genotype=genotype, projection_hidden=8, projection_out=4),
+        FineTuning(modalities(), ENCODERS, 3, "multilabel", genotype=genotype),
+        unlabelled,
+        TensorDataModule(**splits, kinds=kinds, batch_size=8),
+        pretraining_steps=3,
+        settings=SETTINGS,
+        seed=0,
+    ).run()
+    assert {row["metric"] for row in rows} == {"f1_weighted_tuned"}
+    assert all(0 < row["mean"] <= 1 for row in rows)
+    assert {row["name"] for row in rows} == set(NAMES)
