@@ -3,6 +3,7 @@
 import io
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,28 @@ from lightning_mmnas import Genotype
 from lightning_mmnas.commands import main
 from lightning_mmnas.pipeline import STAGES, find_configs, run
 from tests.data.make_avmnist import make_avmnist
+from tests.data.make_egogesture import make_egogesture
+from tests.data.make_ntu import make_ntu
 
 # How the data of each folder are made; None: they come with a package.
 DATA: dict[str, Callable[[Path], object] | None] = {
     "avmnist": make_avmnist,
+    "egogesture": partial(make_egogesture, clips=10),
+    "ntu": partial(make_ntu, repetitions=2),
     "watch": None,
 }
 
-COMPARISON = {"labels_per_class": [2, "all"], "draws": 1, "random_architectures": 1, "steps": 2, "steps_all": 2}
+# What small data need beyond a small batch.
+SMALL = {
+    "egogesture": ["--data.init_args.size=[16,16]", "--data.init_args.frames=4", "--data.init_args.num_workers=0"],
+    "ntu": [
+        "--data.init_args.video_size=[16,16]",
+        "--data.init_args.num_workers=0",
+        "--finetune.data.init_args.labels_per_class=null",  # 58 of the 60 classes have no sample
+    ],
+}
+
+COMPARISON = {"draws": 1, "random_architectures": 1, "steps": 2, "steps_all": 2}
 
 
 @pytest.mark.slow
@@ -30,8 +45,11 @@ def test_stages(name: str, tmp_path: Path) -> None:
     configs, output = tmp_path / "configs", tmp_path / "run"
     overrides = small_data(name, tmp_path / "data")
     shutil.copytree(find_configs(name), configs)
+    search = (configs / "search.yaml").read_text()
+    (configs / "search.yaml").write_text(search.replace("num_candidates: 6, steps: 70", "num_candidates: 3, steps: 3"))
     # The shipped comparison has a test of its own.
-    (configs / "comparison.yaml").write_text(yaml.safe_dump(COMPARISON))
+    budgets = ["all"] if name == "ntu" else [2, "all"]
+    (configs / "comparison.yaml").write_text(yaml.safe_dump(COMPARISON | {"labels_per_class": budgets}))
     console = Console(file=io.StringIO())
     results = run(configs, output, overrides=["--trainer.limit_train_batches=2", *overrides], console=console)
     for stage in STAGES:
@@ -60,6 +78,7 @@ def small_data(name: str, root: Path) -> list[str]:
         f"--data.init_args.root={root}",
         "--data.init_args.batch_size=8",
         "--finetune.data.init_args.labels_per_class=2",
+        *SMALL.get(name, []),
     ]
 
 

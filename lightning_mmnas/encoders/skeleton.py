@@ -51,7 +51,8 @@ class HCNEncoder(Encoder):
     pass through the same weights and are merged by the element-wise maximum; the first two features are those of both
     branches, side by side. The paper's sizes are channels=(64, 32, 32, 64, 128, 256) with dropout=0.5; batch norm
     follows every convolution, as in the authors' later code, not in the paper, so that pretraining without labels
-    needs no tuning. BM-NAS takes four features of this network.
+    needs no tuning. BM-NAS takes four features as well: conv5, conv6, the latter flattened, and the first layer of the
+    classifier, which we do not have.
 
     Source: C. Li, Q. Zhong, D. Xie, S. Pu, "Co-occurrence Feature Learning from Skeleton Data for Action Recognition
     and Detection with Hierarchical Aggregation", IJCAI 2018, arXiv:1804.06055.

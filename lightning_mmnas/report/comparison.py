@@ -284,7 +284,11 @@ class Comparison:
 
         def predict(features: Features) -> Tensor:
             probabilities = torch.from_numpy(classifier.predict_proba(pooled(features).cpu().numpy()))
-            return torch.logit(probabilities, eps=1e-6) if several else probabilities
+            if several:
+                return torch.logit(probabilities, eps=1e-6)
+            scores = probabilities.new_zeros(len(probabilities), len(self.labelled.class_names))
+            scores[:, torch.as_tensor(classifier.classes_)] = probabilities  # a class may have no training sample
+            return scores
 
         return predict
 

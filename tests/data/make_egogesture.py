@@ -12,7 +12,7 @@ RECORDINGS = {
     "validation": "Subject01/Scene2/Color/rgb2",
     "testing": "Subject02/Scene1/Color/rgb1",
 }
-LABELS = ("Scroll_hand_towards_right", "Wave_hand", "Measure(distance)")
+LABELS = ("Scroll_hand_towards_right", "Wave_hand")
 
 
 def make_egogesture(root: Path, clips: int = 4, frames: int = 5, recordings: int = 2) -> Path:

@@ -31,7 +31,7 @@ def module(root: Path, **arguments: Any) -> EgoGestureDataModule:
 def test_clips_of_both_modalities(root: Path) -> None:
     data = module(root)
     assert data.class_names == list(LABELS)
-    assert data.num_classes == 3
+    assert data.num_classes == 2
     data.setup("fit")
     data.setup("test")
     batch = data.tensors("train")
