@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from lightning_mmnas.data.mmimdb import GENRES
+
 WORDS = {
     "Drama": "tears family loss letter",
     "Comedy": "laugh party joke wedding",
@@ -43,14 +45,12 @@ def make_mmimdb_hdf5(root: Path, sizes: tuple[int, int, int] = (24, 8, 8), fuel:
     root.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(0)
     n = sum(sizes)
-    names = list(WORDS)
-    genres = np.stack([[int(g in _genres(i)) for g in names] for i in range(n)]).astype(np.int32)
-    names_of_all = [*names, *(f"other {i}" for i in range(20))]
+    genres = np.stack([[int(genre in _genres(i)) for genre in GENRES] for i in range(n)]).astype(np.int32)
     with h5py.File(root / "multimodal_imdb.hdf5", "w") as file:
         file["images"] = generator.integers(0, 256, (n, 3, 32, 20)).astype(np.int32)
         file["features"] = generator.normal(size=(n, 300)).astype(np.float32)
-        file["genres"] = np.concatenate([genres, np.zeros((n, 20), np.int32)], axis=1)
-        file["genres"].attrs["target_names"] = json.dumps(names_of_all)
+        file["genres"] = genres
+        file["genres"].attrs["target_names"] = json.dumps(GENRES)
         file["imdb_ids"] = np.array([f"{i:07d}".encode() for i in range(n)], dtype="S7")
         bounds = np.cumsum([0, *sizes])
         if fuel:
@@ -68,6 +68,13 @@ def make_mmimdb_hdf5(root: Path, sizes: tuple[int, int, int] = (24, 8, 8), fuel:
         }
         (root / "split.json").write_text(json.dumps(split))
     return root
+
+
+def make_both(root: Path) -> None:
+    """Writes the raw release and the HDF5 file of as many films; enough of them for a label budget of 2 per genre."""
+    sizes = (48, 8, 8)
+    make_mmimdb(root, sizes)
+    make_mmimdb_hdf5(root, sizes)
 
 
 def _genres(number: int) -> list[str]:
