@@ -24,7 +24,7 @@ DATA: dict[str, Callable[[Path], object] | None] = {
     "avmnist": make_avmnist,
     "egogesture": partial(make_egogesture, clips=10),
     "mmimdb": make_both,
-    "ntu": partial(make_ntu, repetitions=2),
+    "ntu": make_ntu,
     "watch": None,
 }
 
@@ -33,6 +33,7 @@ SMALL = {
     "egogesture": ["--data.init_args.size=[16,16]", "--data.init_args.frames=4", "--data.init_args.num_workers=0"],
     "ntu": [
         "--data.init_args.video_size=[16,16]",
+        "--data.init_args.batch_size=4",
         "--data.init_args.num_workers=0",
         "--finetune.data.init_args.labels_per_class=null",  # 58 of the 60 classes have no sample
     ],

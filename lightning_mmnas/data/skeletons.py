@@ -215,9 +215,9 @@ class SkeletonColumn(Column):
         return str(self.paths[index])
 
     def fingerprint(self, index: int) -> str:
-        """Path, size and time of change of the file."""
+        """Path, size and time of change of the file, and what `prepare_skeleton` is told."""
         path = self.paths[index]
-        return self._key(path) if path.is_file() else f"{path} missing"
+        return f"{self._key(path)} {_VERSION} {self.centre}" if path.is_file() else f"{path} missing"
 
     def digest(self, index: int) -> str:
         """Hash of the file's bytes."""

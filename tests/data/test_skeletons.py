@@ -103,6 +103,16 @@ def test_text_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert len(calls) == 4
 
 
+def test_fingerprints(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.skeleton", 0.3)
+    before = SkeletonColumn([path], 8).fingerprint(0)
+    assert SkeletonColumn([path], 8).fingerprint(0) == before
+    assert SkeletonColumn([path], 8, centre=None).fingerprint(0) != before
+    write(path, 0.3, frames=11)
+    assert SkeletonColumn([path], 8).fingerprint(0) != before
+    assert "missing" in SkeletonColumn([tmp_path / "b.skeleton"], 8).fingerprint(0)
+
+
 def test_arrays_of_joints(tmp_path: Path) -> None:
     path = tmp_path / "a.npy"
     np.save(path, moving_body(7).double().numpy())

@@ -143,6 +143,16 @@ def test_damaged_frames_are_named(folder: Path) -> None:
     assert usable_rows({"rgb": PresenceColumn(column)}, "skip").tolist() == [0]  # does not look into files
 
 
+def test_another_clip_is_another_fingerprint(video: Path) -> None:
+    settings: list[tuple[Sampling, int]] = [("uniform", 0), ("centre", 0), ("random", 0), ("random", 1)]
+    columns = [video_column([video], 4, (8, 8), sampling=sampling, seed=seed) for sampling, seed in settings]
+    assert len({column.fingerprint(0) for column in columns}) == 4
+    before = columns[0].fingerprint(0)
+    assert video_column([video], 4, (8, 8), seed=5).fingerprint(0) == before
+    write_video(video, moving_square(12))
+    assert columns[0].fingerprint(0) != before
+
+
 def test_presence_of_videos(video: Path) -> None:
     bad = video.with_name("bad.avi")
     bad.write_bytes(b"nothing")
