@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lightning_mmnas.data.columns import Column, damaged
 from lightning_mmnas.data.spec import Split
+from lightning_mmnas.data.texts import check_text
 from lightning_mmnas.errors import DamagedFilesError, DataError, MissingExtraError
 
 PlotChoice = Literal["longest", "first"]
@@ -62,7 +63,7 @@ def read_film(path: Path, choice: PlotChoice) -> Film:
         choice: Which of several plots.
 
     Raises:
-        DamagedFilesError: It is missing, no JSON in UTF-8, or lacks plot or genres.
+        DamagedFilesError: It is missing, no JSON in UTF-8, lacks plot or genres, or its plot is not Unicode.
     """
     if not path.is_file():
         raise damaged(path, "there is no such file")
@@ -79,7 +80,7 @@ def read_film(path: Path, choice: PlotChoice) -> Film:
     if not isinstance(genres, list) or not all(isinstance(genre, str) for genre in genres):
         raise damaged(path, "its 'genres' is not a list of names")
     plot = max(plots, key=len) if choice == "longest" else plots[0]
-    return Film(path, plot, genres)
+    return Film(path, check_text(plot, path), genres)
 
 
 def _json(path: Path) -> Any:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_mmnas.data.columns import TensorColumn, damaged
 from lightning_mmnas.data.spec import Vocabulary
-from lightning_mmnas.errors import ConfigError, DataError, MissingExtraError
+from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError, MissingExtraError
 from lightning_mmnas.files import replacing
 
 _RESERVED = ("[PAD]", "[UNK]", "[MASK]")
@@ -50,6 +50,8 @@ class TextTokenizer:
             return
         if not source.endswith(".json"):
             self._pretrained = _pretrained(source)
+            # Not len(tokenizer): ids may have gaps.
+            self.size = max(self._pretrained.get_vocab().values()) + 1
         elif Path(source).is_file():
             self._learnt = _read(Path(source), size)
 
@@ -63,20 +65,21 @@ class TextTokenizer:
         unknown = known.unk_token_id if known.unk_token_id is not None else pad
         mask = known.mask_token_id if known.mask_token_id is not None else unknown
         special = sorted(set(known.all_special_ids) - {pad, unknown, mask})
-        return Vocabulary(len(known), pad, unknown, mask, tuple(special))
+        return Vocabulary(self.size, pad, unknown, mask, tuple(special))
 
     def fit(self, texts: Callable[[], Sequence[str]]) -> None:
         """Learns the words, unless they are known already.
 
         Args:
-            texts: Gives the training texts.
+            texts: Gives the training texts. Those that are not Unicode (see `check_text`) are left out here, for
+                `TextColumn` to name them.
 
         Raises:
             DataError: There is no word in them.
         """
         if self._learnt is not None or self._pretrained is not None:
             return
-        self._learnt = _learn(texts(), self.size)
+        self._learnt = _learn([text for text in texts() if _flaw(text) is None], self.size)
         if self.source is not None:
             with replacing(Path(self.source)) as path:
                 self._learnt.save(str(path))
@@ -85,8 +88,11 @@ class TextTokenizer:
         """Ids of texts, shape (n, length), int64: cut off at the end, or filled up with padding.
 
         Raises:
-            DataError: The tokenizer has not been fitted.
+            DataError: The tokenizer has not been fitted, or a text is not Unicode; see `check_text`.
         """
+        for row, text in enumerate(texts):
+            if (flaw := _flaw(text)) is not None:
+                raise DataError(f"text {row} of {len(texts)}: {flaw}")
         if self._pretrained is not None:
             found = self._pretrained(
                 list(texts), padding="max_length", truncation=True, max_length=length, return_tensors="pt"
@@ -121,6 +127,9 @@ class TextColumn(TensorColumn):
         length: Ids of a sample.
         name: What to call it in messages, such as the file it came from.
         sources: Where each text comes from; None: the name and the row.
+
+    Raises:
+        DamagedFilesError: Texts are not Unicode; see `check_text`. Names them all.
     """
 
     def __init__(
@@ -131,6 +140,11 @@ class TextColumn(TensorColumn):
         name: str,
         sources: Sequence[str] | None = None,
     ) -> None:
+        flaws = [(row, flaw) for row, text in enumerate(texts) if (flaw := _flaw(text)) is not None]
+        if flaws:
+            raise DamagedFilesError(
+                [(f"{name}, row {row}" if sources is None else sources[row], flaw) for row, flaw in flaws]
+            )
         super().__init__(tokenizer.encode(texts, length), name)
         self.texts = list(texts)
         self.sources = None if sources is None else list(sources)
@@ -144,11 +158,22 @@ class TextColumn(TensorColumn):
         return blake2b(self.texts[index].encode(), digest_size=16).hexdigest()
 
 
+def check_text(text: str, source: Path | str) -> str:
+    """Returns a text that is Unicode; one out of a JSON file may hold half a surrogate pair, which no tokenizer takes.
+
+    Raises:
+        DamagedFilesError: It is not; names the source.
+    """
+    if (flaw := _flaw(text)) is not None:
+        raise damaged(source, flaw)
+    return text
+
+
 def read_text(path: Path) -> str:
     """Reads a text file in UTF-8, with or without a byte order mark.
 
     Raises:
-        DamagedFilesError: There is no such file, or it is not UTF-8.
+        DamagedFilesError: There is no such file, it cannot be read, or it is not UTF-8.
     """
     if not path.is_file():
         raise damaged(path, "there is no such file")
@@ -156,6 +181,16 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise damaged(path, f"it is not UTF-8: byte {error.start} is {error.object[error.start]:#x}") from None
+    except OSError as error:
+        raise damaged(path, f"it cannot be read: {error.strerror or error}") from error
+
+
+def _flaw(text: str) -> str | None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return f"it holds half a surrogate pair at character {error.start}"
+    return None
 
 
 def _tokenizers() -> Any:
@@ -187,13 +222,15 @@ def _read(path: Path, size: int) -> Any:
     library = _tokenizers()
     try:
         tokenizer = library.Tokenizer.from_file(str(path))
+        tokenizer.encode("\ue000")  # an unknown word: it fails here rather than later
     except Exception as error:  # the library raises bare Exceptions
         raise DataError(f"{path} is not a tokenizer: {error}; delete it to learn it again") from error
     reserved = [tokenizer.token_to_id(token) for token in _RESERVED]
     if reserved != [0, 1, 2]:
         raise DataError(f"{path} was not written here: {_RESERVED} have the ids {reserved}, not 0, 1 and 2")
-    if tokenizer.get_vocab_size() > size:
-        raise DataError(f"{path} has {tokenizer.get_vocab_size()} ids, more than the vocabulary size of {size}")
+    last = max(tokenizer.get_vocab().values())
+    if last >= size:
+        raise DataError(f"{path} has ids up to {last}, more than the vocabulary size of {size} allows")
     return tokenizer
 
 
@@ -215,4 +252,5 @@ def _pretrained(source: str) -> Any:
         if tokenizer.eos_token_id is None:
             raise ConfigError(f"the transformers tokenizer {source!r} has no id for padding")
         tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.padding_side = "right"
     return tokenizer

@@ -94,7 +94,8 @@ class TransformersEncoder(Encoder):
     """Any encoder model of transformers over texts, its hidden states pooled over the words (extra ``transformers``).
 
     The data module must use the same model's tokenizer. A sentence-embedding model is one too: ``sentence=True`` adds
-    what sentence-transformers calls mean pooling, normalised to length 1, as the deepest feature.
+    what sentence-transformers calls mean pooling, normalised to length 1, as the deepest feature. Of a model of encoder
+    and decoder, such as T5, the encoder is taken.
 
     Args:
         spec: Modality of kind "text", shape (t,).
@@ -108,7 +109,7 @@ class TransformersEncoder(Encoder):
         MissingExtraError: transformers is not installed.
         CheckpointError: There is no such model, or its weights are not to be had as safetensors.
         ConfigError: There is no such layer.
-        DataError: The modality is not a text, or of another vocabulary.
+        DataError: The modality is not a text, of another vocabulary, or longer than the model knows positions for.
     """
 
     def __init__(
@@ -130,6 +131,12 @@ class TransformersEncoder(Encoder):
             raise DataError(
                 f"the texts have ids up to {self.vocabulary.size - 1}, {name!r} knows {known}; "
                 "give the data module the tokenizer of this model"
+            )
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        if positions is not None and spec.shape[0] > positions:
+            raise DataError(
+                f"{name!r} knows {positions} positions, fewer than the {spec.shape[0]} ids of a text; "
+                "give the data module shorter texts"
             )
         if weights is not None:
             load_weights(self.model, weights)
@@ -203,7 +210,8 @@ def _model(name: str) -> Any:
             "TransformersEncoder needs the package transformers; run: pip install 'lightning-mmnas[transformers]'"
         ) from error
     try:
-        return cast(Any, AutoModel).from_pretrained(name, use_safetensors=True, trust_remote_code=False)
+        model = cast(Any, AutoModel).from_pretrained(name, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"transformers cannot load {name!r} as safetensors: {reason}") from error
+    return model.get_encoder() if model.config.is_encoder_decoder else model

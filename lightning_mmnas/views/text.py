@@ -63,8 +63,9 @@ def compact(x: Tensor, kept: Tensor, pad: int) -> Tensor:
 class TextViews(nn.Module):
     """One random view of token ids: a stretch of the text, with some words left out and some masked.
 
-    Special ids stay and are not masked; a text with words keeps at least one. An argument of 0 (crop: 1) switches its
-    augmentation off. Random in evaluation mode too.
+    Special ids stay and are not masked; a text with words keeps at least one. Where the vocabulary has no mask of its own,
+    only the padding's, words to be masked are left out. An argument of 0 (crop: 1) switches its augmentation off. Random
+    in evaluation mode too.
 
     Source: word dropout: Iyyer et al., ACL 2015; token masking: Devlin et al. (BERT), NAACL 2019; crops: Meng et al.
     (COCO-LM), NeurIPS 2021.
@@ -114,7 +115,9 @@ class TextViews(nn.Module):
             kept = crop_words(kept, self.crop)
         if self.drop > 0:
             kept = drop_words(kept, self.drop)
-        if self.mask > 0:
+        if self.mask > 0 and self.vocabulary.mask == self.vocabulary.pad:
+            kept = drop_words(kept, self.mask)
+        elif self.mask > 0:
             masked = kept & (torch.rand(x.shape, device=x.device) < self.mask)
             x = x.masked_fill(masked, self.vocabulary.mask)
         marks = ~words & (x != self.vocabulary.pad)

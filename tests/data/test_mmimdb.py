@@ -151,6 +151,16 @@ def test_damage_is_named_or_skipped(raw: Path) -> None:
     assert len(data.source("train")) == 19
 
 
+def test_a_plot_that_is_not_unicode(raw: Path) -> None:
+    (raw / "dataset" / "0000001.json").write_text('{"plot": ["half a pair \\ud800"], "genres": ["Drama"]}')
+    with pytest.raises(DamagedFilesError, match=r"0000001\.json: it holds half a surrogate pair at character 12"):
+        MMIMDBDataModule(str(raw)).setup("fit")
+    data = MMIMDBDataModule(str(raw), on_error="skip")
+    with pytest.warns(UserWarning, match="1 damaged or incomplete films of the train split"):
+        data.setup("fit")
+    assert len(data.source("train")) == 23
+
+
 def test_two_hundred_damaged_json_files(raw: Path) -> None:
     path = raw / "dataset" / "0000000.json"
     whole = path.read_bytes()

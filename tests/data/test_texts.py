@@ -1,5 +1,6 @@
 """Tokenizers: ids that are the same for the same texts, and what is refused."""
 
+import os
 import random
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from lightning_mmnas.data.spec import Vocabulary
-from lightning_mmnas.data.texts import TextColumn, TextTokenizer, read_text
+from lightning_mmnas.data.texts import TextColumn, TextTokenizer, check_text, read_text
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError
 
 TEXTS = ["The cat saw the dog.", "A dog, a cat and a BIRD!", "Émile saw nothing"]
@@ -53,7 +54,7 @@ def test_a_json_file_is_written_once_and_read_from_then_on(tmp_path: Path) -> No
     again.fit(lambda: pytest.fail("learnt anew"))
     assert torch.equal(again.encode(TEXTS, 8), ids)
     assert [p.name for p in path.parent.iterdir()] == ["tokenizer.json"]
-    with pytest.raises(DataError, match="more than the vocabulary size of 5"):
+    with pytest.raises(DataError, match="has ids up to 14, more than the vocabulary size of 5"):
         TextTokenizer(str(path), 5)
 
 
@@ -63,6 +64,58 @@ def test_what_is_no_tokenizer(tmp_path: Path, content: str) -> None:
     path.write_text(content)
     with pytest.raises(DataError, match=r"t\.json is not a tokenizer"):
         TextTokenizer(str(path))
+
+
+def test_a_tokenizer_file_damaged_at_random_is_read_or_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    learnt(source=str(path))
+    whole, generator = path.read_bytes(), random.Random(0)
+    refused = accepted = 0
+    for trial in range(300):
+        content = bytearray(whole[: generator.randrange(len(whole))] if trial % 3 == 0 else whole)
+        for _ in range(0 if trial % 3 == 0 else generator.choice([1, 3])):
+            content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
+        path.write_bytes(content)
+        try:
+            ids = TextTokenizer(str(path), 64).encode(["the cat, zebra", "\ue000"], 6)
+        except DataError as error:
+            refused += "t.json" in str(error)
+        else:
+            assert 0 <= int(ids.min()) <= int(ids.max()) < 64
+            accepted += 1
+    assert refused > 200
+    assert refused + accepted == 300
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ('"unk_token":"[UNK]"', '"unk_token":"[UNX]"', r"t\.json is not a tokenizer"),
+        ('"cat":4', '"cat":400000', r"t\.json has ids up to 400000, more than the vocabulary size of 64 allows"),
+    ],
+)
+def test_a_tokenizer_file_that_would_fail_later(tmp_path: Path, before: str, after: str, message: str) -> None:
+    path = tmp_path / "t.json"
+    learnt(source=str(path))
+    content = "".join(line.strip() for line in path.read_text().splitlines()).replace('": ', '":')
+    assert before in content
+    path.write_text(content.replace(before, after))
+    with pytest.raises(DataError, match=message):
+        TextTokenizer(str(path), 64)
+
+
+def test_texts_that_are_not_unicode() -> None:
+    broken = "half a pair \ud800"  # as JSON may hold it
+    assert check_text("fine", "a.json") == "fine"
+    with pytest.raises(DamagedFilesError, match=r"b\.json: it holds half a surrogate pair"):
+        check_text(broken, "b.json")
+    tokenizer = TextTokenizer(size=64)
+    tokenizer.fit(lambda: [*TEXTS, broken])
+    assert torch.equal(tokenizer.encode(TEXTS, 8), learnt().encode(TEXTS, 8))
+    with pytest.raises(DamagedFilesError, match=r"2 damaged(.|\n)*b\.json(.|\n)*c\.json"):
+        TextColumn(["fine", broken, broken], learnt(), 4, "plots", ["a.json", "b.json", "c.json"])
+    with pytest.raises(DataError, match="half a surrogate pair"):
+        tokenizer.encode([broken], 4)
 
 
 def test_refusals() -> None:
@@ -89,5 +142,9 @@ def test_text_files(tmp_path: Path) -> None:
     path.write_bytes(b"caf\xe9")
     with pytest.raises(DamagedFilesError, match=r"plot.txt: it is not UTF-8: byte 3 is 0xe9"):
         read_text(path)
+    if os.geteuid() != 0:  # to root every file is readable
+        path.chmod(0)
+        with pytest.raises(DamagedFilesError, match=r"plot.txt: it cannot be read"):
+            read_text(path)
     with pytest.raises(DamagedFilesError, match="there is no such file"):
         read_text(tmp_path / "none.txt")

@@ -119,3 +119,29 @@ def test_transformers_refusals(bert: str) -> None:
         TransformersEncoder(spec, str(Path(bert) / "nothing"))
     with pytest.raises(ConfigError, match="there is no transformers tokenizer"):
         TextTokenizer(str(Path(bert) / "nothing"))
+
+
+def test_longer_texts_than_the_model_knows_positions_for(bert: str) -> None:
+    with pytest.raises(DataError, match="knows 512 positions, fewer than the 513 ids of a text"):
+        TransformersEncoder(ModalitySpec("text", (513,), torch.long, Vocabulary(64)), bert)
+
+
+def test_of_an_encoder_and_decoder_the_encoder_is_taken(tmp_path: Path) -> None:
+    transformers: Any = pytest.importorskip("transformers")
+    config = transformers.T5Config(vocab_size=64, d_model=8, d_kv=4, d_ff=16, num_layers=2, num_heads=2)
+    transformers.T5Model(config).save_pretrained(tmp_path)
+    spec = ModalitySpec("text", (7,), torch.long, Vocabulary(64))
+    encoder = TransformersEncoder(spec, str(tmp_path), layers=(0, -1), segments=3).eval()
+    assert [tuple(f.shape[1:]) for f in encoder(ids(5, t=7))] == encoder.feature_shapes
+    assert not any("decoder" in name for name in encoder.state_dict())
+
+
+def test_half_precision_and_local_weights(tmp_path: Path) -> None:
+    encoder = TextEncoder(SPEC, width=16).eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        features = encoder(ids(0, 5, 12))
+    for half, full in zip(features, encoder(ids(0, 5, 12)), strict=True):
+        torch.testing.assert_close(half.float(), full, atol=0.05, rtol=0.05)
+    torch.save(encoder.state_dict(), tmp_path / "text.pt")
+    loaded = TextEncoder(SPEC, width=16, weights=str(tmp_path / "text.pt")).eval()
+    assert all(torch.equal(a, b) for a, b in zip(encoder(ids(5)), loaded(ids(5)), strict=True))

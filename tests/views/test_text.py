@@ -80,6 +80,16 @@ def test_views_keep_the_marks_and_hold_only_words_of_the_text_in_order() -> None
     assert masked > 0
 
 
+def test_a_mask_that_is_padding_leaves_words_out_but_never_all() -> None:
+    torch.manual_seed(0)
+    views = TextViews(crop=1, drop=0, mask=0.5)
+    views.bind(ModalitySpec("text", (5,), torch.long, Vocabulary(50, pad=5, unknown=5, mask=5)))
+    y = views(torch.tensor([[7, 8, 9, 5, 5]]).repeat(500, 1))
+    n = (y != 5).sum(1)
+    assert set(n.tolist()) == {1, 2, 3}
+    assert bool(((y != 5) == (torch.arange(5) < n.unsqueeze(1))).all())
+
+
 def test_everything_off_and_everything_masked() -> None:
     x = texts(20)
     assert torch.equal(bound(crop=1, drop=0, mask=0)(x), x)
