@@ -63,9 +63,9 @@ def compact(x: Tensor, kept: Tensor, pad: int) -> Tensor:
 class TextViews(nn.Module):
     """One random view of token ids: a stretch of the text, with some words left out and some masked.
 
-    Special ids stay and are not masked; a text with words keeps at least one. Where the vocabulary has no mask of its own,
-    only the padding's, words to be masked are left out. An argument of 0 (crop: 1) switches its augmentation off. Random
-    in evaluation mode too.
+    Special ids stay and are not masked; a text with words keeps at least one. Where the vocabulary has no id for masks
+    but that of padding, words to be masked are left out. An argument of 0 (crop: 1) switches its augmentation off.
+    Random in evaluation mode too.
 
     Source: word dropout: Iyyer et al., ACL 2015; token masking: Devlin et al. (BERT), NAACL 2019; crops: Meng et al.
     (COCO-LM), NeurIPS 2021.
