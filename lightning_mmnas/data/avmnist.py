@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_mmnas.data.arrays import Array, ArrayColumn, open_array
@@ -23,9 +22,6 @@ _IMAGES = ("images", "image")
 """The folder of the images, as MFAS and as MultiBench call it."""
 
 _CLASSES = 10
-
-_NAMED = 5
-"""Damaged samples that a warning names; the others are counted."""
 
 
 class AVMNISTDataModule(MultimodalDataModule):
@@ -129,19 +125,10 @@ class AVMNISTDataModule(MultimodalDataModule):
             rows = range(size)
         columns: dict[str, Column] = {n: ArrayColumn(files[n], rows, _SHAPES[n], 1 / 255) for n in self.modalities}
         labels = _Labels(label_file, rows)
-        good = self._usable(columns | {"label": labels}, split)
+        good = usable_rows(columns | {"label": labels}, self.on_error, split)
         chosen = [rows[i] for i in good.tolist()]
         columns = {n: ArrayColumn(files[n], chosen, _SHAPES[n], 1 / 255) for n in columns}
         return ColumnSamples(columns, labels.values[good].long(), self._groups(part, chosen, size))
-
-    def _usable(self, columns: dict[str, Column], split: Split) -> Tensor:
-        good = usable_rows(columns, self.on_error)
-        size = len(next(iter(columns.values())))
-        if len(good) < size:
-            left = sorted(set(range(size)) - set(good.tolist()))
-            named = "; ".join(next(iter(columns.values())).source(i) for i in left[:_NAMED])
-            rank_zero_warn(f"{len(left)} damaged samples of the {split} split are left out: {named}, ...")
-        return good
 
     def _folder(self, modality: str) -> Path:
         if modality == "audio":

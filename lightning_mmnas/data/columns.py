@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import default_collate
 
@@ -16,6 +17,8 @@ from lightning_mmnas.errors import DamagedFilesError, DataError, MissingExtraErr
 
 OnError = Literal["raise", "skip"]
 
+_NAMED = 5
+"""Damaged files that a warning names; the others are counted."""
 _MEAN_SAMPLES = 256
 """Samples that a mean is taken over where each must be read from a file."""
 
@@ -264,12 +267,16 @@ def damaged(source: Path | str, reason: str) -> DamagedFilesError:
     return DamagedFilesError([(str(source), reason)])
 
 
-def usable_rows(columns: Mapping[str, Column], on_error: OnError, progress: bool = False) -> Tensor:
+def usable_rows(
+    columns: Mapping[str, Column], on_error: OnError, split: str | None = None, progress: bool = False
+) -> Tensor:
     """Reads every sample once and finds those that are whole.
 
     Args:
         columns: All of the same length.
-        on_error: "raise": any damage raises, after everything has been read; "skip": damaged samples are left out.
+        on_error: "raise": any damage raises, after everything has been read; "skip": damaged samples are left out, with
+            a warning that counts them and names the first files.
+        split: Name of the split, for the warning; None: there is none.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -297,6 +304,10 @@ def usable_rows(columns: Mapping[str, Column], on_error: OnError, progress: bool
             good.append(row)
     if broken and on_error == "raise":
         raise DamagedFilesError(broken)
+    if broken and split is not None:
+        named = "; ".join(f"{source}: {reason}" for source, reason in broken[:_NAMED])
+        more = f"; and {len(broken) - _NAMED} more files" if len(broken) > _NAMED else ""
+        rank_zero_warn(f"{size - len(good)} damaged samples of the {split} split are left out: {named}{more}")
     return torch.tensor(good, dtype=torch.long)
 
 

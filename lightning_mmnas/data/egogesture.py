@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split, Task
 from lightning_mmnas.data.columns import Column, ColumnSamples, OnError, damaged, usable_rows
@@ -190,12 +189,8 @@ class EgoGestureDataModule(MultimodalDataModule):
         for name in self.modalities:
             column = self._column(name, clips, split)
             columns[name] = column if self.check == "content" else PresenceColumn(column)
-        good: list[int] = usable_rows(columns, self.on_error).tolist() if clips else []
-        left = sorted(set(range(len(clips))) - set(good))
-        if left:
-            shown = ", ".join(clips[i].key for i in left[:5])
-            rank_zero_warn(f"{len(left)} damaged or incomplete clips of the {split} split are left out: {shown}, ...")
-        return good
+        found: list[int] = usable_rows(columns, self.on_error, split).tolist() if clips else []
+        return found
 
     def _column(self, modality: str, clips: Sequence[Clip], split: Split) -> FrameFolderColumn:
         sampling: Sampling = "centre" if self.sampling == "random" and split != "train" else self.sampling

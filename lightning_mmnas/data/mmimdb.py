@@ -1,11 +1,10 @@
 """MM-IMDB: posters and plots of films, and their genres."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split, Task
@@ -53,7 +52,6 @@ GENRES = (
 """The 23 genres in the order of the HDF5 file."""
 
 _HDF5 = "multimodal_imdb.hdf5"
-_NAMED = 5
 _VECTOR = 300
 """Size of the published text vectors, means of word2vec."""
 
@@ -206,7 +204,7 @@ class MMIMDBDataModule(MultimodalDataModule):
         checked: dict[str, Column] = {"film": _FilmColumn(read)}
         if "image" in self.modalities:
             checked["image"] = posters if self.check == "content" or self.preload else PresenceColumn(files)
-        rows = self._usable(checked, split)
+        rows: list[int] = usable_rows(checked, self.on_error, split).tolist()
         kept = [film for film in (read[row] for row in rows) if isinstance(film, Film)]
         columns: dict[str, Column] = {}
         for name in self.modalities:
@@ -241,7 +239,7 @@ class MMIMDBDataModule(MultimodalDataModule):
             if vectors.shape[1] != _VECTOR:
                 raise DataError(f"{path}: its text vectors are of size {vectors.shape[1]}, not {_VECTOR}")
             checked["text"] = _FiniteColumn(vectors, f"{path}, features")
-        good = self._usable(checked, split) if checked else list(range(len(rows)))
+        good = usable_rows(checked, self.on_error, split).tolist() if checked else list(range(len(rows)))
         columns: dict[str, Column] = {}
         for name in self.modalities:
             if name == "image":
@@ -257,15 +255,6 @@ class MMIMDBDataModule(MultimodalDataModule):
         if unknown := [genre for genre in self._genres if genre not in names[: stored.shape[1]]]:
             raise DataError(f"{file.path} has no genres {unknown}, but {names}; check data.init_args.genres")
         return stored[:, [names.index(genre) for genre in self._genres]]
-
-    def _usable(self, columns: Mapping[str, Column], split: Split) -> list[int]:
-        good: list[int] = usable_rows(columns, self.on_error).tolist()
-        column = next(iter(columns.values()))
-        left = sorted(set(range(len(column))) - set(good))
-        if left:
-            shown = ", ".join(column.source(row) for row in left[:_NAMED])
-            rank_zero_warn(f"{len(left)} damaged or incomplete films of the {split} split are left out: {shown}, ...")
-        return good
 
     def _folders(self) -> tuple[Path, Path] | None:
         """Folders of the JSON files and of the posters."""

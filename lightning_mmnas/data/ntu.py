@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor
+from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split, Task
 from lightning_mmnas.data.columns import Column, ColumnSamples, OnError, usable_rows
@@ -266,7 +265,7 @@ class NTUDataModule(MultimodalDataModule):
         if "skeleton" in paths:
             kept = self._with_bodies(SkeletonColumn(paths["skeleton"], self.skeleton_frames, self.cache_dir), split)
             names, paths = [names[i] for i in kept], {m: [p[i] for i in kept] for m, p in paths.items()}
-        good = self._usable(self._columns(paths, split), names, split)
+        good = self._usable(self._columns(paths, split), split)
         names, paths = [names[i] for i in good], {m: [p[i] for i in good] for m, p in paths.items()}
         labels = torch.tensor([n.action - 1 for n in names], dtype=torch.long)
         performances = {p: i for i, p in enumerate(sorted({n._replace(camera=0) for n in names}))}
@@ -299,17 +298,12 @@ class NTUDataModule(MultimodalDataModule):
             rank_zero_info(f"{len(column) - len(kept)} samples of the {split} split have no skeleton and are left out")
         return kept
 
-    def _usable(self, columns: dict[str, Column], names: Sequence[Name], split: Split) -> list[int]:
+    def _usable(self, columns: dict[str, Column], split: Split) -> list[int]:
         checked: dict[str, Column] = dict(columns)
         if self.check == "files" and "rgb" in columns:
             column = columns["rgb"]
             checked["rgb"] = PresenceColumn(column, video_length)  # type: ignore[arg-type]  # a FileColumn
-        good: Tensor = usable_rows(checked, self.on_error)
-        left = sorted(set(range(len(names))) - set(good.tolist()))
-        if left:
-            shown = ", ".join(str(names[i]) for i in left[:5])
-            rank_zero_warn(f"{len(left)} damaged or incomplete samples of the {split} split are left out: {shown}, ...")
-        found: list[int] = good.tolist()
+        found: list[int] = usable_rows(checked, self.on_error, split).tolist()
         return found
 
     def _folder(self, modality: str) -> Path:

@@ -255,7 +255,7 @@ def _counts(available: dict[Split, int], pairs: int | None) -> dict[Split, int]:
 def _read_recordings(recordings: Sequence[Recording], progress: bool) -> Tensor:
     """All recordings as waveforms of one second and unit variance, shape (n, 8000)."""
     column = FileColumn([recording.path for recording in recordings], _read_recording)
-    usable_rows({"audio": column}, "raise", progress)
+    usable_rows({"audio": column}, "raise", progress=progress)
     return torch.cat([column.read(i) for i in range(len(column))])
 
 

@@ -77,12 +77,12 @@ def test_damage_is_named_or_left_out(root: Path) -> None:
     ):
         module(root).setup("fit")
     data = module(root, on_error="skip")
-    with pytest.warns(UserWarning, match=r"2 damaged or incomplete clips of the train split are left out: Subject03"):
+    with pytest.warns(UserWarning, match=r"2 damaged samples of the train split are left out: .*Subject03"):
         data.setup("fit")
     assert len(data._part("train")) == 6
     (root / "Subject03/Scene1/Color/rgb1/000011.jpg").write_bytes(b"no picture")
     data = module(root, on_error="skip", check="content")
-    with pytest.warns(UserWarning, match="3 damaged or incomplete clips"):
+    with pytest.warns(UserWarning, match="3 damaged samples"):
         data.setup("fit")
 
 

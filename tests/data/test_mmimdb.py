@@ -124,7 +124,7 @@ def test_damaged_rows_of_the_hdf5(tmp_path: Path) -> None:
     assert "features, row 2: it holds NaN" in str(caught.value)
     assert "images, row 5: it is no RGB picture" in str(caught.value)
     data = MMIMDBDataModule(str(root), on_error="skip", **arguments)  # type: ignore[arg-type]
-    with pytest.warns(UserWarning, match="2 damaged or incomplete films of the train split are left out"):
+    with pytest.warns(UserWarning, match="2 damaged samples of the train split are left out"):
         data.setup("fit")
     assert len(data.source("train")) == 22
 
@@ -146,7 +146,7 @@ def test_damage_is_named_or_skipped(raw: Path) -> None:
     assert "0000004.jpeg: it is empty" in message
     assert "0000005.jpeg" in message
     data = MMIMDBDataModule(str(raw), check="content", on_error="skip")
-    with pytest.warns(UserWarning, match="5 damaged or incomplete films of the train split"):
+    with pytest.warns(UserWarning, match="5 damaged samples of the train split"):
         data.setup("fit")
     assert len(data.source("train")) == 19
 
@@ -211,7 +211,7 @@ def test_the_published_layout() -> None:
     sizes = {split: len(ids) for split, ids in read_split(LAYOUT / "split.json").items()}
     assert sizes == {"train": 15552, "val": 2608, "test": 7799}
     data = MMIMDBDataModule(str(LAYOUT), on_error="skip", image_size=(64, 40))
-    with pytest.warns(UserWarning, match="15522 damaged or incomplete films of the train split"):
+    with pytest.warns(UserWarning, match="15522 damaged samples of the train split"):
         data.build("train")
     assert len(data.source("train")) == 30
     assert data.tensors("train")["label"].sum(1).min() > 0
