@@ -50,8 +50,8 @@ def test_damage_is_named_and_counted_or_skipped(files: list[Path]) -> None:
     assert f"{files[2]}: there is no such file" in message
     assert f"{files[3]}: it holds NaN or infinity" in message
     assert usable_rows(columns, "skip").tolist() == [0, 4]
-    message = r"3 damaged samples of the val split are left out: .*1\.txt: ValueError.*2\.txt: there is no such file"
-    with pytest.warns(UserWarning, match=message):
+    warning = r"3 damaged samples of the val split are left out: .*1\.txt: ValueError.*2\.txt: there is no such file"
+    with pytest.warns(UserWarning, match=warning):
         usable_rows(columns, "skip", "val")
     assert str(pickle.loads(pickle.dumps(caught.value))) == message  # from a loader's worker
 
