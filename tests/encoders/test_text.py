@@ -50,7 +50,6 @@ def test_padding_and_neighbours_change_nothing(blocks: int) -> None:
 def test_nothing_but_padding_is_no_nan() -> None:
     for feature in TextEncoder(SPEC)(ids(0, 3)):
         assert torch.isfinite(feature).all()
-        assert feature[0].abs().max() == 0
 
 
 def test_gradients_reach_every_weight() -> None:
