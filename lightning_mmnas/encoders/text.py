@@ -21,8 +21,8 @@ class TextEncoder(Encoder):
 
     Block i is x + dropout(ReLU(conv(LayerNorm(x)))). The embeddings are pooled over the words alone (see
     `pool_segments`), so padding changes nothing, and the convolutions cost a tenth of what they would over words: made
-    for a few thousand texts, where which words occur says more than their order. Embeddings begin small, with a standard
-    deviation of 0.02, so that few steps can move them.
+    for a few thousand texts, where which words occur says more than their order. Embeddings begin small, with a
+    standard deviation of 0.02, so that few steps can move them.
 
     Args:
         spec: Modality of kind "text", shape (t,).
