@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from lightning_mmnas.data.mmimdb import MMIMDBDataModule
     from lightning_mmnas.data.ntu import NTUDataModule
     from lightning_mmnas.data.spec import ModalitySpec, Vocabulary
+    from lightning_mmnas.data.table import TableDataModule
+    from lightning_mmnas.data.table_columns import ColumnSpec
     from lightning_mmnas.data.tensors import TensorDataModule
     from lightning_mmnas.data.texts import TextTokenizer
     from lightning_mmnas.data.watch import WatchDataModule
@@ -39,6 +41,7 @@ _HOMES = {
     "AVMNISTDataModule": "data.avmnist",
     "ArchitectureAlternation": "callbacks.alternation",
     "AudioEncoder": "encoders.audio",
+    "ColumnSpec": "data.table_columns",
     "EgoGestureDataModule": "data.egogesture",
     "Encoder": "encoders.base",
     "EncoderPretraining": "modules.encoders",
@@ -61,6 +64,7 @@ _HOMES = {
     "MotionEncoder": "encoders.motion",
     "MultimodalDataModule": "data.base",
     "NTUDataModule": "data.ntu",
+    "TableDataModule": "data.table",
     "TensorDataModule": "data.tensors",
     "TextEncoder": "encoders.text",
     "TextTokenizer": "data.texts",
@@ -77,6 +81,7 @@ __all__ = [
     "AVMNISTDataModule",
     "ArchitectureAlternation",
     "AudioEncoder",
+    "ColumnSpec",
     "EgoGestureDataModule",
     "Encoder",
     "EncoderPretraining",
@@ -99,6 +104,7 @@ __all__ = [
     "MotionEncoder",
     "MultimodalDataModule",
     "NTUDataModule",
+    "TableDataModule",
     "TensorDataModule",
     "TextEncoder",
     "TextTokenizer",

@@ -34,6 +34,10 @@ _OWN = {
         "print what is in a data set and draw a few samples with their views: mmnas data watch",
         "lightning_mmnas.data_command:describe",
     ),
+    "init": (
+        "write configurations for a table of your own: mmnas init my_table.csv --output my_configs",
+        "lightning_mmnas.init:command",
+    ),
     "run": (
         "run all stages one after another, then the comparison: mmnas run watch --output DIR",
         "lightning_mmnas.commands:_run",

@@ -18,6 +18,7 @@ from tests.data.make_avmnist import make_avmnist
 from tests.data.make_egogesture import make_egogesture
 from tests.data.make_mmimdb import make_both
 from tests.data.make_ntu import make_ntu
+from tests.data.make_table import make_table
 
 # How the data of each folder are made; None: they come with a package.
 DATA: dict[str, Callable[[Path], object] | None] = {
@@ -25,6 +26,7 @@ DATA: dict[str, Callable[[Path], object] | None] = {
     "egogesture": partial(make_egogesture, clips=10),
     "mmimdb": make_both,
     "ntu": make_ntu,
+    "table": make_table,
     "watch": None,
 }
 
@@ -79,8 +81,9 @@ def small_data(name: str, root: Path) -> list[str]:
     if make is None:
         return []
     make(root)
+    where = f"table={root / 'table.csv'}" if name == "table" else f"root={root}"
     return [
-        f"--data.init_args.root={root}",
+        f"--data.init_args.{where}",
         "--data.init_args.batch_size=8",
         "--finetune.data.init_args.labels_per_class=2",
         *SMALL.get(name, []),

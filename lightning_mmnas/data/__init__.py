@@ -7,11 +7,14 @@ from lightning_mmnas.data.mmimdb import MMIMDBDataModule
 from lightning_mmnas.data.ntu import NTUDataModule
 from lightning_mmnas.data.samples import EpochSampler, Part, Samples, TensorSamples
 from lightning_mmnas.data.splits import group_folds, label_budget, split_groups
+from lightning_mmnas.data.table import TableDataModule
+from lightning_mmnas.data.table_columns import ColumnSpec
 from lightning_mmnas.data.tensors import TensorDataModule
 from lightning_mmnas.data.watch import WatchDataModule, load_watch
 
 __all__ = [
     "AVMNISTDataModule",
+    "ColumnSpec",
     "EgoGestureDataModule",
     "EpochSampler",
     "MMIMDBDataModule",
@@ -20,6 +23,7 @@ __all__ = [
     "NTUDataModule",
     "Part",
     "Samples",
+    "TableDataModule",
     "TensorDataModule",
     "TensorSamples",
     "WatchDataModule",

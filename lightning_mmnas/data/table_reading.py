@@ -1,0 +1,202 @@
+"""Tables as rows of cells: CSV, JSON lines and Parquet."""
+
+import csv
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_mmnas.errors import DataError, DatasetNotFoundError, MissingExtraError
+
+Cell = Any
+"""Text, number, truth value or list; None where the cell is empty."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in memory.
+
+    Attributes:
+        path: Its file.
+        names: Names of the columns, in order.
+        rows: The cells of each row; None where one is empty.
+        lines: Where each row begins, for messages: line of the file, or number of the row from 1.
+    """
+
+    path: Path
+    names: list[str]
+    rows: list[dict[str, Cell]]
+    lines: list[int]
+
+    def place(self, row: int, column: str) -> str:
+        """Names a cell for a message."""
+        return f"{self.path}, line {self.lines[row]}, column {column!r}"
+
+    def need(self, column: str, argument: str) -> None:
+        """Raises `DataError` unless there is such a column."""
+        if column not in self.names:
+            raise DataError(f"{self.path} has no column {column!r}, but {self.names}; check {argument}")
+
+    def repeated(self) -> list[int]:
+        """Rows that are equal to an earlier one."""
+        seen: set[str] = set()
+        again = []
+        for index, row in enumerate(self.rows):
+            key = json.dumps([repr(row[name]) for name in self.names])
+            if key in seen:
+                again.append(index)
+            seen.add(key)
+        return again
+
+
+def read_table(path: Path) -> Table:
+    """Reads a `.csv`, `.jsonl` (`.ndjson`) or `.parquet` file.
+
+    CSV is UTF-8 with or without a byte order mark, its first line names the columns, cells that hold commas or line
+    breaks are quoted. A line of JSON lines is one object; a key that it lacks is an empty cell. Cells of white space
+    are empty.
+
+    Raises:
+        DatasetNotFoundError: There is no such file.
+        DataError: It cannot be read as what its suffix says, or has no rows; names the line.
+        MissingExtraError: pyarrow is needed for Parquet.
+    """
+    readers: dict[str, Callable[[Path], Table]] = {
+        ".csv": _csv,
+        ".jsonl": _json_lines,
+        ".ndjson": _json_lines,
+        ".parquet": _parquet,
+    }
+    if path.suffix.lower() not in readers:
+        raise DataError(f"{path}: the suffix {path.suffix!r} is not in {list(readers)}")
+    if not path.is_file():
+        raise DatasetNotFoundError(f"there is no table {path}; check data.init_args.table")
+    table = readers[path.suffix.lower()](path)
+    if not table.rows:
+        raise DataError(f"{path} has no rows")
+    return table
+
+
+def _csv(path: Path) -> Table:
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    rows, lines = [], []
+    try:
+        names = [name.strip() for name in next(reader, [])]
+        _check_names(path, names)
+        before = reader.line_num
+        for cells in reader:
+            line, before = before + 1, reader.line_num
+            if not cells:
+                continue
+            if len(cells) != len(names):
+                raise DataError(f"{path}, line {line}: {len(cells)} cells instead of {len(names)}, as the header has")
+            rows.append(dict(zip(names, map(_emptied, cells), strict=True)))
+            lines.append(line)
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}") from None
+    return Table(path, names, rows, lines)
+
+
+def _json_lines(path: Path) -> Table:
+    rows: list[dict[str, Cell]] = []
+    lines = []
+    # Not splitlines(): JSON allows further line separators within a text.
+    for line, text in enumerate(_text(path).split("\n"), start=1):
+        if not text.strip():
+            continue
+        try:
+            row = json.loads(text, object_pairs_hook=_once)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{path}, line {line}: not JSON: {error}") from None
+        if not isinstance(row, dict):
+            raise DataError(f"{path}, line {line}: a {type(row).__name__} instead of an object")
+        rows.append({name: _emptied(cell) for name, cell in row.items()})
+        lines.append(line)
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    if rows:
+        _check_names(path, names)
+    return Table(path, names, [{name: row.get(name) for name in names} for row in rows], lines)
+
+
+def _parquet(path: Path) -> Table:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise MissingExtraError(
+            "reading Parquet needs the package pyarrow; run: pip install 'lightning-mmnas[table]'"
+        ) from error
+    try:
+        content = parquet.ParquetFile(path).read()
+        names = list(content.column_names)
+        _check_names(path, names)
+        rows = [{name: _emptied(cell) for name, cell in row.items()} for row in content.to_pylist()]
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow raises a dozen types for damaged files
+        reason = str(error).strip().splitlines()
+        raise DataError(
+            f"{path} is no readable Parquet file: {reason[0] if reason else type(error).__name__}"
+        ) from None
+    return Table(path, names, rows, list(range(1, len(rows) + 1)))
+
+
+def _text(path: Path) -> str:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: byte {error.object[error.start]:#x} is not UTF-8; save the table as UTF-8"
+        ) from None
+    if "\0" in text:
+        raise DataError(f"{path}, line {text.count(chr(10), 0, text.index(chr(0))) + 1}: a NUL character")
+    return text
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    if not names:
+        raise DataError(f"{path} is empty; its first line names the columns")
+    if "" in names:
+        raise DataError(f"{path}: column {names.index('') + 1} has no name")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}: several columns have the names {twice}; each needs its own")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if twice:
+        raise ValueError(f"the keys {twice} occur twice")
+    return dict(pairs)
+
+
+def _emptied(cell: Cell) -> Cell:
+    return None if isinstance(cell, str) and not cell.strip() else cell
+
+
+def number(cell: Cell) -> float:
+    """A cell as a number.
+
+    Raises:
+        ValueError: It is none, or NaN or infinity.
+    """
+    if isinstance(cell, bool) or not isinstance(cell, str | int | float):
+        if isinstance(cell, bool):
+            return float(cell)
+        raise ValueError(f"{cell!r} is not a number")
+    try:
+        value = float(cell)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{str(cell)[:40]!r} is not a number") from None
+    if not math.isfinite(value) or abs(value) > 1e30:
+        raise ValueError(f"{value} is not a usable number")
+    return value
+
+
+def values(table: Table, column: str) -> Iterator[Cell]:
+    """The cells of a column that are not empty."""
+    return (row[column] for row in table.rows if row[column] is not None)

@@ -1,0 +1,221 @@
+"""`mmnas init`: from a table to a folder of configurations that `mmnas run` takes as it is."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning_mmnas.commands import Parser
+from lightning_mmnas.errors import ConfigError, RunDirectoryError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lightning_mmnas.data.table import TableDataModule
+    from lightning_mmnas.data.table_columns import ColumnSpec
+    from lightning_mmnas.init_configs import Plan
+
+_GUESSED = ("label", "split", "group", "id")
+"""Columns of these very names are taken for what they say, unless an option says otherwise."""
+
+
+def command(args: Sequence[str]) -> None:
+    """Runs `mmnas init` with the rest of the command line."""
+    parser = Parser(
+        prog="mmnas init",
+        description="Looks at a table of your data (.csv, .jsonl or .parquet), proposes its modalities, checks every "
+        "file, and writes a folder of configurations for `mmnas run`. Columns named label, split, group or id are "
+        "taken for that.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("table", help="one row per sample; files are named relative to the table's folder")
+    parser.add_argument("--output", required=True, metavar="DIR", help="new folder of configurations")
+    parser.add_argument("--label", metavar="COLUMN", help="the class, or a list of classes")
+    parser.add_argument("--label-separator", metavar="TEXT", help="what parts several classes in one cell, such as |")
+    parser.add_argument("--split", metavar="COLUMN", help="train, val or test; otherwise splits are drawn")
+    parser.add_argument("--group", metavar="COLUMN", help="what must not straddle splits, such as the person")
+    parser.add_argument("--id", metavar="COLUMN", help="must be different in every row")
+    parser.add_argument(
+        "--modality",
+        action="append",
+        default=[],
+        metavar="NAME=KIND:COLUMN,...",
+        help="a modality and its columns, in place of the proposed ones; may be repeated",
+    )
+    parser.add_argument("--missing", choices=["error", "drop", "mask"], default="error", help="empty cells")
+    parser.add_argument("--on-error", choices=["raise", "skip"], default="raise", help="damaged files")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the splits and of the stages (default: 0)")
+    options = parser.parse_args(list(args))
+    if not 0 <= options.seed < 2**32:
+        raise ConfigError(f"--seed must be from 0 to 4294967295, got {options.seed}")
+    from rich.console import Console
+
+    init(**vars(options), console=Console())
+
+
+def init(
+    table: str,
+    output: str,
+    *,
+    label: str | None = None,
+    label_separator: str | None = None,
+    split: str | None = None,
+    group: str | None = None,
+    id: str | None = None,
+    modality: Sequence[str] = (),
+    missing: str = "error",
+    on_error: str = "raise",
+    seed: int = 0,
+    console: Console | None = None,
+) -> Path:
+    """Writes the configurations for a table; the arguments are the options of `mmnas init`.
+
+    Returns:
+        The new folder.
+
+    Raises:
+        DataError: The table or its files cannot be used; names them.
+        ConfigError: An option is wrong.
+        RunDirectoryError: The folder exists, or cannot be written.
+    """
+    from rich.console import Console
+
+    from lightning_mmnas.data.table import TableDataModule
+    from lightning_mmnas.data.table_reading import read_table
+    from lightning_mmnas.init_columns import check_proposal, parse_modality, propose
+    from lightning_mmnas.init_configs import write_configs
+
+    console = console or Console()
+    folder = Path(output)
+    if folder.exists() or folder.is_symlink():
+        raise RunDirectoryError(f"{folder} exists; nothing was changed. Choose a new folder as --output")
+    content = read_table(Path(table))
+    special: dict[str, str | None] = {"label": label, "split": split, "group": group, "id": id}
+    for name in _GUESSED:
+        if special[name] is None and name in content.names and name not in special.values():
+            special[name] = name
+        elif (column := special[name]) is not None:
+            content.need(column, f"--{name}")
+    given = [parse_modality(content, text) for text in modality]
+    if len(dict(given)) < len(given):
+        raise ConfigError("--modality names a modality twice")
+    claimed = [column for _, spec in given for column in spec.columns]
+    proposed, left = propose(content, [*special.values(), *claimed]) if not given else ({}, {})
+    columns: dict[str, ColumnSpec] = {**proposed, **dict(given)}
+    check_proposal(content, columns, left)
+
+    shared: dict[str, Any] = {"table": str(Path(table).resolve())}
+    shared |= {name: column for name, column in special.items() if column is not None}
+    shared |= {"label_separator": label_separator} if label_separator is not None else {}
+    shared |= {"missing": missing, "on_error": on_error, "split_seed": seed}
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        data = TableDataModule(**shared, columns=columns, batch_size=2, labels=False)
+        for part in ("train", "val", "test"):
+            data.build(part)
+    for message in dict.fromkeys(str(warning.message) for warning in told):
+        console.print(f"note: {message}", highlight=False, markup=False, soft_wrap=True)
+    plan = _plan(data, shared, columns, f"runs/{folder.name}", seed)
+    files = write_configs(plan)
+    _write(folder, files)
+    _report(data, plan, left, console)
+    if plan.classes:
+        next_one = shlex.join(["mmnas", "run", str(folder), "--output", plan.run_dir])
+        console.print(f"wrote {folder}; next: {next_one}", highlight=False, markup=False, soft_wrap=True)
+    else:
+        console.print(
+            "the table has no label column, so nothing can be fine-tuned or compared; wrote the stages before that. "
+            "Next, one after another:",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+        for name in files:
+            line = shlex.join(["mmnas", "fit", "--config", str(folder / name)])
+            console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+    return folder
+
+
+def _plan(
+    data: TableDataModule, shared: dict[str, Any], columns: dict[str, ColumnSpec], run_dir: str, seed: int
+) -> Plan:
+    from lightning_mmnas.data.splits import split_groups
+    from lightning_mmnas.errors import DataError
+    from lightning_mmnas.init_configs import Plan
+
+    train = data.source("train")
+    if len(train) < 8:
+        raise DataError(f"{data.path}: {len(train)} training rows; contrastive learning needs at least 8")
+    halves = split_groups(len(train), train.groups, 0.5, seed)
+    least = min(map(len, halves))
+    if least < 2:
+        raise DataError(f"{data.path}: groups are too large: the search divides the training rows into {halves}")
+    counts: dict[str, int] = {}
+    labelled = 0
+    if data.task is not None:
+        for part in ("train", "val", "test"):
+            known = data.source(part).labels
+            rows = None if known is None else known.view(len(known), -1)
+            if rows is None or not bool((rows[:, 0] >= 0).any()):
+                raise DataError(f"{data.path}: the {part} split has no labelled row")
+        labels = train.labels
+        if labels is not None:
+            several = data.task == "multilabel"
+            there = labels[labels.view(len(labels), -1)[:, 0] >= 0]
+            found = there.sum(0) if several else there.bincount(minlength=len(data.class_names))
+            counts = dict(zip(data.class_names, map(int, found.tolist()), strict=True))
+            labelled = len(there)
+        if len([count for count in counts.values() if count]) < 2:
+            raise DataError(f"{data.path}: the training rows are of {list(counts)} only; leave --label out")
+    return Plan(shared, columns, run_dir, len(train), least, counts, labelled, data.task == "multilabel", seed)
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    """Writes all files under another name and renames the folder: it is there as a whole, or not at all."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            for name, text in files.items():
+                (temporary / name).write_text(text, encoding="utf-8")
+            temporary.chmod(0o755)
+            if folder.exists():
+                raise RunDirectoryError(f"{folder} exists; nothing was changed. Choose a new folder as --output")
+            os.rename(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except RunDirectoryError:
+        raise
+    except OSError as error:
+        raise RunDirectoryError(f"cannot write {folder}: {error.strerror or error}; choose another --output") from error
+
+
+def _report(data: TableDataModule, plan: Plan, left: dict[str, str], console: Console) -> None:
+    from rich.markup import escape
+    from rich.table import Table as Grid
+
+    grid = Grid("modality", "kind", "columns", "sample", "empty", title=escape(str(data.path)))
+    for name, spec in plan.columns.items():
+        columns = ", ".join(spec.columns) if len(spec.columns) < 6 else f"{len(spec.columns)} columns"
+        shape = " x ".join(map(str, data.available_modalities[name].shape))
+        empty = sum(any(row[column] is None for column in spec.columns) for row in data.content.rows)
+        grid.add_row(escape(name), spec.kind, escape(columns), shape, str(empty))
+    console.print(grid)
+    sizes = ", ".join(f"{part} {len(data.source(part))}" for part in ("train", "val", "test"))
+    how = f"of column {data.split!r}" if data.split else f"drawn with seed {data.split_seed}"
+    whole = f", whole groups of column {data.group!r}" if data.group else ""
+    lines = [f"{len(data.content.rows)} rows; splits {how}{whole}: {sizes}"]
+    if plan.classes:
+        shown = ", ".join(f"{name} {count}" for name, count in list(plan.classes.items())[:20])
+        several = "several per row" if plan.several else "one per row"
+        lines.append(f"{len(plan.classes)} classes ({several}) in column {data.label!r}; training rows: {shown}")
+        lines.append(f"{plan.train - plan.labelled} training rows have no label; they serve the stages without labels")
+    lines += [f"left out: column {name!r}: {reason}" for name, reason in left.items()]
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,186 @@
+"""The configurations that `mmnas init` writes: sizes, budgets and encoders that fit the data."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from lightning_mmnas.data.table_columns import ColumnSpec
+
+_TITLES = {
+    "encoders": "Stage 0: one self-supervised encoder per modality.",
+    "search": "Stage 1: search with NT-Xent in place of labels.",
+    "pretrain": "Stage 2: self-supervised pretraining of the network that was found.",
+    "finetune": "Stage 3: fine-tuning with labels.",
+}
+_ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "audio": ("AudioEncoder", {"channels": [16, 32, 64]}),
+    "features": ("FeatureEncoder", {"widths": [64, 64]}),
+    "image": ("ImageEncoder", {"channels": [16, 32, 64]}),
+    "motion": ("MotionEncoder", {"channels": [32, 64, 64]}),
+    "skeleton": ("HCNEncoder", {}),
+    "text": ("TextEncoder", {}),
+    "video": ("VideoEncoder", {}),
+}
+_READ_BY_KIND = {
+    "audio": ("rate", "seconds"),
+    "features": ("files", "length"),
+    "image": ("size", "channels", "maximum"),
+    "motion": ("channels", "length", "fit"),
+    "skeleton": ("length", "joints"),
+    "text": ("length", "vocabulary"),
+    "video": ("size", "channels", "length", "maximum"),
+}
+# Weight steps that a stage is worth on small data; epochs follow from them.
+_STEPS = {"encoders": 400, "search": 200, "pretrain": 300}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the configurations depend on.
+
+    Args:
+        data: Arguments of the data module that all stages share.
+        columns: The modalities.
+        run_dir: Default run directory.
+        train: Training rows.
+        half: Training rows of the smaller part of the search.
+        classes: Labelled training rows of each class; empty without labels.
+        labelled: Labelled training rows.
+        several: Whether a row may have several classes.
+        seed: Seed of all stages.
+    """
+
+    data: Mapping[str, Any]
+    columns: Mapping[str, ColumnSpec]
+    run_dir: str
+    train: int
+    half: int
+    classes: Mapping[str, int]
+    labelled: int
+    several: bool
+    seed: int
+
+    @property
+    def budgets(self) -> list[int | str]:
+        """Label budgets that exist, for the comparison."""
+        if self.several:
+            return ["all"]
+        least = min(self.classes.values())
+        few: list[int | str] = [budget for budget in (5, 20) if budget < least]
+        return [*(few or ([least // 2] if least > 1 else [])), "all"]
+
+
+def power_of_two(most: float, least: int, largest: int) -> int:
+    """The largest power of two up to `most`, within bounds."""
+    return min(largest, max(least, 1 << int(math.log2(max(1.0, most)))))
+
+
+def write_configs(plan: Plan) -> dict[str, str]:
+    """The files of a configuration folder: name and content; without labels no fine-tuning and no comparison."""
+    stages = ["encoders", "search", "pretrain", *(["finetune"] if plan.classes else [])]
+    files = {f"{stage}.yaml": _stage(stage, plan) for stage in stages}
+    if plan.classes:
+        batch = power_of_two(plan.labelled / 2, 2, 128)
+        files["comparison.yaml"] = (
+            "# What the search gained: how much is compared (see ComparisonSettings).\n"
+            f"labels_per_class: [{', '.join(map(str, plan.budgets))}]\n"
+            "draws: 3\nrandom_architectures: 3\nsteps: 100\nsteps_all: 200\n"
+            f"batch_size: {min(64, batch)}\nbatch_size_all: {batch}\n"
+        )
+    return files
+
+
+def batch_sizes(plan: Plan) -> dict[str, int]:
+    """Batch size of every stage."""
+    # Two batches or more, unless too few negatives were left.
+    whole = power_of_two(max(plan.train / 2, min(plan.train, 16)), 2, 256)
+    half = power_of_two(max(plan.half / 2, min(plan.half, 16)), 2, 128)
+    return {"encoders": whole, "search": half, "pretrain": whole, "finetune": power_of_two(plan.labelled / 2, 2, 64)}
+
+
+def _stage(stage: str, plan: Plan) -> str:
+    size = batch_sizes(plan)[stage]
+    steps = max(1, (plan.half if stage == "search" else plan.train) // size)
+    epochs = 15 if stage == "finetune" else min(40, max(6, math.ceil(_STEPS[stage] / steps)))
+    lines = [f"# {_TITLES[stage]}", f"run_dir: {_quoted(plan.run_dir)}", f"seed_everything: {plan.seed}"]
+    place = f"${{run_dir}}/{stage}"
+    lines += ["trainer:", f"  default_root_dir: {place}", "  accelerator: auto", f"  max_epochs: {epochs}"]
+    lines += [] if stage == "finetune" else ["  limit_val_batches: 0"]
+    lines += ["  log_every_n_steps: 1" if steps < 50 else "  log_every_n_steps: 50"]
+    lines += ["  logger:", "    class_path: CSVLogger", f'    init_args: {{save_dir: "{place}", name: logs}}']
+    lines += ["  callbacks:"]
+    if stage == "search":
+        warm = f"warmup_epochs: {epochs // 3}"
+        lines += ["    - class_path: ArchitectureAlternation"]
+        lines += [f"      init_args: {{lr: 0.1, betas: [0.5, 0.999], weight_decay: 1.0e-3, {warm}}}"]
+        lines += ["    - class_path: GenotypeSelection"]
+        lines += ['      init_args: {output: "${run_dir}/genotype.json", num_candidates: 6, steps: 70}']
+    else:
+        lines += ["    - class_path: ExactResume"]
+    saved = "save_last: true, save_top_k: 0, save_on_exception: true, enable_version_counter: false"
+    lines += ["    - class_path: ModelCheckpoint", f'      init_args: {{dirpath: "{place}/checkpoints", {saved}}}']
+    lines += _model(stage, plan)
+    lines += ["data:", "  class_path: TableDataModule", "  init_args:"]
+    lines += [f"    {name}: {_value(value)}" for name, value in plan.data.items()]
+    lines += ["    columns:", *(f"      {name}: {_column(spec)}" for name, spec in plan.columns.items())]
+    own: dict[str, Any] = {"batch_size": size, "labels": stage == "finetune"}
+    if stage == "search":
+        own["architecture_fraction"] = 0.5
+    few = [budget for budget in plan.budgets if budget != "all"] if stage == "finetune" else []
+    if few:
+        own["labels_per_class"] = few[-1]
+    lines += [f"    {name}: {_value(value)}" for name, value in own.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _model(stage: str, plan: Plan) -> list[str]:
+    names = {"encoders": "EncoderPretraining", "search": "FusionSearch", "pretrain": "FusionPretraining"}
+    lines = ["model:", f"  class_path: {names.get(stage, 'FineTuning')}", "  init_args:", "    encoders:"]
+    for name, spec in plan.columns.items():
+        encoder, arguments = _ENCODERS[spec.kind]
+        arguments = arguments | ({"rate": spec.rate} if spec.kind == "audio" else {})
+        inner = f", init_args: {_value(arguments)}" if arguments else ""
+        lines.append(f"      {name}: {{class_path: {encoder}{inner}}}")
+    weights = "    encoder_weights: ${run_dir}/encoders/checkpoints/last.ckpt"
+    genotype = "    genotype: ${run_dir}/genotype.json"
+    if stage == "encoders":
+        return [*lines, "    temperature: 0.2", "    lr: 2.0e-3"]
+    if stage == "search":
+        lines += [weights, "    cells: 2", "    steps: 1", "    channels: 32", "    length: 8"]
+        lines += ["    pairing: independent", "    readout: pool", "    modality_dropout: 0.5"]
+        return [*lines, "    temperature: 0.2", "    lr: 3.0e-3"]
+    if stage == "pretrain":
+        return [*lines, weights, genotype, "    readout: branch", "    temperature: 0.2", "    lr: 3.0e-3"]
+    lines += [weights, "    network_weights: ${run_dir}/pretrain/checkpoints/last.ckpt", genotype]
+    return [*lines, "    readout: branch", "    mode: full", "    lr: 2.0e-3", "    head_lr: 2.0e-2"]
+
+
+def _column(spec: ColumnSpec) -> str:
+    content, defaults = asdict(spec), {f.name: f.default for f in fields(ColumnSpec)}
+    kept = {"kind": spec.kind, "columns": spec.columns}
+    for name in _READ_BY_KIND[spec.kind]:
+        numbers_in_cells = spec.kind == "features" and not spec.files
+        if not numbers_in_cells and not (name in ("fit", "maximum") and content[name] == defaults[name]):
+            kept[name] = list(content[name]) if isinstance(content[name], tuple) else content[name]
+    return _value(kept)
+
+
+def _value(value: Any) -> str:
+    """A value as YAML in one line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_value(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_value, value)) + "]"
+    return _quoted(value) if isinstance(value, str) else json.dumps(value)
+
+
+def _quoted(text: str) -> str:
+    """Text as YAML: bare where nothing can be read into it, else quoted; `${` must not be taken for interpolation."""
+    plain = text.replace("_", "").replace("/", "").replace(".", "").replace("-", "").isalnum() and text[0].isalpha()
+    if plain and text.lower() not in ("true", "false", "null", "yes", "no", "on", "off", "y", "n"):
+        return text
+    return json.dumps(text, ensure_ascii=False).replace("${", "\\\\${")
