@@ -52,6 +52,7 @@ def test_a_table_of_photos_sounds_and_numbers(tmp_path: Path, capsys: pytest.Cap
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".configs")]
 
 
+@pytest.mark.slow
 def test_shipped_configurations_are_what_init_writes(tmp_path: Path) -> None:
     table = make_table(tmp_path, rows=300)
     folder = init(str(table), str(tmp_path / "table"), console=quiet())
@@ -79,6 +80,7 @@ def test_options_override_the_proposal(tmp_path: Path) -> None:
     assert not (tmp_path / "d").exists()
 
 
+@pytest.mark.slow
 def test_kinds_are_proposed(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     rows = []

@@ -161,7 +161,7 @@ def test_arrays_of_every_shape(tmp_path: Path) -> None:
     draw = np.random.default_rng(0)
     rows = []
     for i in range(9):
-        arrays = {
+        arrays: dict[str, np.ndarray[Any, Any]] = {
             "motion": draw.normal(5, 2, (10 + i, 3)),
             "skeleton": draw.normal(0, 1, (20 + i, 5, 3)),
             "clip": draw.integers(0, 4000, (6 + i, 8, 9), dtype=np.uint16),
@@ -253,6 +253,7 @@ def test_repeated_ids_and_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*are left out", "ignore:.*repeat an earlier one")
+@pytest.mark.slow
 @pytest.mark.parametrize("on_error", ["raise", "skip"])
 def test_two_hundred_damaged_tables(tmp_path: Path, on_error: Any) -> None:
     draw = random.Random(0)
@@ -284,4 +285,4 @@ def test_two_hundred_damaged_tables(tmp_path: Path, on_error: Any) -> None:
             for split in data.rows:
                 assert torch.isfinite(data.tensors(split)["x"]).all()
     assert len(told) > 50
-    assert all(path.name in text for text in told), told
+    assert [text for text in told if str(tmp_path) not in text] == []
