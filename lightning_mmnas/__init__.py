@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_mmnas.callbacks.alternation import ArchitectureAlternation
+    from lightning_mmnas.callbacks.caching import FeatureCaching
     from lightning_mmnas.callbacks.resume import ExactResume
     from lightning_mmnas.callbacks.selection import GenotypeSelection
     from lightning_mmnas.data.avmnist import AVMNISTDataModule
@@ -46,6 +47,7 @@ _HOMES = {
     "Encoder": "encoders.base",
     "EncoderPretraining": "modules.encoders",
     "ExactResume": "callbacks.resume",
+    "FeatureCaching": "callbacks.caching",
     "FeatureEncoder": "encoders.features",
     "FineTuning": "modules.finetune",
     "FramewiseEncoder": "encoders.video",
@@ -86,6 +88,7 @@ __all__ = [
     "Encoder",
     "EncoderPretraining",
     "ExactResume",
+    "FeatureCaching",
     "FeatureEncoder",
     "FineTuning",
     "FramewiseEncoder",

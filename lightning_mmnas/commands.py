@@ -26,6 +26,10 @@ _LIGHTNING = {
 }
 # Command: its help, and the function that takes the rest of the command line.
 _OWN = {
+    "cache": (
+        "run the frozen encoders of a stage once and store their features: mmnas cache --config search.yaml",
+        "lightning_mmnas.caching:cache",
+    ),
     "prepare": (
         "build a data set from files you have: mmnas prepare avmnist --help",
         "lightning_mmnas.prepare:command",

@@ -3,14 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning.pytorch.utilities.seed import isolate_rng
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from lightning_mmnas.callbacks.caching import FeatureCaching
 from lightning_mmnas.cli import MMNASCLI
 from lightning_mmnas.data.base import MultimodalDataModule
+from lightning_mmnas.data.spec import Split
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.pretrain import FusionPretraining
@@ -56,6 +59,11 @@ def compare(
         second.datamodule.labels_per_class = None  # the comparison draws label budgets itself
         first.datamodule.setup("fit")
         first.model.take_means(first.datamodule)
+        second.datamodule.setup("fit")
+        second.datamodule.setup("test")
+        device = first.trainer.strategy.root_device
+        _read_features(first, ["train"], device)
+        _read_features(second, ["train", "val", "test"], device)
         comparison = Comparison(
             pretraining=first.model,
             finetuning=second.model,
@@ -64,7 +72,7 @@ def compare(
             pretraining_steps=pretraining_steps,
             settings=settings,
             seed=seed,
-            device=first.trainer.strategy.root_device,
+            device=device,
         )
         columns = [
             TextColumn("comparison"),
@@ -77,6 +85,14 @@ def compare(
             task = progress.add_task("comparison", total=comparison.total)
             comparison.advance = lambda: progress.advance(task)
             return {"comparison": comparison.run()}
+
+
+def _read_features(stage: MMNASCLI, splits: list[Split], device: torch.device) -> None:
+    """Lets a stage's data come from its feature cache, where its configuration has one."""
+    callbacks: list[Any] = stage.trainer.callbacks  # type: ignore[attr-defined]
+    for callback in callbacks:
+        if isinstance(callback, FeatureCaching) and callback.enabled:
+            callback.prepare(stage.model, stage.datamodule, splits, device)
 
 
 def read_settings(path: Path) -> ComparisonSettings:

@@ -37,6 +37,10 @@ class DamagedFilesError(DataError):
         return type(self), (self.files,)
 
 
+class CacheError(MMNASError, ValueError):
+    """A feature cache was made from something else, is damaged, or does not fit on the disk."""
+
+
 class GenotypeError(MMNASError, ValueError):
     """A genotype or a search space is malformed, or the two do not fit each other."""
 

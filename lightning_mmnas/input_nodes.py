@@ -53,12 +53,26 @@ class InputNode(nn.Module):
 
     def forward(self, feature: Tensor) -> Tensor:
         """(b, c_in, *rest) -> (b, l, c); a vector (b, c_in) becomes l equal copies."""
-        side = math.isqrt(self.length)
-        square = self.grid == "square" or (self.grid == "auto" and feature.ndim > 3 and side * side == self.length)
-        planes = feature.reshape(*feature.shape[:2], *(feature.shape[2:3] or (1,)), -1)  # (b, c_in, d, rest)
-        pooled = adaptive_pool(planes, (side, side) if square else (self.length, 1), self.pool).flatten(2)
+        pooled = pool_positions(feature, self.length, self.pool, self.grid).flatten(2)
         out: Tensor = self.dropout(F.relu(self.norm(self.linear(pooled.transpose(1, 2)))))
         return out
+
+
+def is_square(dimensions: int, length: int, grid: Grid) -> bool:
+    """Whether a feature with that many dimensions, batch included, is pooled to a square; see `InputNode`."""
+    return grid == "square" or (grid == "auto" and dimensions > 3 and math.isqrt(length) ** 2 == length)
+
+
+def pool_positions(feature: Tensor, length: int, pool: Pool, grid: Grid) -> Tensor:
+    """The l positions that an input node reads, (b, c, *rest) -> (b, c, l) or (b, c, sqrt(l), sqrt(l)).
+
+    What was pooled once is not changed by being pooled again.
+    """
+    planes = feature.reshape(*feature.shape[:2], *(feature.shape[2:3] or (1,)), -1)  # (b, c, d, rest)
+    if is_square(feature.ndim, length, grid):
+        side = math.isqrt(length)
+        return adaptive_pool(planes, (side, side), pool)
+    return adaptive_pool(planes, (length, 1), pool).squeeze(3)
 
 
 def adaptive_pool(planes: Tensor, size: tuple[int, int], pool: Pool) -> Tensor:

@@ -7,6 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SUMMARY = "#summary"
+"""Ending of the name under which a feature's mean and maximum stand beside it, where they were computed before."""
+
 ReadoutName = Literal["flatten", "pool", "branch", "neck"]
 
 
@@ -122,10 +125,12 @@ class LateFeatures(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Features by name -> (b, out_features): mean and maximum over space and time of each."""
-        chosen = [features[name] for name in self.names]
-        if self.channels_last:
-            chosen = [feature.transpose(1, 2) for feature in chosen]
-        return torch.cat([mean_max_pool(feature) for feature in chosen], dim=1)
+        return torch.cat([self._summary(features, name) for name in self.names], dim=1)
+
+    def _summary(self, features: Mapping[str, Tensor], name: str) -> Tensor:
+        if name + SUMMARY in features:
+            return features[name + SUMMARY]
+        return mean_max_pool(features[name].transpose(1, 2) if self.channels_last else features[name])
 
 
 def out_features(module: nn.Module) -> int:

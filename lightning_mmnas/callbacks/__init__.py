@@ -1,7 +1,8 @@
 """Lightning callbacks: what happens around the steps of a search."""
 
 from lightning_mmnas.callbacks.alternation import ArchitectureAlternation
+from lightning_mmnas.callbacks.caching import FeatureCaching
 from lightning_mmnas.callbacks.resume import ExactResume
 from lightning_mmnas.callbacks.selection import GenotypeSelection
 
-__all__ = ["ArchitectureAlternation", "ExactResume", "GenotypeSelection"]
+__all__ = ["ArchitectureAlternation", "ExactResume", "FeatureCaching", "GenotypeSelection"]

@@ -13,6 +13,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_mmnas.compact import compact
+from lightning_mmnas.data.samples import ViewSampler
 from lightning_mmnas.files import write_bytes, write_text
 from lightning_mmnas.genotype import Genotype
 from lightning_mmnas.modules.base import FusionObjective, build_optimizer, projection_head
@@ -127,9 +129,8 @@ class GenotypeSelection(Callback):
                 steps,
             ),
         )
-        held_out = list(loaders["architecture"])
         with torch.no_grad():
-            prepared = self.criterion.prepare(lambda p: list(self._views(module, iter(held_out), p)))
+            prepared = self.criterion.prepare(lambda p: list(self._views(module, iter(loaders["architecture"]), p)))
             values = [self.criterion.score(network.eval().project, prepared) for network in networks.values()]
         order = sorted(range(len(found)), key=lambda i: (values[i], i))
         scores = [{"score": values[i], "genotype": json.loads(found[i].to_json())} for i in order]
@@ -152,14 +153,18 @@ class GenotypeSelection(Callback):
     def _views(
         self, module: FusionSearch, batches: Iterator[Batch], dropout: float
     ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-        """Features of two views of each batch, with the given modality dropout."""
+        """Features of two views of each batch, with the given modality dropout, no larger than the networks need."""
+        length, pool, grid = module.space.length, module.hparams["pool"], module.hparams["grid"]
         views: TwoViews = module.views
         searched = views.dropout
         try:
             views.dropout = ModalityDropout(dropout)
             for batch in batches:
                 first, second = views({name: value.to(module.device) for name, value in batch.items()})
-                yield module.encoders(first), module.encoders(second)
+                yield (
+                    compact(module.encoders(first), length, pool, grid),
+                    compact(module.encoders(second), length, pool, grid),
+                )
         finally:
             views.dropout = searched
 
@@ -193,6 +198,9 @@ def _loaders(trainer: Trainer) -> dict[str, Any]:
     datamodule = getattr(trainer, "datamodule", None)
     loaders = datamodule.train_dataloader() if datamodule is not None else trainer.train_dataloader
     iterables = getattr(loaders, "iterables", loaders)
+    for loader in iterables.values() if isinstance(iterables, dict) and datamodule is not None else ():
+        if isinstance(sampler := getattr(loader, "sampler", None), ViewSampler):
+            sampler.unshard()
     if not isinstance(iterables, dict) or not {"weights", "architecture"} <= iterables.keys():
         raise MisconfigurationException(
             "GenotypeSelection needs train batches with the parts 'weights' and 'architecture'; set "

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_mmnas.data.drawing import draw
-from lightning_mmnas.data.samples import LABEL, Batch, EpochSampler, Part, Samples, collate
+from lightning_mmnas.data.samples import LABEL, Batch, EpochSampler, Part, Samples, ViewSampler, collate
 from lightning_mmnas.data.spec import Kind, ModalitySpec, Split, Task
 from lightning_mmnas.data.splits import label_budget, split_groups
 from lightning_mmnas.errors import ConfigError, DataError
@@ -198,6 +198,30 @@ class MultimodalDataModule(LightningDataModule, ABC):
         """Returns all the samples of a split that has been built, whatever the label budget; unlabelled ones too."""
         return self._part(split).source
 
+    def attach(self, split: Split, samples: Samples, stored_views: int, drawn_views: int) -> None:
+        """Lets a split's loaders read from other samples, one for one, such as features computed before.
+
+        Args:
+            split: A split that has been built.
+            samples: As many as the split's source has.
+            stored_views: Views that they have of each sample.
+            drawn_views: Views that a shuffled (or self-supervised validation) batch has of each; 0: plain samples.
+
+        Raises:
+            DataError: Their number is another, or there are fewer views than are drawn.
+        """
+        part = self._part(split)
+        if len(samples) != len(part.source) or stored_views < drawn_views:
+            raise DataError(
+                f"{len(samples)} samples of {stored_views} views cannot stand for the {len(part.source)} of the "
+                f"{split} split, of which {drawn_views} views are drawn"
+            )
+        part.source, part.stored_views, part.drawn_views = samples, stored_views, drawn_views
+
+    def part(self, split: Split) -> Part:
+        """Returns a split that has been built; "train" within the label budget."""
+        return self._part(split)
+
     def words(self, modality: str, ids: Tensor) -> str | None:
         """Returns the words of a text's ids (shape (t,)) where the data set knows them; here None."""
         return None
@@ -281,7 +305,10 @@ class MultimodalDataModule(LightningDataModule, ABC):
                 f"a training part has {len(part)} samples, fewer than batch_size="
                 f"{self.batch_size}; check data.init_args.batch_size"
             )
-        sampler = EpochSampler(part, self.seed) if shuffle else None
+        sampler: EpochSampler | ViewSampler | None = EpochSampler(part, self.seed) if shuffle else None
+        if part.drawn_views:
+            ranks, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+            sampler = ViewSampler(part, self.seed, shuffle, ranks, rank)
         if sampler is not None and self.trainer is not None:
             # With workers, reading starts before Lightning calls set_epoch on a resumed run.
             sampler.set_epoch(self.trainer.current_epoch)

@@ -3,11 +3,11 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, RandomSampler, default_collate
+from torch.utils.data import Dataset, DistributedSampler, RandomSampler, default_collate
 
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.errors import DataError
@@ -15,6 +15,8 @@ from lightning_mmnas.errors import DataError
 LABEL = "label"
 
 Batch = dict[str, Tensor]
+Place = int | tuple[int, ...]
+"""A sample's index; or it and the numbers of some of its stored views."""
 
 
 class Samples(Dataset[Batch], ABC):
@@ -49,6 +51,10 @@ class Samples(Dataset[Batch], ABC):
         """Returns some keys of the samples at `indices`, collated; override it to read only those."""
         batch = self.batch(indices)
         return {key: batch[key] for key in keys}
+
+    def select_views(self, keys: Sequence[str], indices: Tensor, views: Tensor) -> Batch:
+        """Returns stored views (shape (b, v)) of the samples at `indices`; only cached samples have any."""
+        raise DataError("these samples have no stored views")
 
     def fingerprint(self) -> Iterator[str]:
         """Lines of text that change when a sample does; here from the values, for files from their times of change."""
@@ -110,23 +116,41 @@ class Part(Dataset[Batch]):
         indices: Which samples belong to the part, shape (n,).
         modalities: Which modalities belong to it.
         labels: Whether its samples carry `"label"`.
+
+    Attributes:
+        stored_views: Views of a sample that its source has stored; 0: none.
+        drawn_views: Views of a sample that a training batch has; 0: the sample as it is.
     """
 
     def __init__(self, source: Samples, indices: Tensor, modalities: Sequence[str], labels: bool) -> None:
         self.source = source
         self.indices = indices
+        self.stored_views = self.drawn_views = 0
         self.keys = (*modalities, LABEL) if labels else tuple(modalities)
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> Batch:
-        batch = self.source.select(self.keys, self.indices[index : index + 1])
-        return {key: value[0] for key, value in batch.items()}
+    def __getitem__(self, index: Place) -> Batch:
+        return {key: value[0] for key, value in self.__getitems__([index]).items()}
 
-    def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Returns a whole batch, already collated; `DataLoader` prefers this to `__getitem__`."""
-        return self.source.select(self.keys, self.indices[torch.as_tensor(indices, dtype=torch.long)])
+    def __getitems__(self, indices: Sequence[Place]) -> Batch:
+        """Returns a whole batch, already collated; `DataLoader` prefers this to `__getitem__`.
+
+        Args:
+            indices: Which samples; or tuples of a sample and which of its stored views.
+        """
+        places = torch.as_tensor(indices, dtype=torch.long)
+        if places.ndim == 1:
+            return self.source.select(self.keys, self.indices[places])
+        return self.source.select_views(self.keys, self.indices[places[:, 0]], places[:, 1:])
+
+    def draw_views(self, indices: Tensor) -> list[Place]:
+        """The places of a training batch of some samples, with stored views drawn by torch's global generator."""
+        if not self.drawn_views:
+            return cast(list[Place], indices.tolist())
+        views = torch.rand(len(indices), self.stored_views).argsort(1)[:, : self.drawn_views]
+        return [(int(i), *row) for i, row in zip(indices.tolist(), views.tolist(), strict=True)]
 
     @property
     def labels(self) -> Tensor | None:
@@ -144,6 +168,7 @@ class Part(Dataset[Batch]):
         """Returns the part that holds the samples at `indices` of this one."""
         part = Part.__new__(Part)
         part.source, part.indices, part.keys = self.source, self.indices[indices], self.keys
+        part.stored_views, part.drawn_views = self.stored_views, self.drawn_views
         return part
 
 
@@ -186,7 +211,51 @@ class EpochSampler(RandomSampler):
 
     def __iter__(self) -> Iterator[int]:
         # Lazy on purpose: Lightning creates the iterator of an epoch before it calls set_epoch.
-        mixed = ((self.seed * 1_000_003 + self.epoch) * 1_000_003 + self.passes) % 2**63
+        generator = _generator(self.seed, self.epoch, self.passes)
         self.passes += 1
-        generator = torch.Generator().manual_seed(mixed)
         yield from torch.randperm(self.num_samples, generator=generator).tolist()
+
+
+class ViewSampler(DistributedSampler[Any]):
+    """Draws samples as `EpochSampler` does, each with different stored views, by seed, epoch and pass alone.
+
+    It divides the samples among ranks itself: Lightning leaves a `DistributedSampler` as it is.
+
+    Args:
+        part: What is sampled from; knows how many views are stored and how many are drawn.
+        seed: Same seed, same orders and views.
+        shuffle: Whether the samples are shuffled; views are drawn in any case.
+        ranks: Number of ranks.
+        rank: Number of this one.
+    """
+
+    def __init__(self, part: Part, seed: int = 0, shuffle: bool = True, ranks: int = 1, rank: int = 0) -> None:
+        super().__init__(part, ranks, rank, shuffle, seed)
+        self.part = part
+        self.passes = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose order the next pass has."""
+        if epoch != self.epoch:
+            self.epoch, self.passes = epoch, 0
+
+    def unshard(self) -> None:
+        """Gives all the samples from now on, not only this rank's."""
+        self.num_replicas, self.rank, self.num_samples = 1, 0, len(self.part)
+
+    def __iter__(self) -> Iterator[tuple[int, ...]]:
+        generator = _generator(self.seed, self.epoch, self.passes)
+        self.passes += 1
+        size, stored, drawn = len(self.part), self.part.stored_views, self.part.drawn_views
+        order = torch.randperm(size, generator=generator) if self.shuffle else torch.arange(size)
+        views = torch.rand(size, stored, generator=generator).argsort(1)[:, :drawn]  # different ones
+        # As DistributedSampler: the first samples fill up the last round.
+        mine = torch.arange(self.num_samples * self.num_replicas)[self.rank :: self.num_replicas] % size
+        yield from map(tuple, torch.cat([order[mine, None], views[mine]], dim=1).tolist())
+
+
+def _generator(*numbers: int) -> torch.Generator:
+    mixed = 0
+    for number in numbers:
+        mixed = (mixed * 1_000_003 + number) % 2**63
+    return torch.Generator().manual_seed(mixed)

@@ -74,10 +74,15 @@ class FrozenEncoders(nn.Module):
         """Features by name of a batch.
 
         Args:
-            batch: Per modality, samples of shape (b, ...); or a list of its features, computed before.
+            batch: Per modality, samples of shape (b, ...); or a list of its features, computed before; or these
+                features by name, of float16 or float32, as a feature cache gives them.
         """
         features = {}
         for modality, encoder in self.encoders.items():
+            if modality not in batch and f"{modality}/0" in batch:
+                stored = {n: v for n, v in batch.items() if n.rpartition("/")[0] == modality and isinstance(v, Tensor)}
+                features.update({n: v.float() if v.dtype == torch.float16 else v for n, v in stored.items()})
+                continue
             value = batch[modality]
             levels = encoder(value) if isinstance(value, Tensor) else value
             features.update({f"{modality}/{level}": feature for level, feature in enumerate(levels)})

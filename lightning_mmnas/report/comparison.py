@@ -20,7 +20,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from lightning_mmnas.baselines import LateFusion
+from lightning_mmnas.compact import compact
 from lightning_mmnas.data.base import MultimodalDataModule
+from lightning_mmnas.data.samples import Part
 from lightning_mmnas.data.splits import label_budget
 from lightning_mmnas.genotype import Genotype
 from lightning_mmnas.modules.base import FusionObjective, build_optimizer, projection_head
@@ -29,7 +31,7 @@ from lightning_mmnas.modules.metrics import build_metrics, build_tuned_metrics, 
 from lightning_mmnas.modules.pretrain import FusionPretraining
 from lightning_mmnas.network import FusionNetwork
 from lightning_mmnas.objectives import classification_loss
-from lightning_mmnas.readout import LateFeatures, out_features
+from lightning_mmnas.readout import SUMMARY, LateFeatures, out_features
 from lightning_mmnas.selection import ViewPair, local_objective, train_together
 
 Features = dict[str, Tensor]
@@ -120,28 +122,26 @@ class Comparison:
         networks["found+ssl"] = found
         self.labelled.setup("fit")
         self.labelled.setup("test")
-        train, test = self.labelled.tensors("train"), self.labelled.tensors("test")
+        train, test = self.labelled.part("train"), self.labelled.part("test")
+        labels, targets = _labels(train), _labels(test)
         encoded = self._encode(train), self._encode(test)
         # Thresholds of multi-label data are tuned on the validation split, for everybody alike.
         several = self.labelled.task == "multilabel"
-        val = self.labelled.tensors("val") if several else {}
-        encoded_val = self._encode(val) if several else {}
+        encoded_val = self._encode(self.labelled.part("val")) if several else {}
+        val_targets = _labels(self.labelled.part("val")) if several else None
         rows = []
         for budget in self.settings.labels_per_class:
             scores: dict[str, list[float]] = {name: [] for name in [*networks, "raw_features"]}
             for draw in range(self.settings.draws):
-                chosen = self._draw(train["label"], budget, draw)
-                part = {name: value[chosen] for name, value in train.items()}
-                tuned = self._finetune(networks, part, budget, draw)
+                chosen = self._draw(labels, budget, draw)
+                tuned = self._finetune(networks, train.subset(chosen), budget, draw)
                 for name, network in tuned.items():
                     seen = self._predict(network, encoded_val) if several else None
-                    unseen = self._predict(network, encoded[1])
-                    scores[name].append(self._score(unseen, test["label"], seen, val.get("label")))
+                    scores[name].append(self._score(self._predict(network, encoded[1]), targets, seen, val_targets))
                 features = {name: value[chosen] for name, value in encoded[0].items()}
-                regression = self._logistic_regression(features, part["label"])
+                regression = self._logistic_regression(features, labels[chosen])
                 seen = regression(encoded_val) if several else None
-                unseen = regression(encoded[1])
-                scores["raw_features"].append(self._score(unseen, test["label"], seen, val.get("label")))
+                scores["raw_features"].append(self._score(regression(encoded[1]), targets, seen, val_targets))
             rows += self._rows(scores, budget)
         return rows
 
@@ -202,15 +202,19 @@ class Comparison:
         while True:
             yield from loader
 
-    def _encode(self, samples: Batch) -> Features:
-        """Features of a whole split, by name."""
-        encoders = self.pretraining.encoders
-        inputs = {name: value for name, value in samples.items() if name != "label"}
-        parts = [
-            encoders({name: value[i : i + _CHUNK].to(self.device) for name, value in inputs.items()})
-            for i in range(0, len(samples["label"]), _CHUNK)
-        ]
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    def _encode(self, part: Part) -> Features:
+        """Features of a whole split, by name, no larger than the networks need; raw samples come in chunks."""
+        module = self.finetuning
+        genotype = module.network.genotype
+        assert isinstance(genotype, Genotype)
+        pool, grid = module.hparams["pool"], module.hparams["grid"]
+        found: dict[str, list[Tensor]] = {}
+        for start in range(0, len(part), _CHUNK):
+            batch = part.__getitems__(range(start, min(start + _CHUNK, len(part))))
+            features = module.encoders({name: value.to(self.device) for name, value in batch.items()})
+            for name, value in compact(features, genotype.space.length, pool, grid).items():
+                found.setdefault(name, []).append(value)
+        return {name: torch.cat(values) for name, values in found.items()}
 
     def _draw(self, labels: Tensor, budget: Budget, draw: int) -> Tensor:
         """Indices of the training samples whose labels may be used."""
@@ -219,7 +223,7 @@ class Comparison:
         return label_budget(labels, budget, draw, self.labelled.class_names)
 
     def _finetune(
-        self, networks: Mapping[str, nn.Module], train: Batch, budget: Budget, draw: int
+        self, networks: Mapping[str, nn.Module], train: Part, budget: Budget, draw: int
     ) -> dict[str, nn.Module]:
         """Fine-tunes copies of all networks side by side: same batches, same views, same number of steps."""
         module, settings = self.finetuning, self.settings
@@ -247,8 +251,9 @@ class Comparison:
             if isinstance(network, nn.Sequential)
         }
         torch.manual_seed(1000 * self.seed + draw)  # batches and views do not depend on which networks take part
-        for indices in _batches(len(train["label"]), batch_size, steps):
-            batch = {name: value[indices].to(self.device) for name, value in train.items()}
+        for indices in _batches(len(train), batch_size, steps):
+            drawn = train.draw_views(indices)
+            batch = {name: value.to(self.device) for name, value in train.__getitems__(drawn).items()}
             features = module.encoders(module.training_view(batch))
             for name, network in tuned.items():
                 optimizer, schedule = optimizers[name]
@@ -272,7 +277,8 @@ class Comparison:
 
     def _logistic_regression(self, train: Features, labels: Tensor) -> Callable[[Features], Tensor]:
         """Logistic regression on the pooled features of all levels of the frozen encoders: class probabilities."""
-        pooled = LateFeatures(list(train), self.pretraining.encoders.feature_shapes)
+        names = [name for name in train if not name.endswith(SUMMARY)]
+        pooled = LateFeatures(names, self.pretraining.encoders.feature_shapes)
         several = self.labelled.task == "multilabel"
         model = LogisticRegression(max_iter=1000)
         classifier = make_pipeline(StandardScaler(), OneVsRestClassifier(model) if several else model)
@@ -329,6 +335,12 @@ class Comparison:
             }
             for name in names
         ]
+
+
+def _labels(part: Part) -> Tensor:
+    """Labels of all the samples of a labelled part."""
+    assert part.labels is not None
+    return part.labels
 
 
 def _mean(values: list[float]) -> float:

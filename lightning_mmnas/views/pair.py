@@ -1,6 +1,7 @@
 """Two views of a multimodal batch, and modality dropout between them."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -49,19 +50,23 @@ class ModalityDropout(nn.Module):
         """Returns the views, some of them replaced.
 
         Args:
-            views: Modalities, each of shape (b, *sample).
-            means: Training-set mean of every modality; broadcast to the sample's shape.
+            views: Modalities, each of shape (b, *sample), or features named ``<modality>/<level>``, of which those of
+                one modality are replaced together.
+            means: Training-set mean of every modality (or what the encoders make of it); broadcast to the sample's
+                shape.
         """
-        if self.p == 0 or len(views) < 2:
+        modality_of = {name: name.rpartition("/")[0] or name for name in views}
+        modalities = list(dict.fromkeys(modality_of.values()))
+        if self.p == 0 or len(modalities) < 2:
             return dict(views)
         first = next(iter(views.values()))
         b, device = len(first), first.device
-        # Number of the modality that a sample loses; len(views): it loses none.
-        lost = torch.randint(len(views), (b,), device=device)
-        lost = lost.masked_fill(torch.rand(b, device=device) >= self.p, len(views))
+        # Number of the modality that a sample loses; len(modalities): it loses none.
+        lost = torch.randint(len(modalities), (b,), device=device)
+        lost = lost.masked_fill(torch.rand(b, device=device) >= self.p, len(modalities))
         out = {}
-        for number, (name, view) in enumerate(views.items()):
-            hit = (lost == number).view(b, *[1] * (view.ndim - 1))
+        for name, view in views.items():
+            hit = (lost == modalities.index(modality_of[name])).view(b, *[1] * (view.ndim - 1))
             out[name] = torch.where(hit, means[name].to(view), view)
         return out
 
@@ -131,17 +136,36 @@ class TwoViews(nn.Module):
     def forward(self, batch: Mapping[str, Tensor]) -> tuple[Views, Views]:
         """Returns two views of a batch, each a dict by modality.
 
+        Of a batch of features, each (b, 2, *feature) under ``<modality>/<level>``, these are the two stored views.
+
         Raises:
             DataError: The batch lacks a modality.
         """
         for name in self._keys:
-            if name not in batch:
+            if name not in batch and f"{name}/0" not in batch:
                 raise DataError(f"modality {name!r} is not in the batch, which has {list(batch)}")
-        return self.view(batch), self.view(batch)
+        return self.view(batch), self.view(batch, 1)
 
-    def view(self, batch: Mapping[str, Tensor]) -> Views:
-        """Returns one random view of a batch, a dict by modality."""
-        views = {name: self.augmentations[key](batch[name]) for name, key in self._keys.items()}
+    def take_feature_means(self, means: Mapping[str, Tensor]) -> None:
+        """Takes what the encoders make of the training-set means, for modality dropout among stored features."""
+        for name, mean in means.items():
+            self.register_buffer(f"mean_{name}", mean.clone(), persistent=False)
+
+    def view(self, batch: Mapping[str, Tensor], index: int = 0) -> Views:
+        """Returns one random view of a batch, a dict by modality; of stored features the one at an index."""
+        stored = {name: value for name, value in batch.items() if name.rpartition("/")[0] in self._keys}
+        if stored:
+            kept = {name: dict(self.named_buffers(recurse=False))[f"mean_{name}"] for name in stored if self.dropout.p}
+            return cast(Views, self.dropout({name: value[:, index] for name, value in stored.items()}, kept))
+        views = self.augmented(batch)
         means = {name: self.get_buffer(f"mean_{name}") for name in self._keys}
         dropped: Views = self.dropout(views, means)
         return dropped
+
+    def augmented(self, batch: Mapping[str, Tensor]) -> Views:
+        """Returns one random view of a batch, without modality dropout."""
+        return {name: augmentation(batch[name]) for name, augmentation in self.by_modality().items()}
+
+    def by_modality(self) -> dict[str, nn.Module]:
+        """The augmentation of every modality."""
+        return {name: self.augmentations[key] for name, key in self._keys.items()}

@@ -78,7 +78,7 @@ def test_random_row_is_the_median_architecture() -> None:
 def test_networks_are_fine_tuned_as_if_alone() -> None:
     comparison = comparison_of()
     comparison.labelled.setup("fit")
-    train = comparison.labelled.tensors("train")
+    train = comparison.labelled.part("train")
     networks = comparison._networks()
     chosen = {name: networks[name] for name in ("found", "late_fusion", "modality:left")}
     together = comparison._finetune(chosen, train, "all", 1)
