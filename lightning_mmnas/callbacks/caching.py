@@ -174,7 +174,7 @@ class FeatureCaching(Callback):
         needed = sum(jobs[name].cache.bytes_of(shards) for name, shards in todo.items())
         if needed:
             if rank == 0:
-                total = sum(len(job.samples) * job.cache.views for job in jobs.values())
+                total = sum(jobs[name].cache.encodings(shards) for name, shards in todo.items())
                 Console(stderr=True).print(
                     f"feature cache in {self.folder}: {megabytes(needed)} to be written "
                     f"({total:,} encodings, {self.dtype})",
@@ -238,11 +238,7 @@ class FeatureCaching(Callback):
         first: bool,
     ) -> None:
         keys = list(data.modalities)
-        count = sum(
-            min(job.cache.shard_size, job.cache.size - number * job.cache.shard_size)
-            for name, job in jobs.items()
-            for number in shards[name]
-        )
+        count = sum(job.cache.encodings(shards[name]) for name, job in jobs.items())
         if not count:
             return
         pooling, console = _pooling(stage), Console(stderr=True)
@@ -261,7 +257,7 @@ class FeatureCaching(Callback):
                     return compact(stage.encoders(inputs), *pooling)
 
                 job.cache.build(
-                    job.samples, keys, encode, shards[name], device, lambda rows: progress.advance(task, rows)
+                    job.samples, keys, encode, shards[name], device, lambda done: progress.advance(task, done)
                 )
 
     def _attach(

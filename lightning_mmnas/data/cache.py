@@ -142,6 +142,10 @@ class FeatureCache:
         """What some shards take on the disk."""
         return sum(self._rows(number) * self.views * self.width * self.dtype.itemsize + 128 for number in shards)
 
+    def encodings(self, shards: Iterable[int]) -> int:
+        """Samples times views of some shards."""
+        return sum(self._rows(number) * self.views for number in shards)
+
     def build(
         self,
         samples: Samples,
@@ -149,7 +153,7 @@ class FeatureCache:
         encode: Encode,
         shards: Iterable[int],
         device: torch.device | None = None,
-        advance: Callable[[int], None] = lambda rows: None,
+        advance: Callable[[int], None] = lambda done: None,
     ) -> None:
         """Computes some shards; an interruption leaves those that are whole.
 
@@ -159,7 +163,7 @@ class FeatureCache:
             encode: Computes the features; the global random state is set for it, and put back.
             shards: Which.
             device: Where `encode` draws random numbers, beside the CPU.
-            advance: Called with the number of samples after each batch.
+            advance: Called with the number of samples times views after each batch.
 
         Raises:
             CacheError: Features are of another shape than promised, not finite, or too large for float16.
@@ -175,7 +179,7 @@ class FeatureCache:
                     with torch.random.fork_rng(devices=devices), torch.no_grad():
                         torch.manual_seed(_seed(self.seed, first, view))
                         shard[start : start + rows, view] = self._joined(encode(batch), rows)
-                advance(rows)
+                advance(rows * self.views)
             with replacing(self._path(number)) as path, path.open("wb") as file:
                 np.save(file, shard)
             self._open.pop(number, None)
