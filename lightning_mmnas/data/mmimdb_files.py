@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from lightning_mmnas.data.columns import Column, damaged
 from lightning_mmnas.data.spec import Split
 from lightning_mmnas.data.texts import check_text
-from lightning_mmnas.errors import DamagedFilesError, DataError, MissingExtraError
+from lightning_mmnas.errors import DamagedFilesError, DataError, MissingExtraError, MMNASError
 
 PlotChoice = Literal["longest", "first"]
 
@@ -104,14 +105,15 @@ class HDF5File:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._opened: tuple[int, Any] | None = None
-        missing = [name for name in ("images", "genres") if name not in self.file]
-        if missing:
-            raise DataError(f"{path} has no {missing}; it has {sorted(self.file)}")
-        if len(self.file["images"].shape) != 4 or len(self.file["genres"].shape) != 2:
-            raise DataError(
-                f"{path}: images of shape {self.file['images'].shape} and genres of shape {self.file['genres'].shape} "
-                "are not those of MM-IMDB, (n, 3, h, w) and (n, genres)"
-            )
+        with _reading(self.path):
+            missing = [name for name in ("images", "genres") if name not in self.file]
+            if missing:
+                raise DataError(f"{path} has no {missing}; it has {sorted(self.file)}")
+            if len(self.file["images"].shape) != 4 or len(self.file["genres"].shape) != 2:
+                raise DataError(
+                    f"{path}: images of shape {self.file['images'].shape} and genres of shape "
+                    f"{self.file['genres'].shape} are not those of MM-IMDB, (n, 3, h, w) and (n, genres)"
+                )
 
     @property
     def file(self) -> Any:
@@ -141,35 +143,38 @@ class HDF5File:
         Raises:
             DataError: There is neither.
         """
-        name = SPLIT_NAMES[split]
-        if "split" in self.file.attrs:
-            for entry in self.file.attrs["split"]:
-                labels = [_text(entry[key]) for key in ("split", "source")]
-                if labels == [name, "images"] or labels == [str(split), "images"]:
-                    return list(range(int(entry["start"]), int(entry["stop"])))
-            raise DataError(f"{self.path}: its attribute 'split' has no {name!r}")
-        if "imdb_ids" not in self.file or not split_file.is_file():
-            raise DataError(
-                f"{self.path} does not say which rows are of which split, and there is no {split_file}; put MM-IMDB's "
-                "split.json there"
-            )
-        wanted = set(read_split(split_file)[split])
-        return [row for row, found in enumerate(self.file["imdb_ids"][:]) if _text(found).zfill(7) in wanted]
+        with _reading(self.path):
+            name = SPLIT_NAMES[split]
+            if "split" in self.file.attrs:
+                for entry in self.file.attrs["split"]:
+                    labels = [_text(entry[key]) for key in ("split", "source")]
+                    if labels == [name, "images"] or labels == [str(split), "images"]:
+                        return list(range(int(entry["start"]), int(entry["stop"])))
+                raise DataError(f"{self.path}: its attribute 'split' has no {name!r}")
+            if "imdb_ids" not in self.file or not split_file.is_file():
+                raise DataError(
+                    f"{self.path} does not say which rows are of which split, and there is no {split_file}; put "
+                    "MM-IMDB's split.json there"
+                )
+            wanted = set(read_split(split_file)[split])
+            return [row for row, found in enumerate(self.file["imdb_ids"][:]) if _text(found).zfill(7) in wanted]
 
     def genre_names(self) -> list[str] | None:
         """Names of the columns of `genres`, where the file gives them."""
-        names = self.file["genres"].attrs.get("target_names")
-        if names is None:
-            return None
-        listed = json.loads(_text(names)) if isinstance(names, str | bytes) else [_text(n) for n in names]
-        return [str(name) for name in listed]
+        with _reading(self.path):
+            names = self.file["genres"].attrs.get("target_names")
+            if names is None:
+                return None
+            listed = json.loads(_text(names)) if isinstance(names, str | bytes) else [_text(n) for n in names]
+            return [str(name) for name in listed]
 
     def genres(self, rows: Sequence[int]) -> Tensor:
         """Genres of some rows, 0 and 1, shape (n, genres)."""
-        values = np.asarray(self.file["genres"][:])[list(rows)]
-        if not np.isin(values, (0, 1)).all():
-            raise DataError(f"{self.path}: its genres hold other numbers than 0 and 1")
-        return torch.from_numpy(values.astype(np.int64))
+        with _reading(self.path):
+            values = np.asarray(self.file["genres"][:])[list(rows)]
+            if not np.isin(values, (0, 1)).all():
+                raise DataError(f"{self.path}: its genres hold other numbers than 0 and 1")
+            return torch.from_numpy(values.astype(np.int64))
 
     def vectors(self, rows: Sequence[int]) -> Tensor:
         """Text vectors of some rows, float32, shape (n, d).
@@ -177,9 +182,10 @@ class HDF5File:
         Raises:
             DataError: The file has none.
         """
-        if "features" not in self.file or len(self.file["features"].shape) != 2:
-            raise DataError(f"{self.path} has no table 'features' of text vectors")
-        return torch.from_numpy(np.asarray(self.file["features"][:], dtype=np.float32)[list(rows)])
+        with _reading(self.path):
+            if "features" not in self.file or len(self.file["features"].shape) != 2:
+                raise DataError(f"{self.path} has no table 'features' of text vectors")
+            return torch.from_numpy(np.asarray(self.file["features"][:], dtype=np.float32)[list(rows)])
 
     def vector_size(self) -> int:
         """Size of a text vector."""
@@ -213,8 +219,8 @@ class HDF5Posters(Column):
         """
         try:
             values = np.asarray(self.hdf5.file["images"][self.rows[index]], dtype=np.float32)
-        except (OSError, ValueError, RuntimeError, TypeError) as error:
-            raise damaged(self.source(index), str(error).splitlines()[0]) from error
+        except (OSError, LookupError, ValueError, RuntimeError, TypeError) as error:
+            raise damaged(self.source(index), " ".join(str(error).split())) from error
         if values.shape[0] != 3 or not np.isfinite(values).all() or values.min() < 0 or values.max() > 255:
             raise damaged(self.source(index), f"it is no RGB picture from 0 to 255, but of shape {values.shape}")
         pixels = torch.from_numpy(values[::-1].copy() if self.bgr else values)
@@ -242,6 +248,17 @@ def films(folder: Path, ids: Sequence[str], choice: PlotChoice) -> list[Film | D
         except DamagedFilesError as error:
             found.append(error)
     return found
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Says of which file it is that h5py complains."""
+    try:
+        yield
+    except MMNASError:
+        raise
+    except (OSError, LookupError, RuntimeError, ValueError, TypeError, AttributeError, MemoryError) as error:
+        raise DataError(f"{path} is damaged: {' '.join(str(error).split())}") from error
 
 
 def _text(value: Any) -> str:

@@ -6,10 +6,9 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassF1Score,
-    MultilabelAveragePrecision,
     MultilabelF1Score,
 )
-from torchmetrics.functional.classification import multilabel_f1_score
+from torchmetrics.functional.classification import binary_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
 from lightning_mmnas.data.spec import Task
@@ -38,14 +37,9 @@ class SamplesF1(Metric):
 
     def update(self, preds: Tensor, target: Tensor) -> None:
         """Takes logits or probabilities (n, num_labels) and labels 0 or 1 of the same shape."""
-        scores = multilabel_f1_score(
-            preds[..., None],
-            target[..., None],
-            self.num_labels,
-            self.threshold,
-            average="micro",
-            multidim_average="samplewise",
-        )
+        decided = _probabilities(preds) > self.threshold
+        hits = (decided & (target > 0)).sum(1)
+        scores = 2 * hits / (decided.sum(1) + (target > 0).sum(1)).clamp(min=1)
         self.total += scores.sum()
         self.count += len(preds)
 
@@ -81,6 +75,29 @@ class Predictions(Metric):
         return dim_zero_cat(self.probabilities), dim_zero_cat(self.labels)
 
 
+class MeanAveragePrecision(Predictions):
+    """Average precision of each label, averaged over the labels that occur; exact, from all predictions.
+
+    Args:
+        num_labels: Number of labels.
+    """
+
+    def compute(self) -> Tensor:  # type: ignore[override]
+        """The mean; 0 where no label occurs."""
+        scores, labels = super().compute()
+        scores = _probabilities(scores)
+        labels = labels.long()
+        occurring = labels.any(0).nonzero().flatten().tolist()
+        found = [binary_average_precision(scores[:, k], labels[:, k]) for k in occurring]
+        return torch.stack(found).mean() if found else scores.new_zeros(())
+
+
+def _probabilities(predictions: Tensor) -> Tensor:
+    """Logits as probabilities; like torchmetrics, whatever lies in [0, 1] is taken for probabilities."""
+    inside = bool(((predictions >= 0) & (predictions <= 1)).all())
+    return predictions if inside else predictions.sigmoid()
+
+
 def build_metrics(task: Task, num_classes: int, threshold: float = 0.5) -> MetricCollection:
     """Metrics of a task.
 
@@ -104,7 +121,7 @@ def build_metrics(task: Task, num_classes: int, threshold: float = 0.5) -> Metri
             "f1_micro": MultilabelF1Score(num_classes, threshold, average="micro"),
             "f1_macro": MultilabelF1Score(num_classes, threshold, average="macro"),
             "f1_samples": SamplesF1(num_classes, threshold),
-            "map": MultilabelAveragePrecision(num_classes, average="macro", thresholds=200),
+            "map": MeanAveragePrecision(num_classes),
         }
     )
 
