@@ -156,7 +156,7 @@ def test_a_plot_that_is_not_unicode(raw: Path) -> None:
     with pytest.raises(DamagedFilesError, match=r"0000001\.json: it holds half a surrogate pair at character 12"):
         MMIMDBDataModule(str(raw)).setup("fit")
     data = MMIMDBDataModule(str(raw), on_error="skip")
-    with pytest.warns(UserWarning, match="1 damaged or incomplete films of the train split"):
+    with pytest.warns(UserWarning, match="1 damaged samples of the train split"):
         data.setup("fit")
     assert len(data.source("train")) == 23
 
