@@ -113,6 +113,9 @@ def _stage(stage: str, plan: Plan) -> str:
     lines += ["  log_every_n_steps: 1" if steps < 50 else "  log_every_n_steps: 50"]
     lines += ["  logger:", "    class_path: CSVLogger", f'    init_args: {{save_dir: "{place}", name: logs}}']
     lines += ["  callbacks:"]
+    if stage != "encoders":
+        cache = '{folder: "${run_dir}/features", views: 8, dtype: float16}'
+        lines += ["    - class_path: FeatureCaching", f"      init_args: {cache}"]
     if stage == "search":
         warm = f"warmup_epochs: {epochs // 3}"
         lines += ["    - class_path: ArchitectureAlternation"]

@@ -142,12 +142,12 @@ class FineTuning(LightningModule):
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Logs loss and metrics of the validation split."""
         logits = self(batch)
-        self.val_metrics.update(logits, batch["label"])
+        self.val_metrics.update(self._scores(logits), batch["label"])
         loss = classification_loss(logits, batch["label"])
         self.log("val/loss", loss, batch_size=size(batch), sync_dist=True)
         self.log_dict(self.val_metrics, prog_bar=True, batch_size=size(batch))
         if self.task == "multilabel":
-            self.val_predictions.update(logits.sigmoid(), batch["label"])
+            self.val_predictions.update(self._scores(logits), batch["label"])
 
     def on_validation_epoch_end(self) -> None:
         """Tunes the thresholds of multi-label data, the same on every rank."""
@@ -159,18 +159,21 @@ class FineTuning(LightningModule):
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Logs the metrics of the test split; F1 of multi-label data with the tuned thresholds too."""
         logits = self(batch)
-        self.test_metrics.update(logits, batch["label"])
+        self.test_metrics.update(self._scores(logits), batch["label"])
         self.log_dict(self.test_metrics, batch_size=size(batch))
         if self.task == "multilabel":
-            decisions = (logits.float().sigmoid() > self.get_buffer("thresholds")).float()
+            decisions = (self._scores(logits) > self.get_buffer("thresholds")).float()
             self.test_tuned.update(decisions, batch["label"])
             self.log_dict(self.test_tuned, batch_size=size(batch))
 
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Class probabilities (b, num_classes): softmax for classes, sigmoid for labels."""
         logits = self(batch)
-        probabilities: Tensor = logits.softmax(-1) if self.task == "multiclass" else logits.sigmoid()
-        return probabilities
+        return logits.softmax(-1) if self.task == "multiclass" else self._scores(logits)
+
+    def _scores(self, logits: Tensor) -> Tensor:
+        """What metrics take: logits of classes; probabilities of labels, which metrics would have to guess."""
+        return logits if self.task == "multiclass" else logits.float().sigmoid()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Stores the genotype, which the weights' names do not tell."""
