@@ -25,7 +25,8 @@ from torch import Tensor
 
 from lightning_mmnas import ArchitectureAlternation, FeatureCaching, FusionSearch
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split
-from lightning_mmnas.data.columns import Column, ColumnSamples, FileColumn, TensorColumn
+from lightning_mmnas.data.columns import Column, ColumnSamples, TensorColumn
+from lightning_mmnas.data.images import image_column
 from lightning_mmnas.encoders.features import FeatureEncoder
 from lightning_mmnas.encoders.image import TorchvisionEncoder
 
@@ -56,19 +57,12 @@ class Posters(MultimodalDataModule):
     def _samples(self, split: Split) -> ColumnSamples:
         generator = torch.Generator().manual_seed(0)
         if self.files:
-            images: Column = FileColumn(self.files, read_poster)
+            images: Column = image_column(self.files, SIZE[1:])
             words = torch.stack([counts(path.with_suffix(".json")) for path in self.files])
         else:
             pixels = torch.randint(256, (self.samples, *SIZE), generator=generator, dtype=torch.uint8)
             images, words = TensorColumn(pixels, "random"), torch.rand(self.samples, WORDS, generator=generator)
         return ColumnSamples({"image": images, "text": TensorColumn(words, "words")})
-
-
-def read_poster(path: Path) -> Tensor:
-    from torchvision.io import ImageReadMode, decode_image
-    from torchvision.transforms.v2.functional import resize
-
-    return resize(decode_image(str(path), ImageReadMode.RGB), list(SIZE[1:]))
 
 
 def counts(path: Path) -> Tensor:
@@ -142,6 +136,10 @@ def main() -> None:
     print(
         json.dumps(
             {
+                "samples": options.samples,
+                "views": options.views,
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
                 "seconds_per_epoch_raw": raw["per_epoch"],
                 "seconds_per_epoch_cached": cached["per_epoch"],
                 "speed_up": raw["per_epoch"] / cached["per_epoch"],
