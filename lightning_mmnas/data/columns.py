@@ -3,6 +3,7 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -89,6 +90,7 @@ class FileColumn(Column):
     def __init__(self, paths: Sequence[Path], decode: Callable[[Path], Tensor]) -> None:
         self.paths = list(paths)
         self.decode = decode
+        self._reading = _described(decode)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -118,12 +120,12 @@ class FileColumn(Column):
         return str(self.paths[index])
 
     def fingerprint(self, index: int) -> str:
-        """Path, size and time of change of the file."""
+        """Path, size and time of change of the file, and how it is read."""
         path = self.paths[index]
         if not path.is_file():
             return f"{path} missing"
         status = path.stat()
-        return f"{path} {status.st_size} {status.st_mtime_ns}"
+        return f"{path} {status.st_size} {status.st_mtime_ns} {self._reading}"
 
     def digest(self, index: int) -> str:
         """Hash of the file's bytes."""
@@ -309,6 +311,15 @@ def usable_rows(
         more = f"; and {len(broken) - _NAMED} more files" if len(broken) > _NAMED else ""
         rank_zero_warn(f"{size - len(good)} damaged samples of the {split} split are left out: {named}{more}")
     return torch.tensor(good, dtype=torch.long)
+
+
+def _described(decode: Callable[..., object]) -> str:
+    """A function's name and the arguments bound to it, those that are plain values."""
+    if not isinstance(decode, partial):
+        return str(getattr(decode, "__qualname__", type(decode).__qualname__))
+    bound: dict[object, object] = {**dict(enumerate(decode.args)), **decode.keywords}
+    plain = {str(key): value for key, value in bound.items() if " at 0x" not in repr(value)}
+    return f"{_described(decode.func)} {sorted(plain.items())!r}"
 
 
 def _reason(error: Exception) -> str:

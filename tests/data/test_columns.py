@@ -1,6 +1,7 @@
 """Columns: what is read from files, what is checked, and how damage is reported."""
 
 import pickle
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,16 @@ def test_fingerprint_and_digest_follow_the_file(files: list[Path]) -> None:
     after = list(ColumnSamples({"a": column}).fingerprint())
     assert before[0] != after[0]
     assert before[1:] == after[1:]
+
+
+def scaled(path: Path, factor: float) -> Tensor:
+    return factor * number(path)
+
+
+def test_fingerprint_knows_how_a_file_is_read(files: list[Path]) -> None:
+    twice, thrice = (FileColumn(files, partial(scaled, factor=factor)) for factor in (2.0, 3.0))
+    assert twice.fingerprint(0) == FileColumn(files, partial(scaled, factor=2.0)).fingerprint(0)
+    assert len({twice.fingerprint(0), thrice.fingerprint(0), FileColumn(files, number).fingerprint(0)}) == 3
 
 
 def test_means_are_in_the_unit_of_the_views() -> None:
