@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -317,7 +317,7 @@ def _described(decode: Callable[..., object]) -> str:
     """A function's name and the arguments bound to it, those that are plain values."""
     if not isinstance(decode, partial):
         return str(getattr(decode, "__qualname__", type(decode).__qualname__))
-    bound: dict[object, object] = {**dict(enumerate(decode.args)), **decode.keywords}
+    bound: dict[Any, Any] = {**dict(enumerate(decode.args)), **decode.keywords}
     plain = {str(key): value for key, value in bound.items() if " at 0x" not in repr(value)}
     return f"{_described(decode.func)} {sorted(plain.items())!r}"
 
