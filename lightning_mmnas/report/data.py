@@ -99,5 +99,7 @@ def plot_views(data: MultimodalDataModule, views: TwoViews, split: Split, count:
                 draw(axes, values, spec, data.words(name, values) if spec.kind == "text" else None)
                 axes.tick_params(labelsize=6)
         label = data.label_text({key: value[row] for key, value in plain.items()})
-        panels[row][0].text(0, 1.02, label, fontsize=7, style="italic", transform=panels[row][0].transAxes)
+        # Below the first panel of the row, where no title stands.
+        place = {"va": "top", "transform": panels[row][0].transAxes}
+        panels[row][0].text(0, -0.12, label, fontsize=7, style="italic", **place)
     return figure
