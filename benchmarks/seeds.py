@@ -1,6 +1,6 @@
-"""Runs `mmnas run watch` for several seeds and averages the comparison tables.
+"""Runs `mmnas run CONFIGS` for several seeds and averages the comparison tables.
 
-    python benchmarks/watch_seeds.py --output runs/seeds --seeds 0 1 2 3 4
+    python benchmarks/seeds.py watch --output runs/seeds --seeds 0 1 2 3 4
 
 Finished runs are not repeated, so the script can be interrupted and called again.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 def main() -> None:
     """Runs what is missing, prints the mean over seeds and the seeds' standard deviation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", help="a folder of configurations, or a shipped one: watch")
     parser.add_argument("--output", type=Path, required=True, help="folder of the runs, one per seed")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     options, overrides = parser.parse_known_args()
@@ -25,7 +26,7 @@ def main() -> None:
     for seed in options.seeds:
         folder = options.output / str(seed)
         if not (folder / "results.json").is_file():
-            command = ["run", "watch", "--output", str(folder), "--seed", str(seed), *overrides]
+            command = ["run", options.configs, "--output", str(folder), "--seed", str(seed), *overrides]
             subprocess.run([sys.executable, "-m", "lightning_mmnas", *command], check=True)
         results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
         seconds.append(results["total_seconds"])
