@@ -53,7 +53,7 @@ def video_column(
     channels: Channels = 3,
     sampling: Sampling = "uniform",
     seed: int = 0,
-) -> "VideoColumn":
+) -> FileColumn:
     """A column of video files, each read as by `read_video`.
 
     Args:
@@ -68,29 +68,9 @@ def video_column(
         ConfigError: An argument cannot be.
     """
     check_clip(frames, size, channels, sampling)
-    return VideoColumn(
-        paths,
-        partial(read_video, frames=frames, size=(size[0], size[1]), channels=channels, sampling=sampling, seed=seed),
-        sampling if sampling != "random" else f"random {seed}",
-    )
-
-
-class VideoColumn(FileColumn):
-    """A modality of one video file per sample; see `video_column`.
-
-    Args:
-        paths: The files.
-        decode: Reads a clip of one file.
-        clip: Which clip that is, in words: part of the fingerprint, since two clips of a video have the same shape.
-    """
-
-    def __init__(self, paths: Sequence[Path], decode: Callable[[Path], Tensor], clip: str) -> None:
-        super().__init__(paths, decode)
-        self.clip = clip
-
-    def fingerprint(self, index: int) -> str:
-        """Path, size and time of change of the file, and the clip."""
-        return f"{super().fingerprint(index)} {self.clip}"
+    seed = seed if sampling == "random" else 0  # other clips do not depend on it, nor should their fingerprints
+    read = partial(read_video, frames=frames, size=(size[0], size[1]), channels=channels, sampling=sampling, seed=seed)
+    return FileColumn(paths, read)
 
 
 def check_clip(frames: int, size: tuple[int, int], channels: int = 3, sampling: str = "uniform") -> None:
