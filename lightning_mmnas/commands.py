@@ -21,7 +21,7 @@ from lightning_mmnas.errors import ConfigError, MMNASError
 _LIGHTNING = {
     "fit": "train one stage, or any Lightning module, from a configuration",
     "validate": "run one validation epoch",
-    "test": "run one test epoch; the only command that reads the test split",
+    "test": "run one test epoch, on the test split",
     "predict": "run inference on the data",
 }
 # Command: its help, and the function that takes the rest of the command line.

@@ -91,7 +91,7 @@ def test_damaged_videos(tmp_path: Path, name: str) -> None:
     generator = random.Random(name)
     column = video_column([path], 4, (8, 8))
     refused = 0
-    for _ in range(60):
+    for _ in range(200):
         content = bytearray(whole)
         if generator.random() < 0.5:
             content = content[: generator.randrange(len(content))]

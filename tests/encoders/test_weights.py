@@ -78,7 +78,7 @@ def test_random_damage_is_named_or_leaves_the_shapes(tmp_path: Path, suffix: str
     state = nn.Linear(3, 2).state_dict()
     save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
     whole = path.read_bytes()
-    for _ in range(100):
+    for _ in range(200):
         content = bytearray(whole[: draw.randrange(len(whole))] if draw.random() < 0.5 else whole)
         for _ in range(draw.randrange(4) if content else 0):
             content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
