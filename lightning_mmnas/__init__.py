@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from lightning_mmnas.callbacks.caching import FeatureCaching
     from lightning_mmnas.callbacks.resume import ExactResume
     from lightning_mmnas.callbacks.selection import GenotypeSelection
+    from lightning_mmnas.costs import CostTable
     from lightning_mmnas.data.avmnist import AVMNISTDataModule
     from lightning_mmnas.data.base import MultimodalDataModule
     from lightning_mmnas.data.egogesture import EgoGestureDataModule
@@ -43,6 +44,7 @@ _HOMES = {
     "ArchitectureAlternation": "callbacks.alternation",
     "AudioEncoder": "encoders.audio",
     "ColumnSpec": "data.table_columns",
+    "CostTable": "costs",
     "EgoGestureDataModule": "data.egogesture",
     "Encoder": "encoders.base",
     "EncoderPretraining": "modules.encoders",
@@ -84,6 +86,7 @@ __all__ = [
     "ArchitectureAlternation",
     "AudioEncoder",
     "ColumnSpec",
+    "CostTable",
     "EgoGestureDataModule",
     "Encoder",
     "EncoderPretraining",

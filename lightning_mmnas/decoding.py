@@ -139,14 +139,21 @@ def _decode_steps(
                 read = frozenset() if primitive == "zero" else frozenset(pair)
                 choices.append(Choice((*pair, k), score + row[k], read))
         nodes.append(choices)
-    chosen = _search(nodes, first=2, outputs=space.step_outputs, groups=(-1, 0), required=int(see_y))
+    chosen = best_choices(nodes, first=2, outputs=space.step_outputs, groups=(-1, 0), required=int(see_y))
     if chosen is None and see_y:  # a space of zeros only
         return _decode_steps(scores, space, variants, i, False)
     if chosen is None:
         raise GenotypeError(f"no legal architecture in {space}: every choice of steps leaves a dead one")
+    return spell_steps([choice.key for choice in chosen], space, variants)
+
+
+def spell_steps(
+    keys: Sequence[tuple[int, ...]], space: FusionSpace, variants: Sequence[tuple[str, bool]]
+) -> tuple[StepGenotype, ...]:
+    """The steps of a cell from (state, state, variant) of each, all as indices."""
     names = space.step_candidates(space.steps)
     steps = []
-    for j, k, variant in (choice.key for choice in chosen):
+    for j, k, variant in keys:
         primitive, swapped = variants[variant]
         first, second = (k, j) if swapped else (j, k)
         steps.append(StepGenotype(inputs=(names[first], names[second]), primitive=primitive))
@@ -173,7 +180,7 @@ def _decode_cells(
     wanted = len(space.modalities) if coverage else 0
     for unique in (True, False) if distinct else (False,):
         for required in range(wanted, -1, -1):
-            chosen = _search(nodes, len(groups), space.cell_outputs, groups, required, unique)
+            chosen = best_choices(nodes, len(groups), space.cell_outputs, groups, required, unique)
             if chosen is not None:
                 return [(choice.key[0], choice.key[1]) for choice in chosen]
     raise GenotypeError(f"no legal architecture in {space}: every choice of inputs leaves a dead cell")
@@ -194,7 +201,7 @@ class Choice:
     read: frozenset[int]
 
 
-def _search(
+def best_choices(
     nodes: Sequence[Sequence[Choice]],
     first: int,
     outputs: int,

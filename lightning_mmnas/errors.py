@@ -45,6 +45,10 @@ class GenotypeError(MMNASError, ValueError):
     """A genotype or a search space is malformed, or the two do not fit each other."""
 
 
+class CostError(MMNASError, ValueError):
+    """A cost table is malformed or for another space, or no architecture keeps to a budget."""
+
+
 class CheckpointError(MMNASError, ValueError):
     """A checkpoint belongs to another architecture or cannot be read."""
 

@@ -61,9 +61,24 @@ class PairingLogits(nn.Module):
         """Log-weights of every choice that decoding has, in float64."""
         raise NotImplementedError
 
+    def read_probabilities(self, i: int) -> Tensor:
+        """Probability that cell i reads each candidate, (n + i,), of pairs drawn as decoding scores them.
+
+        Differentiable, in float64 where the device has it; sums to 2, or to 1 where there is one candidate only.
+        """
+        raise NotImplementedError
+
+    def primitive_probabilities(self, i: int) -> Tensor:
+        """Probability of each variant in cell i, (steps, variants), as decoding scores them; differentiable."""
+        return _log_weights(self.gamma[i]).exp()
+
     def set(self, genotype: Genotype) -> None:
         """Makes the logits one-hot at the genotype."""
         raise NotImplementedError
+
+    def undecided(self) -> "PairingLogits":
+        """The same parametrisation before any search: all logits zero."""
+        return build_pairing("tied" if isinstance(self, TiedPairing) else "independent", self.space, None)
 
     def variant_of(self, step: StepGenotype) -> int:
         """Index of the variant that a genotype's step is."""
@@ -126,6 +141,14 @@ class TiedPairing(PairingLogits):
             steps=[[pairs(self._step_logits(i, t)) for t in steps] for i in cells],
             variants=self._gamma_scores(),
         )
+
+    def read_probabilities(self, i: int) -> Tensor:
+        """Probability that cell i reads each candidate, (n + i,); see `PairingLogits`."""
+        skip = _log_weights(self.alpha[i])[:, 1]
+        if len(skip) == 1:
+            return torch.ones_like(skip)
+        pairs = _legal(skip[:-1, None] + skip[1:])
+        return _shift(torch.stack([pairs.sum(1), pairs.sum(0)])).sum(0)
 
     @torch.no_grad()
     def edge_weights(self) -> tuple[list[list[float]], list[list[list[float]]], list[list[list[float]]]]:
@@ -226,6 +249,14 @@ class IndependentPairing(PairingLogits):
             variants=self._gamma_scores(),
         )
 
+    def read_probabilities(self, i: int) -> Tensor:
+        """Probability that cell i reads each candidate, (n + i,); see `PairingLogits`."""
+        x, y = _log_weights(self.alpha[i])
+        if len(self.space.inputs) + i == 1:
+            return torch.ones_like(x)
+        pairs = _legal(x[:, None] + y)
+        return _shift(torch.stack([pairs.sum(1), pairs.sum(0)])).sum(0)
+
     @torch.no_grad()
     def set(self, genotype: Genotype) -> None:
         """Sets one-hot logits: the supernet then computes exactly what the network of the genotype computes."""
@@ -249,6 +280,17 @@ def build_pairing(pairing: Pairing, space: FusionSpace, relaxation: nn.Module | 
     if pairing == "independent":
         return IndependentPairing(space, relaxation)
     raise ValueError(f"pairing must be 'tied' or 'independent', not {pairing!r}")
+
+
+def _log_weights(logits: Tensor) -> Tensor:
+    """Log-weights without chance, differentiable; in float64 except on Apple's devices, which have none."""
+    return torch.log_softmax(logits if logits.device.type == "mps" else logits.double(), -1)
+
+
+def _legal(scores: Tensor) -> Tensor:
+    """Scores of x = candidate j, y = candidate k + 1, (m - 1, m - 1) -> probabilities of the pairs with x before y."""
+    scores = scores.masked_fill(torch.ones_like(scores).tril(-1).bool(), -torch.inf)
+    return scores.flatten().softmax(0).view_as(scores)
 
 
 def _shift(weights: Tensor) -> Tensor:

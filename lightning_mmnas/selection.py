@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_mmnas.budget import Budget
 from lightning_mmnas.genotype import Genotype
 from lightning_mmnas.objectives import nt_xent
 from lightning_mmnas.supernet import FusionSupernet
@@ -61,7 +62,12 @@ class DroppedViewsNTXent(Criterion):
 
 
 def candidates(
-    supernet: FusionSupernet, count: int, seed: int, coverage: bool = True, distinct: bool = True
+    supernet: FusionSupernet,
+    count: int,
+    seed: int,
+    coverage: bool = True,
+    distinct: bool = True,
+    budget: Budget | None = None,
 ) -> list[Genotype]:
     """The favoured architecture and others drawn in proportion to the mixture weights, all different.
 
@@ -71,13 +77,17 @@ def candidates(
         seed: Seed of the draws.
         coverage: See `FusionSupernet.decode`.
         distinct: See `FusionSupernet.decode`.
+        budget: No candidate costs more.
+
+    Raises:
+        CostError: No architecture keeps to the budget.
     """
-    found = {supernet.decode(coverage=coverage, distinct=distinct): None}  # an ordered set
+    found = {supernet.decode(coverage=coverage, distinct=distinct, budget=budget): None}  # an ordered set
     generator = torch.Generator().manual_seed(seed)
     for _ in range(20 * count):
         if len(found) >= count:
             break
-        found.setdefault(supernet.sample(generator, coverage, distinct))
+        found.setdefault(supernet.sample(generator, coverage, distinct, budget))
     return list(found)
 
 

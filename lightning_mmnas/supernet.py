@@ -6,8 +6,9 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.decoding import decode, decode_bmnas
-from lightning_mmnas.errors import GenotypeError
+from lightning_mmnas.budget import Budget, decode_within
+from lightning_mmnas.decoding import Scores, decode, decode_bmnas
+from lightning_mmnas.errors import CostError, GenotypeError
 from lightning_mmnas.genotype import FusionSpace, Genotype
 from lightning_mmnas.input_nodes import Grid, InputNodes, Pool
 from lightning_mmnas.network import CellOutput, FusionNetwork, NetworkCell, deepest_inputs
@@ -135,7 +136,13 @@ class FusionSupernet(nn.Module):
         """The logits, cell by cell: all alphas, then betas, then gammas; ``requires_grad`` is False."""
         return list(self.logits.parameters())
 
-    def decode(self, rule: DecodeRule = "covering", coverage: bool = True, distinct: bool = True) -> Genotype:
+    def decode(
+        self,
+        rule: DecodeRule = "covering",
+        coverage: bool = True,
+        distinct: bool = True,
+        budget: Budget | None = None,
+    ) -> Genotype:
         """Returns the architecture that the logits favour; deterministic, ties included.
 
         Args:
@@ -143,20 +150,30 @@ class FusionSupernet(nn.Module):
                 rule (tied pairing only), which never reads earlier cells and may leave dead code.
             coverage: Every modality must be read, as far as the space allows.
             distinct: No two cells have the same inputs, as far as the space allows.
+            budget: The best of those that cost no more; see `decode_within`.
 
         Raises:
+            CostError: No architecture keeps to the budget.
             GenotypeError: ``"bmnas"`` with independent pairing, or where the published rule finds no pair.
         """
         if rule == "bmnas":
+            if budget is not None:
+                raise CostError("decode rule 'bmnas' knows no budget; use rule='covering'")
             if not isinstance(self.logits, TiedPairing):
                 raise GenotypeError("decode rule 'bmnas' needs pairing='tied'; use rule='covering'")
             return decode_bmnas(*self.logits.edge_weights(), self.space)
-        return decode(self.logits.scores(), self.space, self.logits.variants, coverage, distinct)
+        return self._decode(self.logits.scores(), coverage, distinct, budget)
 
-    def sample(self, generator: torch.Generator, coverage: bool = True, distinct: bool = True) -> Genotype:
+    def sample(
+        self, generator: torch.Generator, coverage: bool = True, distinct: bool = True, budget: Budget | None = None
+    ) -> Genotype:
         """Draws an architecture in proportion to the mixture weights, under the rules of `decode`."""
-        scores = self.logits.scores().perturbed(generator)
-        return decode(scores, self.space, self.logits.variants, coverage, distinct)
+        return self._decode(self.logits.scores().perturbed(generator), coverage, distinct, budget)
+
+    def _decode(self, scores: Scores, coverage: bool, distinct: bool, budget: Budget | None) -> Genotype:
+        if budget is None:
+            return decode(scores, self.space, self.logits.variants, coverage, distinct)
+        return decode_within(scores, self.space, self.logits.variants, budget, coverage, distinct)
 
     def set_architecture(self, genotype: Genotype) -> None:
         """Makes the logits one-hot at the genotype.

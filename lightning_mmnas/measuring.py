@@ -1,0 +1,170 @@
+"""What the parts of fusion networks cost: counted, or measured on the device at hand."""
+
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.benchmark import Timer
+from torch.utils.flop_counter import FlopCounterMode
+
+from lightning_mmnas.costs import Conditions, CostKind
+from lightning_mmnas.errors import CostError
+from lightning_mmnas.genotype import FusionSpace
+from lightning_mmnas.input_nodes import Grid, InputNode, Pool
+from lightning_mmnas.network import CellOutput, deepest_inputs
+from lightning_mmnas.primitives import build_primitive
+from lightning_mmnas.readout import LateFeatures, ReadoutName, build_readout
+
+Measure = Callable[[nn.Module, tuple[Any, ...]], float]
+"""(module, its arguments) -> cost of one call."""
+
+
+def count_parameters(module: nn.Module, arguments: tuple[Any, ...] = ()) -> float:
+    """Numbers in the parameters of a module; buffers do not count."""
+    return float(sum(parameter.numel() for parameter in module.parameters()))
+
+
+def count_flops(module: nn.Module, arguments: tuple[Any, ...]) -> float:
+    """Floating-point operations of one call, two per multiplication and addition.
+
+    By ``torch.utils.flop_counter``, which knows matrix products and convolutions only: normalisation, pooling,
+    activations and sums count as nothing.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        module(*arguments)
+    return float(counter.get_total_flops())
+
+
+def measure_latency(
+    module: nn.Module, arguments: tuple[Any, ...], threads: int = 1, repeats: int = 9, seconds: float = 0.03
+) -> float:
+    """Seconds of one call without gradients: the median of several repeats.
+
+    By ``torch.utils.benchmark``, which warms up before each repeat and waits for the accelerator.
+
+    Args:
+        module: What is called, in eval mode.
+        arguments: Its arguments, on its device.
+        threads: Threads of an operator on the CPU.
+        repeats: Number of repeats.
+        seconds: About how long a repeat takes; its calls are averaged.
+    """
+    timer = Timer("module(*arguments)", globals={"module": module, "arguments": arguments}, num_threads=threads)
+    with torch.inference_mode():
+        calls = max(1, int(seconds / timer.timeit(5).mean))
+        return float(median(timer.timeit(calls).mean for _ in range(repeats)))
+
+
+def measure_costs(
+    space: FusionSpace,
+    feature_shapes: Mapping[str, Sequence[int]] | None,
+    kind: CostKind,
+    readout: ReadoutName = "branch",
+    pool: Pool = "max",
+    grid: Grid = "auto",
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    batch_size: int = 1,
+    threads: int | None = None,
+    measure: Measure | None = None,
+) -> dict[str, Any]:
+    """Counts or measures every part once, in eval mode; equal input nodes share one measurement.
+
+    The global random generator is left as it is.
+
+    Args:
+        space: The space whose networks are asked about.
+        feature_shapes: Shape of each feature without the batch axis, (c_in, *rest), by name; None: features are
+            (b, l, c) already and there are no input nodes.
+        kind: ``"parameters"``, ``"flops"`` or ``"latency"``.
+        readout: Readout of the networks.
+        pool: See `InputNode`.
+        grid: See `InputNode`.
+        device: Where latency is measured.
+        dtype: Of weights and features, for latency.
+        batch_size: Samples in a batch, for latency; parameters have none, and FLOPs are per sample.
+        threads: Threads of an operator on the CPU, for latency; None: torch's present number.
+        measure: What takes the place of the kind's own way of measuring.
+
+    Returns:
+        The fields of a `CostTable`.
+
+    Raises:
+        CostError: An unknown kind, or a batch size or thread count below 1.
+        GenotypeError: An input without a shape, or an unknown primitive.
+    """
+    threads = torch.get_num_threads() if threads is None else threads
+    if kind not in ("parameters", "flops", "latency"):
+        raise CostError(f"cost {kind!r} is unknown; accepted: 'parameters', 'flops', 'latency'")
+    if batch_size < 1 or threads < 1:
+        raise CostError(f"batch_size and threads must be at least 1, got {batch_size} and {threads}")
+    timed = kind == "latency"
+    b = batch_size if timed else 1
+    place: dict[str, Any] = {"device": device, "dtype": dtype} if timed else {}
+    ways: dict[str, Measure] = {
+        "parameters": count_parameters,
+        "flops": count_flops,
+        "latency": lambda module, arguments: measure_latency(module, arguments, threads),
+    }
+    way = measure or ways[kind]
+
+    def cost(module: nn.Module, *arguments: Any) -> float:
+        return way(module.eval().to(**place) if timed else module.eval(), arguments)
+
+    def rand(*shape: int) -> Tensor:
+        return torch.rand(b, *shape).to(**place)
+
+    c, l = space.channels, space.length  # noqa: E741
+    missing = [name for name in space.inputs if feature_shapes is not None and name not in feature_shapes]
+    if missing:
+        raise CostError(f"inputs {missing} of the space have no shape; given are {sorted(feature_shapes or {})}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        x, y = rand(l, c), rand(l, c)
+        inputs = dict.fromkeys(space.inputs, 0.0)
+        if feature_shapes is not None:
+            shapes = {name: tuple(feature_shapes[name]) for name in space.inputs}
+            found = {
+                shape: cost(InputNode(shape[0], c, l, 0.0, pool, grid), rand(*shape))
+                for shape in dict.fromkeys(shapes.values())
+            }
+            inputs = {name: found[shape] for name, shape in shapes.items()}
+        primitives = {name: cost(build_primitive(name, c, l, 0.0), x, y) for name in space.primitives}
+        cell = cost(CellOutput(space, 0.0), [x] * space.step_outputs, x)
+        late = LateFeatures(deepest_inputs(space), feature_shapes, c)
+        rest = _Rest(build_readout(readout, space.cell_outputs * c, l, late.out_features), late, readout)
+        features = {name: rand(*(feature_shapes[name] if feature_shapes else (l, c))) for name in late.names}
+        fixed = space.cells * cell + cost(rest, [x] * space.cell_outputs, features)
+    conditions = Conditions(
+        torch=torch.__version__,
+        device=torch.device(device).type,
+        dtype=str(dtype).removeprefix("torch."),
+        threads=threads,
+        batch_size=batch_size,
+    )
+    return {
+        "kind": kind,
+        "space": space,
+        "readout": readout,
+        "inputs": inputs,
+        "primitives": primitives,
+        "fixed": fixed,
+        "conditions": conditions if timed else None,
+    }
+
+
+class _Rest(nn.Module):
+    """What comes after the cells: they are joined, and read out beside the late features."""
+
+    def __init__(self, readout: nn.Module, late: LateFeatures, name: ReadoutName) -> None:
+        super().__init__()
+        self.readout = readout
+        self.late = late
+        self.needs_late = name in ("branch", "neck")
+
+    def forward(self, cells: list[Tensor], features: Mapping[str, Tensor]) -> Tensor:
+        """Outputs of the last cells, each (b, l, c), and features by name -> (b, out_features)."""
+        out: Tensor = self.readout(torch.cat(cells, dim=-1), self.late(features) if self.needs_late else None)
+        return out
