@@ -3,9 +3,10 @@
 import json
 import os
 from collections.abc import Iterable, Iterator
+from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -13,7 +14,9 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_mmnas.budget import Budget
 from lightning_mmnas.compact import compact
+from lightning_mmnas.costs import UNITS, CostTable
 from lightning_mmnas.data.samples import ViewSampler
 from lightning_mmnas.files import write_bytes, write_text
 from lightning_mmnas.genotype import Genotype
@@ -30,6 +33,9 @@ from lightning_mmnas.selection import (
 from lightning_mmnas.supernet import DecodeRule
 from lightning_mmnas.views import ModalityDropout, TwoViews
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Batch = dict[str, Tensor]
 
 
@@ -41,7 +47,7 @@ class GenotypeSelection(Callback):
 
     Args:
         output: Path of the genotype's JSON file; its picture goes beside it as ``.png``, the candidates and their
-            scores as ``.selection.json``.
+            scores as ``.selection.json``, and if the search knows a cost, a picture of both as ``.pareto.png``.
         num_candidates: Number of candidates; 1 keeps the favoured architecture.
         steps: Training steps of each candidate.
         criterion: Label-free score, lower is better; None: `DroppedViewsNTXent`.
@@ -50,6 +56,11 @@ class GenotypeSelection(Callback):
         distinct: No two cells have the same inputs; see `FusionSupernet.decode`.
         rule: ``"covering"``, or ``"bmnas"``: the published rule on its own, without candidates.
         seed: Seed of draws, weights and views.
+        max_cost: Candidates that cost more are not considered; in the unit of the search's ``cost``, which must be set.
+            None: no budget.
+
+    Raises:
+        CostError: When training starts: no architecture that keeps to the rules is so cheap.
     """
 
     def __init__(
@@ -63,7 +74,10 @@ class GenotypeSelection(Callback):
         distinct: bool = True,
         rule: DecodeRule = "covering",
         seed: int = 0,
+        max_cost: float | None = None,
     ) -> None:
+        if max_cost is not None and rule == "bmnas":
+            raise MisconfigurationException("rule='bmnas' knows no budget; leave max_cost out, or use rule='covering'")
         if num_candidates < 1 or steps < 1:
             raise MisconfigurationException(
                 f"num_candidates and steps must be at least 1, got {num_candidates} and {steps}"
@@ -77,6 +91,7 @@ class GenotypeSelection(Callback):
         self.distinct = distinct
         self.rule: DecodeRule = rule
         self.seed = seed
+        self.max_cost = max_cost
         self.genotype: Genotype | None = None
 
     @override
@@ -86,6 +101,16 @@ class GenotypeSelection(Callback):
                 f"GenotypeSelection works on FusionSearch, not on {type(pl_module).__name__}; remove the callback, "
                 "or subclass FusionSearch"
             )
+        if self.max_cost is not None and pl_module.cost.kind is None:
+            raise MisconfigurationException(
+                f"max_cost={self.max_cost} of what? set model.init_args.cost to 'parameters', 'flops' or 'latency'"
+            )
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, FusionSearch)
+        if (budget := self._budget(pl_module)) is not None:  # impossible? then say so before the search
+            pl_module.supernet.decode(coverage=self.coverage, distinct=self.distinct, budget=budget)
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -96,7 +121,7 @@ class GenotypeSelection(Callback):
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(self.seed)
                 found, scores = self.select(pl_module, _loaders(trainer), steps)
-            self._write(found, scores, steps)
+            self._write(found, scores, steps, pl_module.cost.table)
             self.genotype = found
         trainer.strategy.barrier("genotype")
 
@@ -115,7 +140,8 @@ class GenotypeSelection(Callback):
         """
         if self.rule == "bmnas":
             return module.supernet.decode("bmnas"), []
-        found = candidates(module.supernet, self.num_candidates, self.seed, self.coverage, self.distinct)
+        rules = (self.coverage, self.distinct, self._budget(module))
+        found = candidates(module.supernet, self.num_candidates, self.seed, *rules)
         if len(found) == 1:
             return found[0], []
         networks = {str(i): self._objective(module, genotype) for i, genotype in enumerate(found)}
@@ -135,6 +161,10 @@ class GenotypeSelection(Callback):
         order = sorted(range(len(found)), key=lambda i: (values[i], i))
         scores = [{"score": values[i], "genotype": json.loads(found[i].to_json())} for i in order]
         return found[order[0]], scores
+
+    def _budget(self, module: FusionSearch) -> Budget | None:
+        table = module.cost.table
+        return None if self.max_cost is None or table is None else Budget(table, self.max_cost)
 
     def _objective(self, module: FusionSearch, genotype: Genotype) -> FusionObjective:
         nodes = module.hparams
@@ -168,23 +198,31 @@ class GenotypeSelection(Callback):
         finally:
             views.dropout = searched
 
-    def _write(self, genotype: Genotype, scores: list[dict[str, Any]], steps: int) -> None:
-        from io import BytesIO
-
+    def _write(self, genotype: Genotype, scores: list[dict[str, Any]], steps: int, table: CostTable | None) -> None:
         from lightning_mmnas.report.architecture import plot_genotype
+        from lightning_mmnas.report.pareto import plot_pareto
 
         os.makedirs(self.output.parent, exist_ok=True)
         genotype.save(self.output)
-        picture = BytesIO()
-        plot_genotype(genotype).savefig(picture, format="png", dpi=150)
-        write_bytes(self.output.with_suffix(".png"), picture.getvalue())
-        record = {
-            "criterion": type(self.criterion).__name__,
-            "steps": steps,
-            "seed": self.seed,
-            "candidates": scores,
-        }
+        write_bytes(self.output.with_suffix(".png"), _png(plot_genotype(genotype)))
+        criterion = type(self.criterion).__name__
+        record: dict[str, Any] = {"criterion": criterion, "steps": steps, "seed": self.seed}
+        if table is not None:
+            costs = [table.of(Genotype.model_validate(entry["genotype"])) for entry in scores]
+            scores = [{**entry, "cost": cost} for entry, cost in zip(scores, costs, strict=True)]
+            record["cost"] = {"kind": table.kind, "chosen": table.of(genotype), "max_cost": self.max_cost}
+            if scores:
+                points = [(cost, entry["score"]) for cost, entry in zip(costs, scores, strict=True)]
+                figure = plot_pareto(points, UNITS[table.kind], criterion, chosen=0, limit=self.max_cost)
+                write_bytes(self.output.with_suffix(".pareto.png"), _png(figure))
+        record["candidates"] = scores
         write_text(self.output.with_suffix(".selection.json"), json.dumps(record, indent=2) + "\n")
+
+
+def _png(figure: "Figure") -> bytes:
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    return picture.getvalue()
 
 
 def _endless(loader: Iterable[Batch]) -> Iterator[Batch]:

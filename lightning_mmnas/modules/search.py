@@ -6,10 +6,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_mmnas.costs import CostKind
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.input_nodes import Grid, Pool
 from lightning_mmnas.modules.base import FusionObjective, Schedule, SelfSupervisedModule, projection_head, size
+from lightning_mmnas.modules.cost import SearchCost
 from lightning_mmnas.modules.frozen import EncoderFactory, FrozenEncoders, build_encoders, load_part
 from lightning_mmnas.objectives import classification_loss
 from lightning_mmnas.pairing import Pairing
@@ -51,9 +53,13 @@ class FusionSearch(SelfSupervisedModule):
         lr: Peak learning rate of the weights.
         weight_decay: Decoupled weight decay of the weights.
         schedule: See `plain_optimizer`.
+        cost: Cost of the fusion network that the architecture's loss takes into account and a budget is about; see
+            `CostTable`. Latency is measured when training starts, for single samples on the module's device.
+        cost_weight: Weight of the mean cost, relative to that of equal mixture weights, in the architecture's loss.
+        cost_readout: Readout of the networks whose cost is meant, that of the stages to come.
 
     Raises:
-        ConfigError: Supervised search on data without classes.
+        ConfigError: Supervised search on data without classes, or a weight of no cost.
         CheckpointError: The encoders' checkpoint is of another architecture.
     """
 
@@ -86,11 +92,15 @@ class FusionSearch(SelfSupervisedModule):
         lr: float = 3e-3,
         weight_decay: float = 1e-4,
         schedule: Schedule = "one_cycle",
+        cost: CostKind | None = None,
+        cost_weight: float = 0.0,
+        cost_readout: ReadoutName = "branch",
     ) -> None:
         super().__init__(
             modalities, augmentations, modality_dropout, objective, temperature, lr, weight_decay, schedule
         )
         self.save_hyperparameters(ignore=["modalities", "encoders", "augmentations", "objective"])
+        self.cost = SearchCost(cost, cost_weight, cost_readout)
         self.encoders = FrozenEncoders(build_encoders(modalities, encoders))
         if encoder_weights is not None:
             load_part(self.encoders.encoders, encoder_weights, "encoders.", "model.init_args.encoder_weights")
@@ -162,15 +172,28 @@ class FusionSearch(SelfSupervisedModule):
         return self.loss(batch)
 
     def architecture_step(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """One architecture step's loss, on the architecture's part of the data."""
-        return self.loss(batch)
+        """One architecture step's loss, on the architecture's part of the data, and the cost of the architecture."""
+        return self.loss(batch) + self.cost.term(self.supernet)
 
     def architecture_parameters(self) -> list[nn.Parameter]:
         """The architecture logits."""
         return self.supernet.architecture_parameters()
 
+    def on_fit_start(self) -> None:
+        """Counts or measures what architectures cost, if the search is to know."""
+        nodes = self.hparams
+        self.cost.prepare(self, self.supernet, self.encoders.feature_shapes, pool=nodes["pool"], grid=nodes["grid"])
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps the costs."""
+        self.cost.save(checkpoint)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the costs that the search began with."""
+        self.cost.load(checkpoint, self.supernet)
+
     def on_train_epoch_end(self) -> None:
-        """Logs how decided the architecture is: the mean entropy of the mixtures, relative to the uniform one."""
+        """Logs the mean entropy of the mixtures, relative to the uniform one, and the mean cost."""
         entropies = [
             torch.special.entr(weights).sum(-1).mean() / torch.log(torch.tensor(float(weights.shape[-1])))
             for weights in self.supernet.probabilities().values()
@@ -180,3 +203,5 @@ class FusionSearch(SelfSupervisedModule):
             self.log(
                 "arch/entropy", torch.stack([e.cpu() for e in entropies]).mean().item(), prog_bar=True, sync_dist=True
             )
+        if (cost := self.cost.expected(self.supernet)) is not None:
+            self.log("arch/cost", cost, sync_dist=True)
