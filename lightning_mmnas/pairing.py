@@ -13,13 +13,13 @@ from torch import Tensor, nn
 
 from lightning_mmnas.decoding import Scores
 from lightning_mmnas.genotype import Genotype, StepGenotype
-from lightning_mmnas.relaxation import Softmax
+from lightning_mmnas.relaxation import Relaxation, Softmax
 from lightning_mmnas.space import FusionSpace, is_symmetric
 
 Pairing = Literal["tied", "independent"]
 
 _ONE_HOT = 1e4
-"""A logit so large that softmax gives exactly 1 and 0 in every floating-point type."""
+"""A logit so large that it and its negative give weights of exactly 1 and 0 in every floating-point type."""
 
 
 def _logits(*shape: int) -> nn.Parameter:
@@ -36,7 +36,7 @@ class PairingLogits(nn.Module):
         relaxation: Logits to mixture weights; by default `Softmax`.
     """
 
-    def __init__(self, space: FusionSpace, variants: list[tuple[str, bool]], relaxation: nn.Module | None) -> None:
+    def __init__(self, space: FusionSpace, variants: list[tuple[str, bool]], relaxation: Relaxation | None) -> None:
         super().__init__()
         self.space = space
         self.variants = variants
@@ -86,8 +86,12 @@ class PairingLogits(nn.Module):
         swapped = states.index(step.inputs[0]) > states.index(step.inputs[1])
         return self.variants.index((step.primitive, swapped and (step.primitive, True) in self.variants))
 
+    def _log_weights(self, logits: Tensor) -> Tensor:
+        """What decoding compares: log-weights without chance, in float64."""
+        return self.relaxation.log_mean(logits.detach().double().cpu())
+
     def _gamma_scores(self) -> list[list[list[float]]]:
-        return [torch.log_softmax(gamma.detach().double().cpu(), -1).tolist() for gamma in self.gamma]
+        return [self._log_weights(gamma).tolist() for gamma in self.gamma]
 
 
 class TiedPairing(PairingLogits):
@@ -102,7 +106,7 @@ class TiedPairing(PairingLogits):
         relaxation: Logits to mixture weights.
     """
 
-    def __init__(self, space: FusionSpace, relaxation: nn.Module | None = None) -> None:
+    def __init__(self, space: FusionSpace, relaxation: Relaxation | None = None) -> None:
         # Swapping u and u changes nothing, so each primitive is one variant.
         super().__init__(space, [(name, False) for name in space.primitives], relaxation)
         n, steps = len(space.inputs), space.steps
@@ -129,7 +133,7 @@ class TiedPairing(PairingLogits):
         """Log-weights of every choice that decoding has, in float64: an edge pair scores the product of its edges."""
 
         def pairs(logits: Tensor) -> dict[tuple[int, int], float]:
-            log_skip = torch.log_softmax(logits.double().cpu(), -1)[:, 1].tolist()
+            log_skip = self._log_weights(logits)[:, 1].tolist()
             count = len(log_skip)
             if count == 1:
                 return {(0, 0): 2 * log_skip[0]}
@@ -152,7 +156,7 @@ class TiedPairing(PairingLogits):
 
     @torch.no_grad()
     def edge_weights(self) -> tuple[list[list[float]], list[list[list[float]]], list[list[list[float]]]]:
-        """Softmax weights in float64 as the published decoding compares them.
+        """Mixture weights in float64 as the published decoding compares them.
 
         Returns:
             Per cell, the skip weight of each edge; per cell and step, the skip weight of each edge; per cell and
@@ -160,7 +164,7 @@ class TiedPairing(PairingLogits):
         """
 
         def weights(logits: Tensor) -> Tensor:
-            return torch.softmax(logits.double().cpu(), -1)
+            return self.relaxation.mean(logits.detach().double().cpu())
 
         cells, steps = range(self.space.cells), range(self.space.steps)
         return (
@@ -174,16 +178,14 @@ class TiedPairing(PairingLogits):
         """Sets the logits so that decoding returns the genotype; the supernet still feeds one sum as x and y."""
         chosen = _indices(self.space, genotype)
         for i, (pair, steps) in enumerate(chosen):
-            self.alpha[i].zero_()
-            self.alpha[i][:, 0] = _ONE_HOT
-            self.beta[i].zero_()
-            self.beta[i][:, 0] = _ONE_HOT
-            self.gamma[i].zero_()
+            for edges in (self.alpha[i], self.beta[i]):
+                edges.copy_(torch.tensor([_ONE_HOT, -_ONE_HOT]))
+            self.gamma[i].fill_(-_ONE_HOT)
             for j in pair:
-                self.alpha[i][j] = torch.tensor([0.0, _ONE_HOT])
+                self.alpha[i][j] = torch.tensor([-_ONE_HOT, _ONE_HOT])
             for t, (inputs, primitive) in enumerate(steps):
                 for j in inputs:
-                    self._step_logits(i, t)[j] = torch.tensor([0.0, _ONE_HOT])
+                    self._step_logits(i, t)[j] = torch.tensor([-_ONE_HOT, _ONE_HOT])
                 self.gamma[i][t, self.variants.index((primitive, False))] = _ONE_HOT
 
 
@@ -203,7 +205,7 @@ class IndependentPairing(PairingLogits):
         relaxation: Logits to mixture weights.
     """
 
-    def __init__(self, space: FusionSpace, relaxation: nn.Module | None = None) -> None:
+    def __init__(self, space: FusionSpace, relaxation: Relaxation | None = None) -> None:
         variants = [
             (name, swapped)
             for name in space.primitives
@@ -234,7 +236,7 @@ class IndependentPairing(PairingLogits):
         """Log-weights of every choice that decoding has, in float64: a pair scores the product of its two weights."""
 
         def pairs(logits: Tensor) -> dict[tuple[int, int], float]:
-            x, y = torch.log_softmax(logits.double().cpu(), -1).tolist()
+            x, y = self._log_weights(logits).tolist()
             return {(j, k + 1): x[j] + y[k] for j in range(len(x)) for k in range(j, len(y))}
 
         def cell_pairs(i: int) -> dict[tuple[int, int], float]:
@@ -262,14 +264,14 @@ class IndependentPairing(PairingLogits):
         """Sets one-hot logits: the supernet then computes exactly what the network of the genotype computes."""
         for i, (pair, steps) in enumerate(_indices(self.space, genotype)):
             _one_hot_pair(self.alpha[i], pair)
-            self.gamma[i].zero_()
+            self.gamma[i].fill_(-_ONE_HOT)
             for t, (inputs, _) in enumerate(steps):
                 if t:
                     _one_hot_pair(self._step_logits(i, t), (min(inputs), max(inputs)))
                 self.gamma[i][t, self.variant_of(genotype.cells[i].steps[t])] = _ONE_HOT
 
 
-def build_pairing(pairing: Pairing, space: FusionSpace, relaxation: nn.Module | None) -> PairingLogits:
+def build_pairing(pairing: Pairing, space: FusionSpace, relaxation: Relaxation | None) -> PairingLogits:
     """Builds the architecture logits of a space.
 
     Raises:
@@ -299,7 +301,7 @@ def _shift(weights: Tensor) -> Tensor:
 
 
 def _one_hot_pair(logits: Tensor, pair: tuple[int, int]) -> None:
-    logits.zero_()
+    logits.fill_(-_ONE_HOT)
     logits[0, pair[0]] = _ONE_HOT
     logits[1, max(pair[1] - 1, 0)] = _ONE_HOT
 

@@ -15,6 +15,7 @@ from lightning_mmnas.network import CellOutput, FusionNetwork, NetworkCell, deep
 from lightning_mmnas.pairing import Pairing, TiedPairing, build_pairing
 from lightning_mmnas.primitives import build_primitive
 from lightning_mmnas.readout import LateFeatures, ReadoutName, build_readout, out_features
+from lightning_mmnas.relaxation import Relaxation
 
 DecodeRule = Literal["covering", "bmnas"]
 
@@ -26,18 +27,30 @@ class SupernetCell(nn.Module):
         space: The search space.
         variants: (primitive, swapped), what each step can be.
         dropout: Probability of dropping a value, in [0, 1).
+        partial_channels: See `FusionSupernet`.
     """
 
-    def __init__(self, space: FusionSpace, variants: Sequence[tuple[str, bool]], dropout: float) -> None:
+    def __init__(
+        self, space: FusionSpace, variants: Sequence[tuple[str, bool]], dropout: float, partial_channels: int = 1
+    ) -> None:
         super().__init__()
         self.swapped = [swapped for _, swapped in variants]
+        self.partial_channels = partial_channels
+        self.mixed = space.channels // partial_channels
         self.steps = nn.ModuleList(
-            nn.ModuleList(build_primitive(name, space.channels, space.length, dropout) for name, _ in variants)
+            nn.ModuleList(build_primitive(name, self.mixed, space.length, dropout) for name, _ in variants)
             for _ in range(space.steps)
         )
         self.output = CellOutput(space, dropout)
 
-    def forward(self, x: Tensor, y: Tensor, step_weights: Sequence[Tensor | None], primitive_weights: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        step_weights: Sequence[Tensor | None],
+        primitive_weights: Tensor,
+        one_hot: bool = False,
+    ) -> Tensor:
         """Runs the cell.
 
         Args:
@@ -45,21 +58,33 @@ class SupernetCell(nn.Module):
             y: Second input, shape (b, l, c); the very same tensor when the pairing is tied.
             step_weights: Per step, weights of (x, y, earlier steps) in its inputs, (1 or 2, 2 + t); None: x and y.
             primitive_weights: Weights of the variants, (steps, variants).
+            one_hot: Every row of ``primitive_weights`` has a single 1: only those variants are computed.
 
         Returns:
             The cell's output, shape (b, l, c).
         """
+        chosen = primitive_weights.argmax(-1).tolist() if one_hot else None
         states = [x, y]
-        for t, step in enumerate(self.steps):
-            variants = cast(nn.ModuleList, step)
+        for t in range(len(self.steps)):
             first, second = _mix(states, step_weights[t])
-            outs = [
-                primitive(second, first) if swapped else primitive(first, second)
-                for primitive, swapped in zip(variants, self.swapped, strict=True)
-            ]
-            states.append(_weighted_sum(outs, primitive_weights[t]))
+            computed = range(len(self.swapped)) if chosen is None else [chosen[t]]
+            states.append(self._step(t, first, second, primitive_weights[t], computed))
         out: Tensor = self.output(states[2:], x)
         return out
+
+    def _step(self, t: int, first: Tensor, second: Tensor, weights: Tensor, computed: Sequence[int]) -> Tensor:
+        """The mixture of some variants in step t: of 1/K of the channels, the others pass by (PC-DARTS)."""
+        variants = cast(nn.ModuleList, self.steps[t])
+        u, v = (first, second) if self.partial_channels == 1 else (first[..., : self.mixed], second[..., : self.mixed])
+        if first is second:
+            v = u  # primitives know tied inputs by this
+        outs = [variants[k](v, u) if self.swapped[k] else variants[k](u, v) for k in computed]
+        mixture = _weighted_sum(outs, [weights[k] for k in computed])
+        if self.partial_channels == 1:
+            return mixture
+        passing = (first[..., self.mixed :] + second[..., self.mixed :]) / 2
+        groups = torch.cat([mixture, passing], -1).view(*mixture.shape[:2], self.partial_channels, self.mixed)
+        return groups.transpose(2, 3).flatten(2)  # shuffled: the next step's first c / K channels are of all groups
 
 
 class FusionSupernet(nn.Module):
@@ -76,9 +101,14 @@ class FusionSupernet(nn.Module):
         relaxation: Logits to mixture weights; by default `Softmax`.
         pool: See `InputNode`.
         grid: See `InputNode`.
+        partial_channels: K of PC-DARTS (Xu et al., ICLR 2020, arXiv 1907.05737): primitives see the first c / K
+            channels, the rest passes by as the mean of both inputs, then channels are shuffled; memory and time of
+            the primitives fall K-fold or more. Its edge normalisation, a softmax over the inputs of a step, is what
+            alpha and beta are with independent pairing; tied pairing keeps an edge's own softmax, as in BM-NAS. With
+            K > 1 a supernet with one-hot logits is not the network that is built, and `inherit` is refused.
 
     Raises:
-        GenotypeError: An input without a shape, or an unknown primitive.
+        GenotypeError: An input without a shape, an unknown primitive, or channels that K does not divide.
 
     Example:
         >>> import torch
@@ -96,15 +126,24 @@ class FusionSupernet(nn.Module):
         pairing: Pairing = "independent",
         readout: ReadoutName = "pool",
         dropout: float = 0.0,
-        relaxation: nn.Module | None = None,
+        relaxation: Relaxation | None = None,
         pool: Pool = "max",
         grid: Grid = "auto",
+        partial_channels: int = 1,
     ) -> None:
         super().__init__()
+        if partial_channels < 1 or space.channels % partial_channels:
+            raise GenotypeError(
+                f"partial_channels={partial_channels} must be at least 1 and divide the {space.channels} channels; "
+                "1 lets primitives see all of them"
+            )
         self.space = space
+        self.partial_channels = partial_channels
         self.input_nodes = InputNodes(space.inputs, feature_shapes, space.channels, space.length, dropout, pool, grid)
         self.logits = build_pairing(pairing, space, relaxation)
-        self.cells = nn.ModuleList(SupernetCell(space, self.logits.variants, dropout) for _ in range(space.cells))
+        self.cells = nn.ModuleList(
+            SupernetCell(space, self.logits.variants, dropout, partial_channels) for _ in range(space.cells)
+        )
         self.late = LateFeatures(deepest_inputs(space), feature_shapes, space.channels)
         width = space.cell_outputs * space.channels
         self.readout = build_readout(readout, width, space.length, self.late.out_features)
@@ -113,6 +152,7 @@ class FusionSupernet(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Features by name, each (b, c_in, *rest) -> (b, out_features)."""
+        self.logits.relaxation.begin()
         nodes = self.input_nodes(features)  # (n, b, l, c)
         n, rows = len(nodes), [self.logits.cell_weights(i) for i in range(len(self.cells))]
         # What all cells read from the input nodes is one small matrix product.
@@ -126,7 +166,8 @@ class FusionSupernet(nn.Module):
                 earlier = rows[i][:, n:]
                 pair = [read + _weighted_sum(outputs, earlier[k]) for k, read in enumerate(pair)]
             step_weights = [self.logits.step_weights(i, t) for t in range(self.space.steps)]
-            outputs.append(cell(pair[0], pair[-1], step_weights, self.logits.primitive_weights(i)))
+            weights, one_hot = self.logits.primitive_weights(i), self.logits.relaxation.one_hot
+            outputs.append(cell(pair[0], pair[-1], step_weights, weights, one_hot))
         joined = torch.cat(outputs[-self.space.cell_outputs :], dim=-1)
         late = self.late(features) if self.needs_late else None
         out: Tensor = self.readout(joined, late)
@@ -184,13 +225,17 @@ class FusionSupernet(nn.Module):
         self.logits.set(genotype)
 
     def probabilities(self) -> dict[str, Tensor]:
-        """Mixture weights by name (``alpha/0``, ``beta/0``, ``gamma/0``, …), detached, for logging."""
+        """Mixture weights without chance by name (``alpha/0``, ``beta/0``, ``gamma/0``, …), detached, for logging."""
         logits = {"alpha": self.logits.alpha, "beta": self.logits.beta, "gamma": self.logits.gamma}
         return {
-            f"{kind}/{i}": self.logits.relaxation(p.detach())
+            f"{kind}/{i}": self.logits.relaxation.mean(p.detach())
             for kind, parameters in logits.items()
             for i, p in enumerate(parameters)
         }
+
+    def set_progress(self, fraction: float) -> None:
+        """Tells the relaxation the fraction of training done, in [0, 1]: what it anneals follows it."""
+        self.logits.relaxation.set_progress(fraction)
 
     @torch.no_grad()
     def inherit(self, network: FusionNetwork) -> None:
@@ -199,8 +244,14 @@ class FusionSupernet(nn.Module):
         The readout is copied where both have the same; a network with another readout keeps its own.
 
         Raises:
-            GenotypeError: The network's genotype is for another space.
+            GenotypeError: The network's genotype is for another space, or ``partial_channels`` is above 1.
         """
+        if self.partial_channels > 1:
+            raise GenotypeError(
+                f"a supernet with partial_channels={self.partial_channels} has primitives of "
+                f"{self.space.channels // self.partial_channels} channels, the network of {self.space.channels}: "
+                "train the network from scratch, or search with partial_channels=1"
+            )
         network.genotype.require_space(self.space)
         nodes, target_nodes = self.input_nodes.nodes, network.input_nodes.nodes
         if nodes is not None and target_nodes is not None:
@@ -216,7 +267,7 @@ class FusionSupernet(nn.Module):
             network.readout.load_state_dict(self.readout.state_dict())
 
 
-def _weighted_sum(tensors: Sequence[Tensor], weights: Tensor) -> Tensor:
+def _weighted_sum(tensors: Sequence[Tensor], weights: Tensor | Sequence[Tensor]) -> Tensor:
     """Sum of weights[k] * tensors[k]; (b, l, c)."""
     out = weights[0] * tensors[0]
     for weight, tensor in zip(weights[1:], tensors[1:], strict=True):

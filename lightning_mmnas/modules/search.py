@@ -16,6 +16,7 @@ from lightning_mmnas.modules.frozen import EncoderFactory, FrozenEncoders, build
 from lightning_mmnas.objectives import classification_loss
 from lightning_mmnas.pairing import Pairing
 from lightning_mmnas.readout import ReadoutName
+from lightning_mmnas.relaxation import Relaxation
 from lightning_mmnas.space import FusionSpace
 from lightning_mmnas.supernet import FusionSupernet
 
@@ -57,6 +58,8 @@ class FusionSearch(SelfSupervisedModule):
             `CostTable`. Latency is measured when training starts, for single samples on the module's device.
         cost_weight: Weight of the mean cost, relative to that of equal mixture weights, in the architecture's loss.
         cost_readout: Readout of the networks whose cost is meant, that of the stages to come.
+        relaxation: How logits become mixture weights; None: `Softmax`. It is told the fraction of training done.
+        partial_channels: See `FusionSupernet`.
 
     Raises:
         ConfigError: Supervised search on data without classes, or a weight of no cost.
@@ -95,11 +98,13 @@ class FusionSearch(SelfSupervisedModule):
         cost: CostKind | None = None,
         cost_weight: float = 0.0,
         cost_readout: ReadoutName = "branch",
+        relaxation: Relaxation | None = None,
+        partial_channels: int = 1,
     ) -> None:
         super().__init__(
             modalities, augmentations, modality_dropout, objective, temperature, lr, weight_decay, schedule
         )
-        self.save_hyperparameters(ignore=["modalities", "encoders", "augmentations", "objective"])
+        self.save_hyperparameters(ignore=["modalities", "encoders", "augmentations", "objective", "relaxation"])
         self.cost = SearchCost(cost, cost_weight, cost_readout)
         self.encoders = FrozenEncoders(build_encoders(modalities, encoders))
         if encoder_weights is not None:
@@ -115,7 +120,9 @@ class FusionSearch(SelfSupervisedModule):
             length=length,
             primitives=tuple(primitives),
         )
-        self.supernet = FusionSupernet(space, shapes, pairing, readout, dropout, pool=pool, grid=grid)
+        self.supernet = FusionSupernet(
+            space, shapes, pairing, readout, dropout, relaxation, pool, grid, partial_channels
+        )
         self.classifier: nn.Module | None = None
         if supervised:
             if num_classes is None:
@@ -143,6 +150,8 @@ class FusionSearch(SelfSupervisedModule):
 
     def loss(self, batch: Mapping[str, Tensor]) -> Tensor:
         """The objective of one batch; with labels only in a supervised search."""
+        if self.training:
+            self.supernet.set_progress(self.progress())
         if self.classifier is not None:
             if "label" not in batch:
                 raise ConfigError("a supervised search needs labels; set data.init_args.labels=true")
@@ -150,6 +159,12 @@ class FusionSearch(SelfSupervisedModule):
         first, second = self.views(batch)
         loss: Tensor = self.fusion(self.encoders(first), self.encoders(second))
         return loss
+
+    def progress(self) -> float:
+        """The fraction of the trainer's weight steps done, in [0, 1]; outside of training, what was last told."""
+        if self._trainer is None or not self._trainer.training:
+            return float(self.supernet.logits.relaxation.progress)
+        return min(self.trainer.global_step / max(self.trainer.estimated_stepping_batches, 1), 1.0)
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """One weight step's loss, on the weights' part of the data."""
