@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lightning_mmnas.modules.pretrain import FusionPretraining
     from lightning_mmnas.modules.search import FusionSearch
     from lightning_mmnas.network import FusionNetwork
+    from lightning_mmnas.relaxation import Dirichlet, GumbelHard, Relaxation, Softmax
     from lightning_mmnas.space import FusionSpace
     from lightning_mmnas.supernet import FusionSupernet
 
@@ -45,6 +46,7 @@ _HOMES = {
     "AudioEncoder": "encoders.audio",
     "ColumnSpec": "data.table_columns",
     "CostTable": "costs",
+    "Dirichlet": "relaxation",
     "EgoGestureDataModule": "data.egogesture",
     "Encoder": "encoders.base",
     "EncoderPretraining": "modules.encoders",
@@ -60,6 +62,7 @@ _HOMES = {
     "FusionSupernet": "supernet",
     "Genotype": "genotype",
     "GenotypeSelection": "callbacks.selection",
+    "GumbelHard": "relaxation",
     "HCNEncoder": "encoders.skeleton",
     "ImageEncoder": "encoders.image",
     "MMIMDBDataModule": "data.mmimdb",
@@ -68,6 +71,8 @@ _HOMES = {
     "MotionEncoder": "encoders.motion",
     "MultimodalDataModule": "data.base",
     "NTUDataModule": "data.ntu",
+    "Relaxation": "relaxation",
+    "Softmax": "relaxation",
     "TableDataModule": "data.table",
     "TensorDataModule": "data.tensors",
     "TextEncoder": "encoders.text",
@@ -87,6 +92,7 @@ __all__ = [
     "AudioEncoder",
     "ColumnSpec",
     "CostTable",
+    "Dirichlet",
     "EgoGestureDataModule",
     "Encoder",
     "EncoderPretraining",
@@ -102,6 +108,7 @@ __all__ = [
     "FusionSupernet",
     "Genotype",
     "GenotypeSelection",
+    "GumbelHard",
     "HCNEncoder",
     "ImageEncoder",
     "MMIMDBDataModule",
@@ -110,6 +117,8 @@ __all__ = [
     "MotionEncoder",
     "MultimodalDataModule",
     "NTUDataModule",
+    "Relaxation",
+    "Softmax",
     "TableDataModule",
     "TensorDataModule",
     "TextEncoder",

@@ -70,7 +70,7 @@ class PairingLogits(nn.Module):
 
     def primitive_probabilities(self, i: int) -> Tensor:
         """Probability of each variant in cell i, (steps, variants), as decoding scores them; differentiable."""
-        return _log_weights(self.gamma[i]).exp()
+        return self._log_weights(self.gamma[i]).exp()
 
     def set(self, genotype: Genotype) -> None:
         """Makes the logits one-hot at the genotype."""
@@ -87,11 +87,11 @@ class PairingLogits(nn.Module):
         return self.variants.index((step.primitive, swapped and (step.primitive, True) in self.variants))
 
     def _log_weights(self, logits: Tensor) -> Tensor:
-        """What decoding compares: log-weights without chance, in float64."""
-        return self.relaxation.log_mean(logits.detach().double().cpu())
+        """Log-weights without chance, differentiable; in float64 except on Apple's devices, which have none."""
+        return self.relaxation.log_mean(logits if logits.device.type == "mps" else logits.double())
 
     def _gamma_scores(self) -> list[list[list[float]]]:
-        return [self._log_weights(gamma).tolist() for gamma in self.gamma]
+        return [self._log_weights(gamma.detach().cpu()).tolist() for gamma in self.gamma]
 
 
 class TiedPairing(PairingLogits):
@@ -133,7 +133,7 @@ class TiedPairing(PairingLogits):
         """Log-weights of every choice that decoding has, in float64: an edge pair scores the product of its edges."""
 
         def pairs(logits: Tensor) -> dict[tuple[int, int], float]:
-            log_skip = self._log_weights(logits)[:, 1].tolist()
+            log_skip = self._log_weights(logits.cpu())[:, 1].tolist()
             count = len(log_skip)
             if count == 1:
                 return {(0, 0): 2 * log_skip[0]}
@@ -148,7 +148,7 @@ class TiedPairing(PairingLogits):
 
     def read_probabilities(self, i: int) -> Tensor:
         """Probability that cell i reads each candidate, (n + i,); see `PairingLogits`."""
-        skip = _log_weights(self.alpha[i])[:, 1]
+        skip = self._log_weights(self.alpha[i])[:, 1]
         if len(skip) == 1:
             return torch.ones_like(skip)
         pairs = _legal(skip[:-1, None] + skip[1:])
@@ -164,7 +164,7 @@ class TiedPairing(PairingLogits):
         """
 
         def weights(logits: Tensor) -> Tensor:
-            return self.relaxation.mean(logits.detach().double().cpu())
+            return self.relaxation.mean(logits.cpu().double())
 
         cells, steps = range(self.space.cells), range(self.space.steps)
         return (
@@ -236,7 +236,7 @@ class IndependentPairing(PairingLogits):
         """Log-weights of every choice that decoding has, in float64: a pair scores the product of its two weights."""
 
         def pairs(logits: Tensor) -> dict[tuple[int, int], float]:
-            x, y = self._log_weights(logits).tolist()
+            x, y = self._log_weights(logits.cpu()).tolist()
             return {(j, k + 1): x[j] + y[k] for j in range(len(x)) for k in range(j, len(y))}
 
         def cell_pairs(i: int) -> dict[tuple[int, int], float]:
@@ -253,7 +253,7 @@ class IndependentPairing(PairingLogits):
 
     def read_probabilities(self, i: int) -> Tensor:
         """Probability that cell i reads each candidate, (n + i,); see `PairingLogits`."""
-        x, y = _log_weights(self.alpha[i])
+        x, y = self._log_weights(self.alpha[i])
         if len(self.space.inputs) + i == 1:
             return torch.ones_like(x)
         pairs = _legal(x[:, None] + y)
@@ -282,11 +282,6 @@ def build_pairing(pairing: Pairing, space: FusionSpace, relaxation: Relaxation |
     if pairing == "independent":
         return IndependentPairing(space, relaxation)
     raise ValueError(f"pairing must be 'tied' or 'independent', not {pairing!r}")
-
-
-def _log_weights(logits: Tensor) -> Tensor:
-    """Log-weights without chance, differentiable; in float64 except on Apple's devices, which have none."""
-    return torch.log_softmax(logits if logits.device.type == "mps" else logits.double(), -1)
 
 
 def _legal(scores: Tensor) -> Tensor:

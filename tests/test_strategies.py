@@ -59,6 +59,7 @@ def test_decoding_goes_by_the_weights_without_chance(pairing: Pairing, name: str
     found = supernet.logits.scores().variants
     for i, weights in ((i, supernet.probabilities()[f"gamma/{i}"]) for i in range(2)):
         torch.testing.assert_close(torch.tensor(found[i]).exp(), weights, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(supernet.logits.primitive_probabilities(i).float(), weights)
         torch.testing.assert_close(weights.sum(-1), torch.ones(2))
     assert supernet.decode().model_dump() == supernet.decode().model_dump()
     if pairing == "tied":
