@@ -30,6 +30,10 @@ _OWN = {
         "run the frozen encoders of a stage once and store their features: mmnas cache --config search.yaml",
         "lightning_mmnas.caching:cache",
     ),
+    "cost": (
+        "count and time the network of a genotype: mmnas cost genotype.json --config search.yaml",
+        "lightning_mmnas.cost_command:cost",
+    ),
     "prepare": (
         "build a data set from files you have: mmnas prepare avmnist --help",
         "lightning_mmnas.prepare:command",

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_mmnas.costs import Conditions, CostKind
@@ -51,6 +50,8 @@ def measure_latency(
         repeats: Number of repeats.
         seconds: About how long a repeat takes; its calls are averaged.
     """
+    from torch.utils.benchmark import Timer  # looks for a compiler and for CUDA, and may warn
+
     timer = Timer("module(*arguments)", globals={"module": module, "arguments": arguments}, num_threads=threads)
     with torch.inference_mode():
         calls = max(1, int(seconds / timer.timeit(5).mean))
