@@ -88,39 +88,46 @@ def decode_within(
             patterns.append((programs, _pairs(scores, sees)))
     required, unique = _rules([nodes for _, nodes in patterns], space, groups, coverage, distinct)
 
-    best: tuple[float, float, list[Pair]] | None = None
-    keys: tuple[tuple[int, ...], ...] = ()
-    cheapest = float("inf")
+    def pairs_of(named: frozenset[int], nodes: Sequence[Sequence[Choice]]) -> list[Choice] | None:
+        allowed = _allowed(nodes, named, n)
+        return best_choices(allowed, n, space.cell_outputs, groups, required, unique) if all(allowed) else None
+
+    # What is worth looking at: the set of inputs that is paid for, what it costs, primitives that can still be paid.
+    tries: list[tuple[float, float, frozenset[int], Program, list[list[Choice]]]] = []
+    cheapest: list[tuple[float, frozenset[int], list[list[Choice]]]] = []
     for named in _sets(n, 2 * space.cells):
         if len({groups[j] for j in named}) < required:
             continue
         spent = table.fixed + sum(table.inputs[space.inputs[j]] for j in named)
         for programs, nodes in patterns:
+            cheapest.append((spent + programs[0].cost, named, nodes))
             affordable = [program for program in programs if spent + program.cost <= budget.limit]
-            if not affordable and spent + programs[0].cost >= cheapest:
-                continue
-            allowed = [[c for c in choices if all(j in named or j >= n for j in c.key)] for choices in nodes]
-            chosen = best_choices(allowed, n, space.cell_outputs, groups, required, unique) if all(allowed) else None
-            if chosen is None:
-                continue
-            cheapest = min(cheapest, spent + programs[0].cost)
-            if affordable:
-                program = affordable[-1]
-                score = sum(choice.score for choice in chosen) + program.score
-                pairs = [(choice.key[0], choice.key[1]) for choice in chosen]
-                entry = (-round(score, 12), spent + program.cost, pairs)
-                if best is None or entry < best:
-                    best, keys = entry, program.keys
+            allowed = _allowed(nodes, named, n)
+            if affordable and all(allowed):
+                bound = sum(max(choice.score for choice in choices) for choices in allowed) + affordable[-1].score
+                tries.append((bound, spent, named, affordable[-1], nodes))
+
+    best: tuple[float, float, list[Pair], Program] | None = None
+    for bound, spent, named, program, nodes in sorted(tries, key=lambda entry: -entry[0]):
+        if best is not None and round(bound, 12) < -best[0]:
+            break
+        chosen = pairs_of(named, nodes)
+        if chosen is not None:
+            score = sum(choice.score for choice in chosen) + program.score
+            pairs = [(choice.key[0], choice.key[1]) for choice in chosen]
+            entry = (-round(score, 12), spent + program.cost, pairs, program)
+            best = entry if best is None or entry[:3] < best[:3] else best
     if best is None:
+        least = next(cost for cost, named, nodes in sorted(cheapest, key=lambda e: e[0]) if pairs_of(named, nodes))
         rules = f" that reads {required} modalities" if required else ""
         raise CostError(
             f"no architecture costs at most {table.text(budget.limit)}: the cheapest{rules} costs "
-            f"{table.text(cheapest)}; raise the budget, or make channels, length, cells or steps smaller"
+            f"{table.text(least)}; raise the budget, or make channels, length, cells or steps smaller"
         )
     cells = []
     for i, (x, y) in enumerate(best[2]):
         names = space.candidates(i)
-        steps_of = spell_steps(keys[i * space.steps : (i + 1) * space.steps], space, variants)
+        steps_of = spell_steps(best[3].keys[i * space.steps : (i + 1) * space.steps], space, variants)
         cells.append(CellGenotype(inputs=(names[x], names[y]), steps=steps_of))
     return Genotype(space=space, cells=tuple(cells))
 
@@ -129,6 +136,11 @@ def _sets(count: int, most: int) -> Iterator[frozenset[int]]:
     """All sets of 1 to `most` of the numbers below `count`."""
     for size in range(1, min(count, most) + 1):
         yield from map(frozenset, combinations(range(count), size))
+
+
+def _allowed(nodes: Sequence[Sequence[Choice]], named: frozenset[int], n: int) -> list[list[Choice]]:
+    """Per cell, the pairs of which no input is unpaid."""
+    return [[choice for choice in choices if all(j in named or j >= n for j in choice.key)] for choices in nodes]
 
 
 def _pairs(scores: Scores, sees: Sequence[bool]) -> list[list[Choice]]:

@@ -18,6 +18,7 @@ from lightning_mmnas.measuring import count_flops, measure_costs, measure_latenc
 from lightning_mmnas.pairing import Pairing
 from lightning_mmnas.primitives import Primitive
 from lightning_mmnas.readout import ReadoutName
+from lightning_mmnas.relaxation import Dirichlet, GumbelHard, Relaxation, Softmax
 
 SHAPES = {"image/0": (3, 8, 8), "image/1": (5, 4, 4), "text/0": (6,)}
 
@@ -57,7 +58,7 @@ def flops(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 SPACES = [
-    space_of(primitives=("attention", "linear_glu", BILINEAR)),
+    space_of(primitives=("linear_glu", BILINEAR)),
     space_of(cells=2, cell_outputs=1, primitives=("zero", "concat_fc")),
     space_of(cells=1, steps=2, step_outputs=2, primitives=("sum", "linear_glu")),
     space_of(inputs=("text/0",), cells=1),
@@ -183,6 +184,24 @@ def test_one_hot_expectation_is_the_cost(space: FusionSpace, pairing: Pairing) -
     for genotype in itertools.islice(space.enumerate(), 0, None, 10):
         supernet.set_architecture(genotype)
         assert float(table.expected(supernet)) == table.of(genotype)
+
+
+@pytest.mark.parametrize("relaxation", [Softmax(0.3), GumbelHard(), Dirichlet()])
+def test_expectation_goes_by_the_weights_without_chance(relaxation: Relaxation) -> None:
+    space = space_of()
+    table, supernet = (
+        CostTable.measure(space, SHAPES, "parameters"),
+        FusionSupernet(space, SHAPES, relaxation=relaxation),
+    )
+    genotype = next(space.enumerate())
+    assert float(table.relative(supernet)) == pytest.approx(1)
+    for scale in (1.0, 2.0):
+        for logits in supernet.architecture_parameters():
+            logits.copy_(scale * torch.linspace(-1, 1, logits.numel()).view_as(logits))
+        expected = sum(p * cost for p, cost in draws(table, supernet))
+        assert float(table.expected(supernet)) == float(table.expected(supernet)) == pytest.approx(expected, rel=1e-12)
+    supernet.set_architecture(genotype)
+    assert float(table.expected(supernet)) == table.of(genotype)
 
 
 @pytest.mark.parametrize("pairing", ["independent", "tied"])
