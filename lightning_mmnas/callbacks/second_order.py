@@ -24,9 +24,17 @@ class _Apply(nn.Module):
 
 def _loss_at(module: nn.Module, values: Mapping[str, Tensor], loss: Loss) -> Tensor:
     """The loss with some parameters replaced; buffers are copies, so that none is changed."""
-    buffers = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    replaced = {f"module.{name}": value for name, value in {**buffers, **values}.items()}
-    result: Tensor = functional_call(_Apply(module), replaced, (loss,))
+    parameters = dict(module.named_parameters())
+    new = {id(parameters[name]): value for name, value in values.items()}
+    new |= {id(buffer): buffer.clone() for buffer in module.buffers()}
+    # Every place once: a submodule with two names is replaced by one of them, for torch's own tie_weights would put
+    # back the replacement; a tensor that two submodules share is replaced in both.
+    replaced = {}
+    for prefix, part in _Apply(module).named_modules():
+        for name, tensor in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)):
+            if id(tensor) in new:
+                replaced[f"{prefix}.{name}"] = new[id(tensor)]
+    result: Tensor = functional_call(_Apply(module), replaced, (loss,), tie_weights=False)
     return result
 
 

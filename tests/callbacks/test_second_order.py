@@ -75,6 +75,46 @@ def test_equals_autograd(batch_norm: bool) -> None:
     assert (gradients[0] - first).norm() > 0.05 * first.norm()  # the order matters here
 
 
+class Shared(nn.Module):
+    """A mixture that goes by two names, and a weight that two modules share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Mixture(batch_norm=True)
+        self.again = nn.ModuleDict({"net": self.net})
+        self.net.second.weight = self.net.first.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(x) + self.again["net"](2 * x)
+        return out
+
+
+def test_shared_modules_and_weights_are_replaced_everywhere_and_put_back() -> None:
+    torch.manual_seed(0)
+    shared = Shared().double()
+    train, search = parts()
+    weights = {name: weight for name, weight in shared.named_parameters() if weight.requires_grad}
+    logits = [shared.net.alpha.requires_grad_(), shared.net.gamma.requires_grad_()]
+    before, objects = values(shared), dict(shared.named_parameters(remove_duplicate=False))
+    gradients = unrolled_gradient(
+        shared, logits, dict.fromkeys(weights, 0.1), lambda: loss_of(shared, train), lambda: loss_of(shared, search)
+    )
+    assert not differences(before, values(shared))
+    assert all(p is objects[n] for n, p in shared.named_parameters(remove_duplicate=False))
+
+    # Moved by hand, for good.
+    slopes = torch.autograd.grad(loss_of(shared, train), list(weights.values()), create_graph=True)
+    del shared.net.second.weight
+    for (name, weight), slope in zip(weights.items(), slopes, strict=True):
+        path, _, last = name.rpartition(".")
+        delattr(shared.get_submodule(path), last)
+        setattr(shared.get_submodule(path), last, weight - 0.1 * slope)
+    shared.net.second.weight = shared.net.first.weight
+    expected = torch.autograd.grad(loss_of(shared, search), logits)
+    for gradient, reference in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-12)
+
+
 def test_a_training_loss_without_logits_leaves_the_direct_term() -> None:
     torch.manual_seed(0)
     net = Mixture().double()
