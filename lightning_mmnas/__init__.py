@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from lightning_mmnas.modules.search import FusionSearch
     from lightning_mmnas.network import FusionNetwork
     from lightning_mmnas.relaxation import Dirichlet, GumbelHard, Relaxation, Softmax
+    from lightning_mmnas.sampling.study import FusionStudy
+    from lightning_mmnas.single_path import SinglePath
     from lightning_mmnas.space import FusionSpace
     from lightning_mmnas.supernet import FusionSupernet
 
@@ -59,6 +61,7 @@ _HOMES = {
     "FusionPretraining": "modules.pretrain",
     "FusionSearch": "modules.search",
     "FusionSpace": "space",
+    "FusionStudy": "sampling.study",
     "FusionSupernet": "supernet",
     "Genotype": "genotype",
     "GenotypeSelection": "callbacks.selection",
@@ -72,6 +75,7 @@ _HOMES = {
     "MultimodalDataModule": "data.base",
     "NTUDataModule": "data.ntu",
     "Relaxation": "relaxation",
+    "SinglePath": "single_path",
     "Softmax": "relaxation",
     "TableDataModule": "data.table",
     "TensorDataModule": "data.tensors",
@@ -105,6 +109,7 @@ __all__ = [
     "FusionPretraining",
     "FusionSearch",
     "FusionSpace",
+    "FusionStudy",
     "FusionSupernet",
     "Genotype",
     "GenotypeSelection",
@@ -118,6 +123,7 @@ __all__ = [
     "MultimodalDataModule",
     "NTUDataModule",
     "Relaxation",
+    "SinglePath",
     "Softmax",
     "TableDataModule",
     "TensorDataModule",

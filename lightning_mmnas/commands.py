@@ -50,6 +50,10 @@ _OWN = {
         "run all stages one after another, then the comparison: mmnas run watch --output DIR",
         "lightning_mmnas.commands:_run",
     ),
+    "sample": (
+        "search without gradients, by Optuna's samplers: mmnas sample --config search.yaml --output DIR",
+        "lightning_mmnas.sampling.command:sample",
+    ),
     "show": (
         "show a genotype as a tree, or as a picture: mmnas show genotype.json --output x.png",
         "lightning_mmnas.commands:_show",

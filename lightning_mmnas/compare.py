@@ -62,8 +62,8 @@ def compare(
         second.datamodule.setup("fit")
         second.datamodule.setup("test")
         device = first.trainer.strategy.root_device
-        _read_features(first, ["train"], device)
-        _read_features(second, ["train", "val", "test"], device)
+        read_features(first, ["train"], device)
+        read_features(second, ["train", "val", "test"], device)
         comparison = Comparison(
             pretraining=first.model,
             finetuning=second.model,
@@ -87,7 +87,7 @@ def compare(
             return {"comparison": comparison.run()}
 
 
-def _read_features(stage: MMNASCLI, splits: list[Split], device: torch.device) -> None:
+def read_features(stage: MMNASCLI, splits: list[Split], device: torch.device) -> None:
     """Lets a stage's data come from its feature cache, where its configuration has one."""
     callbacks: list[Any] = stage.trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:

@@ -65,7 +65,13 @@ def decode(
         coverage: Whether every modality must be read.
         distinct: Whether no two cells may have the same inputs.
     """
-    found = _decode(scores, space, variants, coverage, distinct, False)
+    try:
+        found = _decode(scores, space, variants, coverage, distinct, False)
+    except GenotypeError:
+        if "zero" not in space.primitives:
+            raise
+        # Blind to y, the best steps may leave an earlier cell that nothing can read.
+        found = _decode(scores, space, variants, coverage, distinct, True)
     if coverage and "zero" in space.primitives and len(found.modalities_read()) < len(space.modalities):
         # Zero steps may have left cells blind to y: once more, with cells that see both inputs.
         seeing = _decode(scores, space, variants, coverage, distinct, True)

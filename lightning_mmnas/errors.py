@@ -63,3 +63,7 @@ class MissingExtraError(MMNASError, ImportError):
 
 class RunDirectoryError(MMNASError, OSError):
     """A run directory cannot be written, or belongs to another configuration."""
+
+
+class StudyError(MMNASError, ValueError):
+    """A study of a search without gradients cannot be opened, or is one of another search."""

@@ -169,10 +169,10 @@ def claim(run_dir: Path, stages: Sequence[Stage], seed: int) -> None:
     )
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers."""
+def versions(*others: str) -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers, and of others if wanted."""
     found = {"python": platform.python_version()}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *others):
         try:
             found[name.replace("-", "_")] = version(name)
         except PackageNotFoundError:

@@ -105,6 +105,16 @@ def test_decoding_is_legal_deterministic_and_covers(space: FusionSpace, pairing:
         space.validate(drawn)
 
 
+def test_zeros_leave_no_cell_that_nothing_can_read() -> None:
+    space = FusionSpace(inputs=("a", "b"), cells=2, cell_outputs=1, primitives=("zero", "sum"), channels=4, length=2)
+    supernet = FusionSupernet(space)
+    for gamma in supernet.logits.gamma:
+        gamma.data[:, 0] = 5.0  # zero
+    genotype = supernet.decode()
+    space.validate(genotype)
+    assert "cell0" in genotype.cells[1].inputs
+
+
 def brute_force(supernet: FusionSupernet) -> Genotype:
     """The best of all genotypes, one by one, for a space with one step and all cells as outputs."""
     space, scores = supernet.space, supernet.logits.scores()

@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -11,32 +10,26 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import Tensor
 from typing_extensions import override
 
 from lightning_mmnas.budget import Budget
-from lightning_mmnas.compact import compact
 from lightning_mmnas.costs import UNITS, CostTable
 from lightning_mmnas.data.samples import ViewSampler
 from lightning_mmnas.files import write_bytes, write_text
 from lightning_mmnas.genotype import Genotype
-from lightning_mmnas.modules.base import FusionObjective, build_optimizer, projection_head
+from lightning_mmnas.modules.base import build_optimizer
+from lightning_mmnas.modules.candidate import candidate, endless, view_pairs
 from lightning_mmnas.modules.search import FusionSearch
-from lightning_mmnas.network import FusionNetwork
 from lightning_mmnas.selection import (
     Criterion,
     DroppedViewsNTXent,
     candidates,
-    local_objective,
     train_together,
 )
 from lightning_mmnas.supernet import DecodeRule
-from lightning_mmnas.views import ModalityDropout, TwoViews
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-Batch = dict[str, Tensor]
 
 
 class GenotypeSelection(Callback):
@@ -144,10 +137,10 @@ class GenotypeSelection(Callback):
         found = candidates(module.supernet, self.num_candidates, self.seed, *rules)
         if len(found) == 1:
             return found[0], []
-        networks = {str(i): self._objective(module, genotype) for i, genotype in enumerate(found)}
+        networks = {str(i): candidate(module, genotype) for i, genotype in enumerate(found)}
         train_together(
             networks,
-            self._views(module, islice(_endless(loaders["weights"]), steps), 0.0),
+            view_pairs(module, islice(endless(loaders["weights"]), steps), 0.0),
             lambda network: build_optimizer(
                 [{"params": list(network.parameters()), "lr": self.lr}],
                 module.weight_decay,
@@ -156,7 +149,7 @@ class GenotypeSelection(Callback):
             ),
         )
         with torch.no_grad():
-            prepared = self.criterion.prepare(lambda p: list(self._views(module, iter(loaders["architecture"]), p)))
+            prepared = self.criterion.prepare(lambda p: list(view_pairs(module, loaders["architecture"], p)))
             values = [self.criterion.score(network.eval().project, prepared) for network in networks.values()]
         order = sorted(range(len(found)), key=lambda i: (values[i], i))
         scores = [{"score": values[i], "genotype": json.loads(found[i].to_json())} for i in order]
@@ -165,38 +158,6 @@ class GenotypeSelection(Callback):
     def _budget(self, module: FusionSearch) -> Budget | None:
         table = module.cost.table
         return None if self.max_cost is None or table is None else Budget(table, self.max_cost)
-
-    def _objective(self, module: FusionSearch, genotype: Genotype) -> FusionObjective:
-        nodes = module.hparams
-        network = FusionNetwork(
-            genotype,
-            module.encoders.feature_shapes,
-            readout="pool",  # with the branch readout the criteria lose their power: all networks look alike
-            dropout=nodes["dropout"],
-            pool=nodes["pool"],
-            grid=nodes["grid"],
-        )
-        head = projection_head(network.out_features, nodes["projection_hidden"], nodes["projection_out"])
-        alike = next(module.supernet.parameters())
-        return FusionObjective(network, head, local_objective(module.objective)).to(alike.device, alike.dtype)
-
-    def _views(
-        self, module: FusionSearch, batches: Iterator[Batch], dropout: float
-    ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-        """Features of two views of each batch, with the given modality dropout, no larger than the networks need."""
-        length, pool, grid = module.space.length, module.hparams["pool"], module.hparams["grid"]
-        views: TwoViews = module.views
-        searched = views.dropout
-        try:
-            views.dropout = ModalityDropout(dropout)
-            for batch in batches:
-                first, second = views({name: value.to(module.device) for name, value in batch.items()})
-                yield (
-                    compact(module.encoders(first), length, pool, grid),
-                    compact(module.encoders(second), length, pool, grid),
-                )
-        finally:
-            views.dropout = searched
 
     def _write(self, genotype: Genotype, scores: list[dict[str, Any]], steps: int, table: CostTable | None) -> None:
         from lightning_mmnas.report.architecture import plot_genotype
@@ -223,12 +184,6 @@ def _png(figure: "Figure") -> bytes:
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=150)
     return picture.getvalue()
-
-
-def _endless(loader: Iterable[Batch]) -> Iterator[Batch]:
-    """Epoch after epoch, each with an order of its own."""
-    while True:
-        yield from loader
 
 
 def _loaders(trainer: Trainer) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from lightning_mmnas import FusionSearch, Genotype, GenotypeSelection, MotionEnc
 from lightning_mmnas.callbacks import selection
 from lightning_mmnas.data import ModalitySpec
 from lightning_mmnas.errors import GenotypeError, RunDirectoryError
+from lightning_mmnas.modules import candidate
 from lightning_mmnas.selection import Criterion, DroppedViewsNTXent, Features, MakeViews, candidates
 from lightning_mmnas.views import ModalityDropout
 from tests.callbacks.searchers import Searcher, loaders, trainer, values
@@ -175,7 +176,7 @@ def test_candidates_train_without_modality_dropout_and_are_scored_with_it(
             used.append(self.p)
             return super().forward(views, means)
 
-    monkeypatch.setattr(selection, "ModalityDropout", Noted)
+    monkeypatch.setattr(candidate, "ModalityDropout", Noted)
     module = search_of()
     fitted = run(tmp_path, GenotypeSelection(str(tmp_path / "first.json"), num_candidates=1), module)
     seen: list[set[float]] = []

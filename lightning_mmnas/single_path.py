@@ -1,0 +1,96 @@
+"""SinglePath: one architecture at a time inside a supernet, at the cost of that architecture alone."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from lightning_mmnas.genotype import Genotype
+from lightning_mmnas.input_nodes import key
+from lightning_mmnas.supernet import FusionSupernet, SupernetCell
+
+
+class SinglePath(nn.Module):
+    """The network of one genotype with the weights of a supernet; nothing else of the supernet is run.
+
+    Training it with an architecture drawn anew in every step is the single-path one-shot method (SPOS, Guo et al.,
+    ECCV 2020): no mixtures, no logits, and every network of the space can then be scored with the weights it inherits.
+    Its output is that of a `FusionNetwork` which inherited the supernet's weights, and, with independent pairing, of
+    the supernet with one-hot logits.
+
+    Args:
+        supernet: Whose weights are used; they are shared, not copied.
+
+    Attributes:
+        genotype: The architecture that `forward` computes; set it before.
+
+    Example:
+        >>> from lightning_mmnas import FusionSpace, FusionSupernet
+        >>> space = FusionSpace(inputs=("image", "text"), cells=1, channels=8, length=4)
+        >>> path = SinglePath(FusionSupernet(space, {"image": (16, 8, 8), "text": (24,)}))
+        >>> path.genotype = space.sample(torch.Generator().manual_seed(0))
+        >>> path({"image": torch.randn(2, 16, 8, 8), "text": torch.randn(2, 24)}).shape
+        torch.Size([2, 16])
+    """
+
+    def __init__(self, supernet: FusionSupernet) -> None:
+        super().__init__()
+        self.supernet = supernet
+        self.out_features = supernet.out_features
+        self._genotype: Genotype | None = None
+
+    @property
+    def genotype(self) -> Genotype | None:
+        """The architecture that `forward` computes."""
+        return self._genotype
+
+    @genotype.setter
+    def genotype(self, genotype: Genotype) -> None:
+        genotype.require_space(self.supernet.space)
+        self._genotype = genotype
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Features by name, each (b, c_in, *rest) -> (b, out_features)."""
+        if self._genotype is None:
+            raise ValueError("SinglePath has no architecture yet; set its genotype")
+        supernet, cells, nodes = self.supernet, self._genotype.cells, self.supernet.input_nodes.nodes
+        states: dict[str, Tensor] = {}
+        for name in dict.fromkeys(name for cell in cells for name in cell.inputs if name in supernet.space.inputs):
+            states[name] = features[name] if nodes is None else nodes[key(name)](features[name])
+        for i, cell in enumerate(cells):
+            built = cast(SupernetCell, supernet.cells[i])
+            inner = {"x": states[cell.inputs[0]], "y": states[cell.inputs[1]]}
+            for t, step in enumerate(cell.steps):
+                variants = cast(nn.ModuleList, built.steps[t])
+                primitive = variants[supernet.logits.variant_of(step)]
+                inner[f"step{t}"] = primitive(*(inner[name] for name in step.inputs))
+            steps = [inner[f"step{t}"] for t in range(len(cell.steps))]
+            states[f"cell{i}"] = built.output(steps, inner["x"])
+        outputs = range(len(cells) - supernet.space.cell_outputs, len(cells))
+        joined = torch.cat([states[f"cell{i}"] for i in outputs], dim=-1)
+        late = supernet.late(features) if supernet.needs_late else None
+        out: Tensor = supernet.readout(joined, late)
+        return out
+
+
+@contextmanager
+def batch_statistics(module: nn.Module) -> Iterator[None]:
+    """Puts a module into eval mode, but has batch norm use the statistics of each batch and keep none of them.
+
+    Running statistics are averages over all the architectures that shared the weights, and fit none of them.
+    """
+    modes = [(part, part.training) for part in module.modules()]
+    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
+    module.eval()
+    for norm in norms:
+        norm.training, norm.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+        for part, mode in modes:
+            part.training = mode
