@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_mmnas.errors import GenotypeError
 from lightning_mmnas.genotype import Genotype
 from lightning_mmnas.input_nodes import key
 from lightning_mmnas.supernet import FusionSupernet, SupernetCell
@@ -27,6 +28,9 @@ class SinglePath(nn.Module):
     Attributes:
         genotype: The architecture that `forward` computes; set it before.
 
+    Raises:
+        GenotypeError: The supernet's primitives see a part of the channels only.
+
     Example:
         >>> from lightning_mmnas import FusionSpace, FusionSupernet
         >>> space = FusionSpace(inputs=("image", "text"), cells=1, channels=8, length=4)
@@ -38,6 +42,11 @@ class SinglePath(nn.Module):
 
     def __init__(self, supernet: FusionSupernet) -> None:
         super().__init__()
+        if supernet.partial_channels > 1:
+            raise GenotypeError(
+                f"with partial_channels={supernet.partial_channels} no part of a supernet is a network of its space; "
+                "use partial_channels=1"
+            )
         self.supernet = supernet
         self.out_features = supernet.out_features
         self._genotype: Genotype | None = None

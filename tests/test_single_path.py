@@ -84,6 +84,8 @@ def test_gradients_reach_the_chosen_weights_alone() -> None:
 
 
 def test_architectures_of_other_spaces_are_refused() -> None:
+    with pytest.raises(GenotypeError, match=r"partial_channels=2 .* use partial_channels=1"):
+        SinglePath(FusionSupernet(SPACES[0], SHAPES, partial_channels=2))
     path = SinglePath(FusionSupernet(SPACES[0], SHAPES))
     with pytest.raises(ValueError, match="no architecture yet"):
         path(features_of())

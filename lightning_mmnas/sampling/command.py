@@ -18,16 +18,19 @@ from lightning_mmnas.callbacks.selection import GenotypeSelection
 from lightning_mmnas.cli import MMNASCLI
 from lightning_mmnas.commands import Parser
 from lightning_mmnas.compare import read_features
+from lightning_mmnas.costs import CostKind, CostTable
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.errors import ConfigError, GenotypeError
 from lightning_mmnas.modules import fingerprint
 from lightning_mmnas.modules.search import FusionSearch
 from lightning_mmnas.pipeline import versions
 from lightning_mmnas.sampling import record
-from lightning_mmnas.sampling.evaluators import MEASURES, Inherited, TrainedAlone
+from lightning_mmnas.sampling.evaluators import Inherited, TrainedAlone
 from lightning_mmnas.sampling.samplers import PrunerName, SamplerName
 from lightning_mmnas.sampling.storage import without_password
 from lightning_mmnas.sampling.study import FusionStudy, SampledNetwork
+
+_OBJECTIVES = ("criterion", "parameters", "flops")
 
 _HERE = ("root", "cache_dir", "num_workers", "encoder_weights", "table")
 """Arguments of data and model that differ between machines though the search is the same."""
@@ -172,7 +175,7 @@ def _parser() -> Parser:
         "--supernet_steps", type=int, default=500, help="training steps of the supernet (default: %(default)s)"
     )
     parser.add_argument(
-        "--objectives", nargs="+", default=["criterion"], help=f"what is minimised, of {', '.join(MEASURES)}"
+        "--objectives", nargs="+", default=["criterion"], help=f"what is minimised, of {', '.join(_OBJECTIVES)}"
     )
     parser.add_argument("--pruner", default="none", help=f"one of {', '.join(get_args(PrunerName))}")
     parser.add_argument("--storage", metavar="URL", help="sqlite:///FILE.db, another database, or a journal FILE.log")
@@ -186,7 +189,7 @@ def _check(options: Any) -> None:
         ("--sampler", options.sampler, get_args(SamplerName)),
         ("--pruner", options.pruner, get_args(PrunerName)),
         ("--evaluator", options.evaluator, ("train", "inherited")),
-        *(("--objectives", objective, MEASURES) for objective in options.objectives),
+        *(("--objectives", objective, _OBJECTIVES) for objective in options.objectives),
     ):
         if value not in known:
             raise ConfigError(f"{name} {value!r} is not known; accepted: {', '.join(known)}")
@@ -225,12 +228,18 @@ def _facts(stage: SearchStage, options: Any) -> dict[str, Any]:
 
 
 def _evaluator(stage: SearchStage, options: Any, folder: Path, facts: dict[str, Any]) -> TrainedAlone | Inherited:
-    common = (stage.module, stage.loaders, stage.selection.criterion)
+    module, nodes = stage.module, stage.module.hparams
+    shapes, readout = module.encoders.feature_shapes, nodes["cost_readout"]
+    kinds: list[CostKind] = ["parameters", "flops"] if "flops" in options.objectives else ["parameters"]
+    costs = [
+        CostTable.measure(module.space, shapes, kind, readout, pool=nodes["pool"], grid=nodes["grid"]) for kind in kinds
+    ]
+    common = (module, stage.loaders, stage.selection.criterion)
     if options.evaluator == "inherited":
         checkpoint = folder / "supernet.ckpt"
-        return Inherited(*common, options.supernet_steps, stage.selection.lr, options.seed, checkpoint, facts)
-    reports = options.pruner != "none"
-    return TrainedAlone(*common, options.steps or stage.steps, stage.selection.lr, options.seed, reports)
+        return Inherited(*common, options.supernet_steps, stage.selection.lr, options.seed, costs, checkpoint, facts)
+    steps, reports = options.steps or stage.steps, options.pruner != "none"
+    return TrainedAlone(*common, steps, stage.selection.lr, options.seed, costs, reports)
 
 
 def _headline(study: FusionStudy, options: Any) -> str:

@@ -1,7 +1,7 @@
 """What a network is worth without labels: trained alone for a while, or with the weights of a single-path supernet."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from lightning_mmnas.costs import CostTable
 from lightning_mmnas.errors import CheckpointError
 from lightning_mmnas.files import replacing
 from lightning_mmnas.genotype import Genotype
@@ -25,9 +26,6 @@ T = TypeVar("T")
 
 Loaders = Callable[[], Mapping[str, Iterable[Batch]]]
 """Makes the loaders of the parts ``"weights"`` and ``"architecture"`` anew, so that they start with the same order."""
-
-MEASURES = ("criterion", "parameters")
-"""What an evaluator measures."""
 
 KEPT = 2**29
 """Bytes of views that are kept for the next trial; where they need more, they are made again, the very same."""
@@ -46,10 +44,18 @@ class Evaluator:
         steps: Training steps.
         lr: Peak learning rate.
         seed: Seed of weights and views, the same for every network.
+        costs: What else is told of every network, under the name of the cost's kind.
     """
 
     def __init__(
-        self, module: FusionSearch, loaders: Loaders, criterion: Criterion, steps: int, lr: float, seed: int
+        self,
+        module: FusionSearch,
+        loaders: Loaders,
+        criterion: Criterion,
+        steps: int,
+        lr: float,
+        seed: int,
+        costs: Sequence[CostTable],
     ) -> None:
         self.module = module
         self.loaders = loaders
@@ -57,13 +63,13 @@ class Evaluator:
         self.steps = steps
         self.lr = lr
         self.seed = seed
+        self.costs = tuple(costs)
         self._views: list[ViewPair] | None = None
         self._prepared: tuple[Any] | None = None
 
-    def parameters(self, genotype: Genotype) -> int:
-        """Number of parameters of the network that `candidate` builds, without its projection head."""
-        with self.seeded():
-            return _parameters(candidate(self.module, genotype))
+    def measured(self, genotype: Genotype, criterion: float) -> dict[str, float]:
+        """The criterion and the costs of a network, by name."""
+        return {"criterion": criterion, **{table.kind: table.of(genotype) for table in self.costs}}
 
     def training_views(self) -> Iterator[ViewPair]:
         """The views of every training step, without modality dropout; the same ones whenever they are asked for."""
@@ -118,6 +124,7 @@ class TrainedAlone(Evaluator):
         steps: Training steps of each network.
         lr: Peak learning rate.
         seed: Seed of weights and views.
+        costs: What else is told of every network.
         reports: Whether to score the network on its way, for a pruner.
     """
 
@@ -129,18 +136,19 @@ class TrainedAlone(Evaluator):
         steps: int = 70,
         lr: float = 3e-3,
         seed: int = 0,
+        costs: Sequence[CostTable] = (),
         reports: bool = False,
     ) -> None:
-        super().__init__(module, loaders, criterion, steps, lr, seed)
+        super().__init__(module, loaders, criterion, steps, lr, seed, costs)
         self.reports = reports
 
     def __call__(self, genotype: Genotype, report: Report) -> dict[str, float]:
-        """Returns criterion and number of parameters."""
+        """Returns criterion and costs."""
         with self.seeded():
             network = candidate(self.module, genotype)
             views = self.training_views()
             self.train(network, self._scored_on_the_way(network, views, report) if self.reports else views)
-            return {"criterion": self.score(network.eval()), "parameters": _parameters(network)}
+            return self.measured(genotype, self.score(network.eval()))
 
     def _scored_on_the_way(
         self, network: FusionObjective, views: Iterable[ViewPair], report: Report
@@ -166,6 +174,7 @@ class Inherited(Evaluator):
         steps: Training steps of the supernet.
         lr: Peak learning rate.
         seed: Seed of drawn networks and views.
+        costs: What else is told of every network.
         checkpoint: Where the trained supernet is kept, and read from where it is there already; None: nowhere.
         facts: What the weights depend on; a checkpoint with other facts is refused.
     """
@@ -178,10 +187,11 @@ class Inherited(Evaluator):
         steps: int = 500,
         lr: float = 3e-3,
         seed: int = 0,
+        costs: Sequence[CostTable] = (),
         checkpoint: Path | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(module, loaders, criterion, steps, lr, seed)
+        super().__init__(module, loaders, criterion, steps, lr, seed, costs)
         self.checkpoint = checkpoint
         self.facts = json.dumps(facts, sort_keys=True)
         self.path = SinglePath(module.supernet)
@@ -209,12 +219,11 @@ class Inherited(Evaluator):
         self._views = None
 
     def __call__(self, genotype: Genotype, report: Report) -> dict[str, float]:
-        """Returns criterion and number of parameters."""
+        """Returns criterion and costs."""
         self.prepare()
         self.path.genotype = genotype
         with batch_statistics(self.network):
-            score = self.score(self.network)
-        return {"criterion": score, "parameters": self.parameters(genotype)}
+            return self.measured(genotype, self.score(self.network))
 
     def _drawn(self, views: Iterable[ViewPair]) -> Iterator[ViewPair]:
         """Sets another network before each step."""
@@ -258,7 +267,3 @@ def own_random_numbers(items: Iterator[T], seed: int, device: torch.device) -> I
 
 def _cuda(device: torch.device) -> list[torch.device]:
     return [device] if device.type == "cuda" else []
-
-
-def _parameters(network: FusionObjective) -> int:
-    return sum(parameter.numel() for parameter in network.fusion.parameters())

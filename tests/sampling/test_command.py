@@ -100,7 +100,7 @@ def test_brute_force(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_several_objectives_give_a_front(config: Path, tmp_path: Path) -> None:
-    options = ("--objectives", "criterion", "parameters", "--sampler", "nsga2", "--trials", "8", "--steps", "1")
+    options = ("--objectives", "criterion", "flops", "--sampler", "nsga2", "--trials", "8", "--steps", "1")
     assert sample(config, tmp_path, *options) == 0
     written = record(tmp_path)
     values = {trial["number"]: tuple(trial["values"].values()) for trial in written["trials"]}
@@ -109,6 +109,7 @@ def test_several_objectives_give_a_front(config: Path, tmp_path: Path) -> None:
     assert set(front) == {
         v for v in values.values() if not any(o != v and o[0] <= v[0] and o[1] <= v[1] for o in values.values())
     }
+    assert all(trial["measured"].keys() == {"criterion", "parameters", "flops"} for trial in written["trials"])
     files = sorted(path.name for path in tmp_path.glob("genotype*.json"))
     assert files == [f"genotypes_{i}.json" for i in range(len(front))]
     for i, number in enumerate(written["best"]):
@@ -174,7 +175,7 @@ def test_ctrl_c_keeps_what_is_done(
         (["--sampler", "grid"], "--sampler 'grid' is not known; accepted: random, tpe, nsga2, brute_force"),
         (["--pruner", "often"], "--pruner 'often' is not known; accepted: none, median, hyperband"),
         (["--evaluator", "guess"], "--evaluator 'guess' is not known; accepted: train, inherited"),
-        (["--objectives", "speed"], "--objectives 'speed' is not known; accepted: criterion, parameters"),
+        (["--objectives", "speed"], "--objectives 'speed' is not known; accepted: criterion, parameters, flops"),
         (["--trials", "0"], "--trials must be at least 1, got 0"),
         (["--trials", "many"], "argument --trials: invalid int value: 'many'"),
         (["--seed", "-1"], "--seed must be from 0 to 4294967295, got -1"),
