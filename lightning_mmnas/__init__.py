@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from lightning_mmnas.single_path import SinglePath
     from lightning_mmnas.space import FusionSpace
     from lightning_mmnas.supernet import FusionSupernet
+    from lightning_mmnas.tabular.table import FusionTable
 
 __version__ = "0.1.0"
 
@@ -63,6 +64,7 @@ _HOMES = {
     "FusionSpace": "space",
     "FusionStudy": "sampling.study",
     "FusionSupernet": "supernet",
+    "FusionTable": "tabular.table",
     "Genotype": "genotype",
     "GenotypeSelection": "callbacks.selection",
     "GumbelHard": "relaxation",
@@ -111,6 +113,7 @@ __all__ = [
     "FusionSpace",
     "FusionStudy",
     "FusionSupernet",
+    "FusionTable",
     "Genotype",
     "GenotypeSelection",
     "GumbelHard",

@@ -54,6 +54,10 @@ _OWN = {
         "search without gradients, by Optuna's samplers: mmnas sample --config search.yaml --output DIR",
         "lightning_mmnas.sampling.command:sample",
     ),
+    "tabulate": (
+        "train every architecture of a space, in blocks: mmnas tabulate avmnist --output DIR",
+        "lightning_mmnas.tabular.job:command",
+    ),
     "show": (
         "show a genotype as a tree, or as a picture: mmnas show genotype.json --output x.png",
         "lightning_mmnas.commands:_show",

@@ -61,6 +61,10 @@ class MissingExtraError(MMNASError, ImportError):
     """An optional package is needed; the message names the extra that installs it."""
 
 
+class TableError(MMNASError, ValueError):
+    """A table of a search space is missing, damaged, or has no such column."""
+
+
 class RunDirectoryError(MMNASError, OSError):
     """A run directory cannot be written, or belongs to another configuration."""
 

@@ -122,6 +122,21 @@ def run(
     return results
 
 
+def train_encoders(
+    folder: Path, run_dir: Path, *, seed: int, overrides: Sequence[str] = (), console: Console | None = None
+) -> None:
+    """Runs the encoders' stage of a configuration folder alone, where there is one and it has not been run before."""
+    stages = _stages(folder, overrides)
+    if stages[0].name == "encoders":
+        _train(stages[0], run_dir, seed, console or Console())
+
+
+def stage_arguments(folder: Path, name: str, run_dir: Path, seed: int, overrides: Sequence[str] = ()) -> list[str]:
+    """Arguments of one stage for `MMNASCLI`, without the command ``fit``."""
+    stage = next(stage for stage in _stages(folder, overrides) if stage.name == name)
+    return stage.arguments(run_dir, seed)[1:]
+
+
 def find_configs(name: str | Path) -> Path:
     """The folder itself, or the shipped one of that name.
 

@@ -30,13 +30,17 @@ class Criterion(ABC):
         """Makes what the candidates are scored on, from held-out samples."""
 
     @abstractmethod
-    def score(self, project: Callable[[Features], Tensor], prepared: Any) -> float:
-        """Scores one network.
+    def score(self, project: Callable[[Features], Tensor], prepared: Any) -> Any:
+        """Scores one network: a number, or what `combine` makes numbers of.
 
         Args:
             project: Features by name -> projections (b, d), without gradients.
             prepared: What `prepare` returned.
         """
+
+    def combine(self, scores: Sequence[Any]) -> list[float]:
+        """Makes one number per candidate of the scores of all candidates; here they are numbers already."""
+        return [float(score) for score in scores]
 
 
 class DroppedViewsNTXent(Criterion):

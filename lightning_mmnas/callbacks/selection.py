@@ -150,7 +150,8 @@ class GenotypeSelection(Callback):
         )
         with torch.no_grad():
             prepared = self.criterion.prepare(lambda p: list(view_pairs(module, loaders["architecture"], p)))
-            values = [self.criterion.score(network.eval().project, prepared) for network in networks.values()]
+            scored = [self.criterion.score(network.eval().project, prepared) for network in networks.values()]
+            values = self.criterion.combine(scored)
         order = sorted(range(len(found)), key=lambda i: (values[i], i))
         scores = [{"score": values[i], "genotype": json.loads(found[i].to_json())} for i in order]
         return found[order[0]], scores

@@ -1,0 +1,120 @@
+"""From a configuration folder to the features that a table is made from: encoders, cache, tensors in memory."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_mmnas.callbacks.caching import FeatureCaching
+from lightning_mmnas.cli import MMNASCLI
+from lightning_mmnas.data.base import MultimodalDataModule
+from lightning_mmnas.data.cache import CachedSamples, FeatureCache
+from lightning_mmnas.data.spec import Split
+from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.genotype import FusionSpace
+from lightning_mmnas.modules.finetune import FineTuning
+from lightning_mmnas.modules.search import FusionSearch
+from lightning_mmnas.tabular.protocol import Protocol, TableData
+
+_VIEWS = 8
+"""Stored views where the configuration has no feature cache."""
+
+
+def read_features(
+    search: list[str], finetune: list[str], run_dir: Path
+) -> tuple[FusionSpace, TableData, dict[str, Any]]:
+    """Builds what a table is made from.
+
+    Args:
+        search: Arguments of the search stage, without the command ``fit``.
+        finetune: Arguments of the fine-tuning stage, likewise.
+        run_dir: Run directory, whose encoders have been trained.
+
+    Returns:
+        The space, the features, and settings of the stages that the protocol takes over.
+
+    Raises:
+        ConfigError: The stages or the data are of another kind than a table can be made of.
+    """
+    first = MMNASCLI(search, run=False, save_config_callback=None)
+    model, unlabelled = first.model, first.datamodule
+    if not isinstance(model, FusionSearch) or not isinstance(unlabelled, MultimodalDataModule):
+        raise ConfigError("a table is made of FusionSearch on a MultimodalDataModule; see configs/avmnist")
+    any_genotype = run_dir / "any_genotype.json"  # fine-tuning is configured for some network, whichever
+    next(iter(model.space.enumerate())).save(any_genotype)
+    second = MMNASCLI(
+        [*finetune, "--model.init_args.genotype", str(any_genotype), "--model.init_args.network_weights", "null"],
+        run=False,
+        save_config_callback=None,
+    )
+    tuning, labelled = second.model, second.datamodule
+    if not isinstance(tuning, FineTuning) or not isinstance(labelled, MultimodalDataModule):
+        raise ConfigError("a table is made with FineTuning on a MultimodalDataModule; see configs/avmnist")
+    if labelled.task != "multiclass":
+        raise ConfigError(f"a table is made of data with one class per sample, and these are {labelled.task}")
+    labelled.labels_per_class = None
+    unlabelled.setup("fit")
+    model.take_means(unlabelled)
+    labelled.setup("fit")
+    labelled.setup("test")
+    caching = _caching(first, run_dir)
+    caching.prepare(model, unlabelled, ["train", "val"])
+    caching.prepare(tuning, labelled, ["train", "test"])
+    train, test = labelled.part("train"), labelled.part("test")
+    assert train.labels is not None
+    assert test.labels is not None
+    data = TableData(
+        feature_shapes=model.encoders.feature_shapes,
+        train_views=_views(labelled, "train", train.indices),
+        train=_plain(labelled, "train", train.indices),
+        val_views=_views(unlabelled, "val", unlabelled.part("val").indices),
+        test=_plain(labelled, "test", test.indices),
+        train_labels=train.labels,
+        test_labels=test.labels,
+        class_names=list(labelled.class_names),
+        means=_means(model),
+    )
+    settings = {
+        "temperature": model.hparams["temperature"],
+        "readout": tuning.hparams["readout"],
+        "projection_hidden": model.hparams["projection_hidden"],
+        "projection_out": model.hparams["projection_out"],
+    }
+    return model.space, data, settings
+
+
+def protocol_of(settings: dict[str, Any], **changes: Any) -> Protocol:
+    """The protocol with the stages' own settings, and changes."""
+    return Protocol(**{**settings, **changes})
+
+
+def _caching(stage: MMNASCLI, run_dir: Path) -> FeatureCaching:
+    callbacks: list[Any] = stage.trainer.callbacks  # type: ignore[attr-defined]
+    found = [callback for callback in callbacks if isinstance(callback, FeatureCaching)]
+    return found[0] if found else FeatureCaching(str(run_dir / "features"), views=_VIEWS)
+
+
+def _means(model: FusionSearch) -> dict[str, Tensor]:
+    """What modality dropout puts in the place of a feature; features that the cache adds to it included."""
+    buffers = dict(model.views.named_buffers(recurse=False))
+    return {name.removeprefix("mean_"): value for name, value in buffers.items() if "/" in name}
+
+
+def _views(data: MultimodalDataModule, split: Split, rows: Tensor) -> dict[str, Tensor]:
+    cache = _cached(data, split).views
+    assert isinstance(cache, FeatureCache)
+    return cache.read(rows, torch.arange(cache.views).expand(len(rows), -1))
+
+
+def _plain(data: MultimodalDataModule, split: Split, rows: Tensor) -> dict[str, Tensor]:
+    cache = _cached(data, split).plain
+    assert isinstance(cache, FeatureCache)
+    found = cache.read(rows, torch.zeros(len(rows), 1, dtype=torch.long))
+    return {name: value[:, 0].float() for name, value in found.items()}
+
+
+def _cached(data: MultimodalDataModule, split: Split) -> CachedSamples:
+    source = data.source(split)
+    assert isinstance(source, CachedSamples)
+    return source

@@ -1,0 +1,150 @@
+"""`mmnas tabulate`: trains the architectures of a space, in blocks that can be interrupted, shared and continued."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from lightning_mmnas.commands import Parser
+from lightning_mmnas.errors import ConfigError, RunDirectoryError
+from lightning_mmnas.files import write_json
+
+_BLOCK = 16
+"""Architectures that are trained together."""
+
+
+def command(args: list[str]) -> None:
+    """Runs `mmnas tabulate`.
+
+    Raises:
+        ConfigError: An option, a key or a value is wrong.
+        RunDirectoryError: The folder holds a table of something else.
+    """
+    parser = Parser(
+        prog="mmnas tabulate",
+        description="Trains every architecture of a configuration's search space without labels, then with few and "
+        "with all of them, and writes what came out. Called again, it continues; several processes or machines can "
+        "share the work (--share 0/4 to 3/4 on one folder, after one of them has finished with --limit 0). At any "
+        "time the architectures done are a uniform sample of the space.",
+        epilog="Further options override the stages' configurations, as for mmnas run.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("configs", help="a folder of stage configurations, or a shipped one: avmnist")
+    parser.add_argument("--output", required=True, help="the folder of the table", metavar="DIR")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="seeds of whole runs (default: 0 1)")
+    parser.add_argument("--limit", type=int, help="stop after so many architectures; 0: encoders and features only")
+    parser.add_argument("--share", default="0/1", help="i/n: this process does every n-th block (default: 0/1)")
+    parser.add_argument("--table", help="write what is there into this Parquet file at the end", metavar="FILE")
+    options, overrides = parser.parse_known_args(args)
+    tabulate(
+        options.configs,
+        Path(options.output),
+        seeds=options.seeds,
+        limit=options.limit,
+        share=_share(options.share),
+        overrides=overrides,
+    )
+    if options.table is not None:
+        from lightning_mmnas.tabular.collecting import collect
+
+        table = collect(Path(options.output))
+        table.save(options.table)
+        print(f"{len(table)} architectures in {options.table}")
+
+
+def tabulate(
+    configs: str,
+    output: Path,
+    *,
+    seeds: Sequence[int],
+    limit: int | None = None,
+    share: tuple[int, int] = (0, 1),
+    overrides: Sequence[str] = (),
+    console: Console | None = None,
+) -> None:
+    """Trains the architectures of a space, block by block; finished blocks are not done again.
+
+    Args:
+        configs: Folder of stage configurations, or a shipped one.
+        output: Folder of the table.
+        seeds: Seeds; each has encoders, features, label draws and first weights of its own.
+        limit: Number of architectures in all; None: the whole space.
+        share: (i, n): this process does blocks i, i + n, ...
+        overrides: As for `mmnas run`.
+        console: Where progress is shown.
+    """
+    from lightning_mmnas.criteria import label_free_criteria
+    from lightning_mmnas.pipeline import find_configs, stage_arguments, train_encoders
+    from lightning_mmnas.tabular.features import protocol_of, read_features
+    from lightning_mmnas.tabular.protocol import GroupTraining
+    from lightning_mmnas.tabular.simple import simple_baselines
+
+    console = console or Console()
+    folder = find_configs(configs)
+    trainings: dict[int, GroupTraining] = {}
+    space = None
+    for seed in seeds:
+        run_dir = output / f"seed{seed}"
+        train_encoders(folder, run_dir, seed=seed, overrides=overrides, console=console)
+        arguments = {name: stage_arguments(folder, name, run_dir, seed, overrides) for name in ("search", "finetune")}
+        space, data, settings = read_features(arguments["search"], arguments["finetune"], run_dir)
+        training = GroupTraining(data, protocol_of(settings), seed, label_free_criteria())
+        trainings[seed] = training
+        command = ["mmnas", "tabulate", str(configs), "--seeds", *map(str, seeds), *overrides]
+        _claim(output, space, training, seed, shlex.join(command))
+        baselines = output / f"baselines-{seed}.json"
+        if share[0] == 0 and limit != 0 and not baselines.is_file():
+            write_json(baselines, simple_baselines(training))
+    assert space is not None
+    genotypes = list(space.enumerate())
+    order = torch.randperm(len(genotypes), generator=torch.Generator().manual_seed(0)).tolist()
+    order = order if limit is None else order[:limit]
+    blocks = [order[i : i + _BLOCK] for i in range(0, len(order), _BLOCK)]
+    start, done = time.monotonic(), 0
+    for number, block in list(enumerate(blocks))[share[0] :: share[1]]:
+        for seed, training in trainings.items():
+            path = output / "blocks" / f"{number:05d}-{seed}.json"
+            if path.is_file():
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_json(path, training.run({index: genotypes[index] for index in block}))
+            done += len(block)
+            rate = (time.monotonic() - start) / done
+            console.print(
+                f"block {number + 1} of {len(blocks)}, seed {seed}: {rate:.2f} s per network", highlight=False
+            )
+
+
+def _claim(output: Path, space: Any, training: Any, seed: int, command: str) -> None:
+    """Notes what the table is made of, or checks that it is the same."""
+    from lightning_mmnas.pipeline import versions
+
+    facts = {
+        "space": json.loads(space.model_dump_json()),
+        "protocol": json.loads(training.protocol.model_dump_json()),
+        "criteria": list(training.criteria),
+    }
+    path = output / "card.json"
+    if not path.is_file():
+        write_json(path, {**facts, "command": command, "versions": versions()})
+        return
+    known = json.loads(path.read_text(encoding="utf-8"))
+    different = [name for name, value in facts.items() if known.get(name) != value]
+    if different:
+        raise RunDirectoryError(
+            f"{output} holds a table of another {' and '.join(different)}; choose another --output, or delete it"
+        )
+
+
+def _share(text: str) -> tuple[int, int]:
+    i, slash, n = text.partition("/")
+    if not slash or not i.isdigit() or not n.isdigit() or not int(i) < int(n):
+        raise ConfigError(f"--share must be i/n with i from 0 to n - 1, such as 0/2, got {text!r}")
+    return int(i), int(n)
