@@ -94,7 +94,7 @@ class Evaluator:
                     held_out = self.loaders()["architecture"]
                     prepared = self.criterion.prepare(lambda p: list(view_pairs(self.module, held_out, p)))
                 self._prepared = (prepared,)
-            return self.criterion.score(network.project, self._prepared[0])
+            return self.criterion.combine([self.criterion.score(network.project, self._prepared[0])])[0]
 
     @contextmanager
     def seeded(self) -> Iterator[None]:
