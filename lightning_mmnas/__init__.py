@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from lightning_mmnas.callbacks.caching import FeatureCaching
     from lightning_mmnas.callbacks.resume import ExactResume
     from lightning_mmnas.callbacks.selection import GenotypeSelection
+    from lightning_mmnas.callbacks.stability import GenotypeStability
     from lightning_mmnas.costs import CostTable
     from lightning_mmnas.data.avmnist import AVMNISTDataModule
     from lightning_mmnas.data.base import MultimodalDataModule
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from lightning_mmnas.modules.pretrain import FusionPretraining
     from lightning_mmnas.modules.search import FusionSearch
     from lightning_mmnas.network import FusionNetwork
+    from lightning_mmnas.regularisation import BetaDecay, ConcentrationAnchor, EntropyRegularisation, Regularisation
     from lightning_mmnas.relaxation import Dirichlet, GumbelHard, Relaxation, Softmax
     from lightning_mmnas.sampling.study import FusionStudy
     from lightning_mmnas.single_path import SinglePath
@@ -47,12 +49,15 @@ _HOMES = {
     "AVMNISTDataModule": "data.avmnist",
     "ArchitectureAlternation": "callbacks.alternation",
     "AudioEncoder": "encoders.audio",
+    "BetaDecay": "regularisation",
     "ColumnSpec": "data.table_columns",
+    "ConcentrationAnchor": "regularisation",
     "CostTable": "costs",
     "Dirichlet": "relaxation",
     "EgoGestureDataModule": "data.egogesture",
     "Encoder": "encoders.base",
     "EncoderPretraining": "modules.encoders",
+    "EntropyRegularisation": "regularisation",
     "ExactResume": "callbacks.resume",
     "FeatureCaching": "callbacks.caching",
     "FeatureEncoder": "encoders.features",
@@ -67,6 +72,7 @@ _HOMES = {
     "FusionTable": "tabular.table",
     "Genotype": "genotype",
     "GenotypeSelection": "callbacks.selection",
+    "GenotypeStability": "callbacks.stability",
     "GumbelHard": "relaxation",
     "HCNEncoder": "encoders.skeleton",
     "ImageEncoder": "encoders.image",
@@ -76,6 +82,7 @@ _HOMES = {
     "MotionEncoder": "encoders.motion",
     "MultimodalDataModule": "data.base",
     "NTUDataModule": "data.ntu",
+    "Regularisation": "regularisation",
     "Relaxation": "relaxation",
     "SinglePath": "single_path",
     "Softmax": "relaxation",
@@ -96,12 +103,15 @@ __all__ = [
     "AVMNISTDataModule",
     "ArchitectureAlternation",
     "AudioEncoder",
+    "BetaDecay",
     "ColumnSpec",
+    "ConcentrationAnchor",
     "CostTable",
     "Dirichlet",
     "EgoGestureDataModule",
     "Encoder",
     "EncoderPretraining",
+    "EntropyRegularisation",
     "ExactResume",
     "FeatureCaching",
     "FeatureEncoder",
@@ -116,6 +126,7 @@ __all__ = [
     "FusionTable",
     "Genotype",
     "GenotypeSelection",
+    "GenotypeStability",
     "GumbelHard",
     "HCNEncoder",
     "ImageEncoder",
@@ -125,6 +136,7 @@ __all__ = [
     "MotionEncoder",
     "MultimodalDataModule",
     "NTUDataModule",
+    "Regularisation",
     "Relaxation",
     "SinglePath",
     "Softmax",

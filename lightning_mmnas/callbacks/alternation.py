@@ -129,6 +129,11 @@ class ArchitectureAlternation(ExactResume):
         self._loaded_steps: dict[str, Any] | None = None
         self._undo_steps: dict[str, Any] | None = None
 
+    @property
+    def warmup_epochs(self) -> int:
+        """Epochs of weight steps alone."""
+        return self._warmup_epochs
+
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)

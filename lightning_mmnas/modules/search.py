@@ -16,6 +16,7 @@ from lightning_mmnas.modules.frozen import EncoderFactory, FrozenEncoders, build
 from lightning_mmnas.objectives import classification_loss
 from lightning_mmnas.pairing import Pairing
 from lightning_mmnas.readout import ReadoutName
+from lightning_mmnas.regularisation import Regularisation
 from lightning_mmnas.relaxation import Relaxation
 from lightning_mmnas.space import FusionSpace
 from lightning_mmnas.supernet import FusionSupernet
@@ -60,6 +61,7 @@ class FusionSearch(SelfSupervisedModule):
         cost_readout: Readout of the networks whose cost is meant, that of the stages to come.
         relaxation: How logits become mixture weights; None: `Softmax`. It is told the fraction of training done.
         partial_channels: See `FusionSupernet`.
+        regularisation: Terms of the logits in the architecture's loss, such as `BetaDecay`.
 
     Raises:
         ConfigError: Supervised search on data without classes, or a weight of no cost.
@@ -100,11 +102,15 @@ class FusionSearch(SelfSupervisedModule):
         cost_readout: ReadoutName = "branch",
         relaxation: Relaxation | None = None,
         partial_channels: int = 1,
+        regularisation: list[Regularisation] | None = None,
     ) -> None:
         super().__init__(
             modalities, augmentations, modality_dropout, objective, temperature, lr, weight_decay, schedule
         )
-        self.save_hyperparameters(ignore=["modalities", "encoders", "augmentations", "objective", "relaxation"])
+        self.save_hyperparameters(
+            ignore=["modalities", "encoders", "augmentations", "objective", "relaxation", "regularisation"]
+        )
+        self.regularisation = nn.ModuleList(regularisation or [])
         self.cost = SearchCost(cost, cost_weight, cost_readout)
         self.encoders = FrozenEncoders(build_encoders(modalities, encoders))
         if encoder_weights is not None:
@@ -187,8 +193,11 @@ class FusionSearch(SelfSupervisedModule):
         return self.loss(batch)
 
     def architecture_step(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """One architecture step's loss, on the architecture's part of the data, and the cost of the architecture."""
-        return self.loss(batch) + self.cost.term(self.supernet)
+        """One architecture step's loss, on the architecture's part of the data, with cost and regularisation."""
+        loss = self.loss(batch) + self.cost.term(self.supernet)
+        for term in self.regularisation:
+            loss = loss + term(self.supernet.logits, self.progress())
+        return loss
 
     def architecture_parameters(self) -> list[nn.Parameter]:
         """The architecture logits."""
