@@ -123,8 +123,7 @@ class _GroupedCell(nn.Module):
         wirings = [network.genotype.cells[i].inputs for network in networks]
         total = 1 + max(row for (_, name), row in rows.items() if name != f"cell{i}")
         self.steps = nn.ModuleList()
-        self.reads: list[tuple[Tensor, list[int]]] = []
-        self.back: list[Tensor] = []
+        self.sizes: list[list[int]] = []
 
         def row(g: int, state: str) -> int:
             if state in ("x", "y"):
@@ -144,19 +143,21 @@ class _GroupedCell(nn.Module):
             if t == space.steps - 1:
                 reads += [row(g, "x") for g in range(size)]
                 sizes += [size]
-            self.reads.append((torch.tensor(reads), sizes))
-            self.back.append(torch.tensor([g for gs in kinds.values() for g in gs]).argsort())
+            self.sizes.append(sizes)
+            order = torch.tensor([g for gs in kinds.values() for g in gs])
+            self.register_buffer(f"reads{t}", torch.tensor(reads), persistent=False)
+            self.register_buffer(f"back{t}", order.argsort(), persistent=False)
         self.output = _GroupedCellOutput([member.output for member in members])
 
     def forward(self, states: Tensor) -> Tensor:
         steps: list[Tensor] = []
-        for primitives, (reads, sizes), back in zip(self.steps, self.reads, self.back, strict=True):
+        for t, (primitives, sizes) in enumerate(zip(self.steps, self.sizes, strict=True)):
             seen = torch.cat([states, *steps]) if steps else states
-            read = torch.split(seen.index_select(0, reads.to(seen.device)), sizes)
+            read = torch.split(seen.index_select(0, self.get_buffer(f"reads{t}")), sizes)
             outs = [
                 primitive(read[2 * k], read[2 * k + 1]) for k, primitive in enumerate(cast(nn.ModuleList, primitives))
             ]
-            steps.append(outs[0] if len(outs) == 1 else torch.cat(outs).index_select(0, back.to(seen.device)))
+            steps.append(outs[0] if len(outs) == 1 else torch.cat(outs).index_select(0, self.get_buffer(f"back{t}")))
         out: Tensor = self.output(steps, read[-1])
         return out
 

@@ -18,13 +18,12 @@ from lightning_mmnas.data.samples import ViewSampler
 from lightning_mmnas.files import write_bytes, write_text
 from lightning_mmnas.genotype import Genotype
 from lightning_mmnas.modules.base import build_optimizer
-from lightning_mmnas.modules.candidate import candidate, endless, view_pairs
+from lightning_mmnas.modules.candidate import candidate, endless, train_candidates, view_pairs
 from lightning_mmnas.modules.search import FusionSearch
 from lightning_mmnas.selection import (
     Criterion,
     DroppedViewsNTXent,
     candidates,
-    train_together,
 )
 from lightning_mmnas.supernet import DecodeRule
 
@@ -137,8 +136,8 @@ class GenotypeSelection(Callback):
         found = candidates(module.supernet, self.num_candidates, self.seed, *rules)
         if len(found) == 1:
             return found[0], []
-        networks = {str(i): candidate(module, genotype) for i, genotype in enumerate(found)}
-        train_together(
+        networks = [candidate(module, genotype) for genotype in found]
+        train_candidates(
             networks,
             view_pairs(module, islice(endless(loaders["weights"]), steps), 0.0),
             lambda network: build_optimizer(
@@ -150,7 +149,7 @@ class GenotypeSelection(Callback):
         )
         with torch.no_grad():
             prepared = self.criterion.prepare(lambda p: list(view_pairs(module, loaders["architecture"], p)))
-            scored = [self.criterion.score(network.eval().project, prepared) for network in networks.values()]
+            scored = [self.criterion.score(network.eval().project, prepared) for network in networks]
             values = self.criterion.combine(scored)
         order = sorted(range(len(found)), key=lambda i: (values[i], i))
         scores = [{"score": values[i], "genotype": json.loads(found[i].to_json())} for i in order]

@@ -1,18 +1,28 @@
-"""One candidate architecture of a search: its network trained alone, and the views that it is trained and scored on."""
+"""Candidate architectures of a search: their networks, each trained alone, and the views that all of them see."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
-from torch import Tensor
+import torch
+from lightly.loss import NTXentLoss
+from torch import Tensor, nn
 
 from lightning_mmnas.compact import compact
+from lightning_mmnas.errors import GenotypeError
 from lightning_mmnas.genotype import Genotype
+from lightning_mmnas.grouped_layers import GroupedSequential, write_back
 from lightning_mmnas.modules.base import FusionObjective, projection_head
 from lightning_mmnas.modules.search import FusionSearch
 from lightning_mmnas.network import FusionNetwork
-from lightning_mmnas.selection import local_objective
+from lightning_mmnas.network_group import NetworkGroup, grouped_nt_xent
+from lightning_mmnas.selection import ViewPair, local_objective, train_together
 from lightning_mmnas.views import ModalityDropout, TwoViews
 
 Batch = dict[str, Tensor]
+Optimizer = Callable[[nn.Module], tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]]
+
+_GROUP = 16
+"""Networks that are trained as one group: more would only need more memory."""
 
 
 def candidate(module: FusionSearch, genotype: Genotype) -> FusionObjective:
@@ -34,6 +44,53 @@ def candidate(module: FusionSearch, genotype: Genotype) -> FusionObjective:
     head = projection_head(network.out_features, nodes["projection_hidden"], nodes["projection_out"])
     alike = next(module.supernet.parameters())
     return FusionObjective(network, head, local_objective(module.objective)).to(alike.device, alike.dtype)
+
+
+class CandidateGroup(nn.Module):
+    """Several candidates as one module: the sum of their objectives, each of its own network alone.
+
+    Args:
+        members: The candidates, of one space; without cross-modal term.
+
+    Raises:
+        GenotypeError: They cannot be trained as a group; see `NetworkGroup`.
+    """
+
+    def __init__(self, members: Sequence[FusionObjective]) -> None:
+        super().__init__()
+        if any(member.cross_modal_weight > 0 for member in members):
+            raise GenotypeError("candidates with a cross-modal term cannot be trained as a group")
+        self.networks = NetworkGroup([cast(FusionNetwork, member.fusion) for member in members])
+        self.heads = GroupedSequential([cast(nn.Module, member.projector.layers) for member in members])
+        self.objective = members[0].objective
+        plain = type(self.objective) is NTXentLoss and cast(Any, self.objective).memory_bank.size[0] == 0
+        self.temperature: float | None = cast(Any, self.objective).temperature if plain else None  # of plain NT-Xent
+
+    def forward(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Tensor:
+        """Features of both views -> sum of the losses."""
+        joined = {name: torch.cat([first[name], second[name]]) for name in first}
+        z0, z1 = (z.float() for z in self.heads(self.networks(joined)).chunk(2, dim=1))
+        if self.temperature is not None:
+            return grouped_nt_xent(z0, z1, self.temperature).sum()
+        losses: list[Tensor] = [self.objective(a, b) for a, b in zip(z0, z1, strict=True)]
+        return torch.stack(losses).sum()
+
+
+def train_candidates(members: Sequence[FusionObjective], views: Iterable[ViewPair], optimizer: Optimizer) -> None:
+    """Trains candidates side by side, each alone, all on the very same views: as groups where that is possible.
+
+    Args:
+        members: The candidates.
+        views: Features of two views, one pair per step.
+        optimizer: Builds the optimiser and schedule of a module, elementwise such as AdamW.
+    """
+    try:
+        groups: list[nn.Module] = [CandidateGroup(members[i : i + _GROUP]) for i in range(0, len(members), _GROUP)]
+    except GenotypeError:  # dropout, or primitives of the user's own: slower, but they can be trained one by one
+        groups = list(members)
+    train_together({str(i): group for i, group in enumerate(groups)}, views, optimizer)
+    for group in groups:
+        write_back(group)
 
 
 def view_pairs(

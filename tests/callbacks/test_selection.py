@@ -137,7 +137,7 @@ def test_one_candidate_is_written_without_any_training(tmp_path: Path, monkeypat
     def never(*_: Any) -> None:
         raise AssertionError("trained")
 
-    monkeypatch.setattr(selection, "train_together", never)
+    monkeypatch.setattr(selection, "train_candidates", never)
     module = search_of()
     callback = GenotypeSelection(str(tmp_path / "genotype.json"), num_candidates=1)
     run(tmp_path, callback, module)
@@ -211,7 +211,7 @@ def test_coverage_can_be_switched_off(coverage: bool, read: set[str], tmp_path: 
 
 def test_fast_dev_run_trains_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[int] = []
-    monkeypatch.setattr(selection, "train_together", lambda networks, views, _: trained.append(len(list(views))))
+    monkeypatch.setattr(selection, "train_candidates", lambda networks, views, _: trained.append(len(list(views))))
     run(tmp_path, GenotypeSelection(str(tmp_path / "genotype.json"), num_candidates=2), fast_dev_run=True)
     assert trained == [1]
     assert json.loads((tmp_path / "genotype.selection.json").read_text())["steps"] == 1

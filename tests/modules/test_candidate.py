@@ -1,0 +1,74 @@
+"""Candidates that are trained as a group end as they would alone."""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from lightly.loss import VICRegLoss
+from torch import Tensor, nn
+
+from lightning_mmnas import FusionSearch
+from lightning_mmnas.modules import candidate
+from lightning_mmnas.modules.base import FusionObjective, build_optimizer
+from lightning_mmnas.modules.candidate import CandidateGroup, train_candidates
+from lightning_mmnas.selection import ViewPair, train_together
+from tests.modules.tiny import ENCODERS, modalities
+
+STEPS = 4
+
+
+def members(count: int = 3, **arguments: Any) -> list[FusionObjective]:
+    torch.manual_seed(0)
+    search = FusionSearch(
+        modalities(), ENCODERS, channels=4, length=2, projection_hidden=8, projection_out=4, **arguments
+    )
+    search.double()
+    generator = torch.Generator().manual_seed(1)
+    return [candidate.candidate(search, search.space.sample(generator)) for _ in range(count)]
+
+
+def views(like: FusionObjective) -> list[ViewPair]:
+    shapes = {"left/0": (4, 8), "left/1": (6, 4), "right/0": (4, 8), "right/1": (6, 4)}
+    generator = torch.Generator().manual_seed(2)
+
+    def view() -> Mapping[str, Tensor]:
+        return {n: torch.randn(8, *shape, generator=generator, dtype=torch.float64) for n, shape in shapes.items()}
+
+    return [(view(), view()) for _ in range(STEPS)]
+
+
+def optimizer(network: nn.Module) -> Any:
+    return build_optimizer([{"params": list(network.parameters()), "lr": 1e-2}], 1e-2, "one_cycle", STEPS)
+
+
+@pytest.mark.parametrize("objective", [None, VICRegLoss()])
+def test_group_equals_one_by_one(objective: nn.Module | None) -> None:
+    together = members(objective=objective)
+    alone = copy.deepcopy(together)
+    train_candidates(together, views(together[0]), optimizer)
+    train_together({str(i): member for i, member in enumerate(alone)}, views(alone[0]), optimizer)
+    for first, second in zip(together, alone, strict=True):
+        # the objective itself is taken in float32
+        torch.testing.assert_close(first.state_dict(), second.state_dict(), rtol=1e-3, atol=1e-4)
+    fresh = members(objective=objective)
+    weights = [next(found[0].fusion.cells.parameters()) for found in (together, fresh)]  # type: ignore[union-attr]
+    assert not torch.equal(*weights)
+
+
+def test_what_cannot_be_a_group_is_trained_one_by_one() -> None:
+    together = members(dropout=0.2)
+    with pytest.raises(Exception, match="set dropout to 0"):
+        CandidateGroup(together)
+    before = copy.deepcopy(together)
+    train_candidates(together, views(together[0]), optimizer)
+    for first, second in zip(together, before, strict=True):
+        assert not torch.equal(next(first.projector.parameters()), next(second.projector.parameters()))
+
+
+def test_cross_modal_candidates_are_no_group() -> None:
+    found = members()
+    found[0].cross_modal_weight = 0.5
+    with pytest.raises(Exception, match="cross-modal term"):
+        CandidateGroup(found)
