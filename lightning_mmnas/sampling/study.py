@@ -104,6 +104,7 @@ class FusionStudy:
         self.objectives = tuple(objectives)
         listed = sampler == "brute_force"
         self._encoding = NumberEncoding(space) if listed else ChoiceEncoding(space)
+        self._names = set(self._encoding.choices) if isinstance(self._encoding, ChoiceEncoding) else {"network"}
         self.facts = {
             "encoding": "number of the network" if listed else "choices",
             "objectives": list(objectives),
@@ -112,7 +113,7 @@ class FusionStudy:
         }
         self._known: dict[Genotype, FrozenTrial] = {}
         self._parsed: set[int] = set()
-        self._running: Trial | None = None
+        self._running: int | None = None
         chosen = build_sampler(sampler, self._encoding, seed, options or {})
         where = "memory" if storage is None else without_password(storage)
         with _quiet(), _storage_errors(where):
@@ -164,7 +165,8 @@ class FusionStudy:
                 try:
                     self.study.optimize(lambda trial: self._objective(trial, evaluate), missing, callbacks=[after])
                 except (Exception, KeyboardInterrupt):
-                    self._again()
+                    if self._running is not None:
+                        self._again(self._running)
                     raise
 
     def networks(self) -> list[SampledNetwork]:
@@ -182,7 +184,7 @@ class FusionStudy:
         return list(front.values()) if len(self.objectives) > 1 else list(front.values())[:1]
 
     def _objective(self, trial: Trial, evaluate: Evaluate) -> tuple[float, ...]:
-        self._running = trial
+        self._running = trial.number
         trial.set_user_attr("process", this_process())
         _ = trial.relative_params  # asks the sampler even where the parameters were queued: NSGA-II then counts it
         genotype = self._suggest(trial)
@@ -266,17 +268,23 @@ class FusionStudy:
         """Queues the trials again that processes of this machine left unfinished when they died."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if has_died(trial.user_attrs.get("process", "")):
-                try:
-                    self.study.tell(trial.number, state=TrialState.FAIL)
-                except ValueError:  # another process was quicker
-                    continue
-                self.study.enqueue_trial(trial.params)
+                self._again(trial.number)
 
-    def _again(self) -> None:
-        """Queues the trial again that was interrupted or failed."""
-        if self._running is not None and self._running.params:
-            self.study.enqueue_trial(self._running.params)
-        self._running = None
+    def _again(self, number: int) -> None:
+        """Queues a trial again unless it is finished.
+
+        If it had not been proposed completely, its place in the study is free again, and the next proposal the same.
+        """
+        trial = next(t for t in self.study.get_trials(deepcopy=False) if t.number == number)
+        if trial.state == TrialState.RUNNING:
+            try:
+                self.study.tell(number, state=TrialState.FAIL)
+            except ValueError:  # another process was quicker
+                return
+        elif trial.state != TrialState.FAIL:
+            return
+        if set(trial.params) == self._names:
+            self.study.enqueue_trial(trial.params)
 
 
 def _genotype(trial: FrozenTrial) -> Genotype:

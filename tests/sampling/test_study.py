@@ -164,6 +164,34 @@ def test_interrupted_study_goes_on_as_an_unbroken_one(sampler: Any, storage: str
     assert seen(other) != seen(whole)
 
 
+def test_interrupted_between_trials() -> None:
+    whole, study = FusionStudy(LARGE, "tpe"), FusionStudy(LARGE, "tpe")
+    whole.run(measure, trials=5)
+
+    def stop(network: Any) -> None:
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            study.run(measure, trials=5, done=stop)
+    study.run(measure, trials=5)
+    assert seen(study) == seen(whole)
+    assert len(study.study.get_trials()) == 5
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "nsga2"])
+def test_killed_while_it_was_proposed(sampler: Any) -> None:
+    whole, study = FusionStudy(LARGE, sampler), FusionStudy(LARGE, sampler)
+    whole.run(measure, trials=5)
+    study.run(measure, trials=2)
+    trial = study.study.ask()
+    trial.set_user_attr("process", f"{os.uname().nodename}:{os.getpid()}")
+    name, choices = next(iter(study._encoding.choices.items()))  # type: ignore[union-attr]
+    trial.suggest_categorical(name, choices)
+    study.run(measure, trials=5)
+    assert seen(study) == seen(whole)
+
+
 def test_failed_trial_comes_again() -> None:
     study = FusionStudy(LARGE, "random")
     tried: list[Genotype] = []
