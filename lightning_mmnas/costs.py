@@ -47,9 +47,9 @@ class CostTable(Value):
     """The cost of every part that a search chooses, and of all the rest, for the fusion networks of one space.
 
     An architecture costs the input nodes that it names (each once, however many cells read it), the primitive of
-    every step, and the fixed rest: the outputs of the cells and the readout. The sum is exact for parameters and for
-    FLOPs. For latency it is an estimate, which leaves out what happens between the parts; trust its order more than
-    its value. Encoders, projection head and classifier are not in it: the search does not change them.
+    every step, and the fixed rest: the outputs of the cells, the readout and all that happens between the parts. The
+    sum is exact for parameters and for FLOPs. For latency it is an estimate; trust its order more than its value.
+    Encoders, projection head and classifier are not in it: the search does not change them.
 
     Attributes:
         schema_version: Version of the JSON format.

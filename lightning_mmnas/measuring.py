@@ -9,12 +9,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_mmnas.costs import Conditions, CostKind
+from lightning_mmnas.decoding import decode
 from lightning_mmnas.errors import CostError
 from lightning_mmnas.genotype import FusionSpace
 from lightning_mmnas.input_nodes import Grid, InputNode, Pool
-from lightning_mmnas.network import CellOutput, deepest_inputs
+from lightning_mmnas.network import FusionNetwork
+from lightning_mmnas.pairing import IndependentPairing
 from lightning_mmnas.primitives import build_primitive
-from lightning_mmnas.readout import LateFeatures, ReadoutName, build_readout
+from lightning_mmnas.readout import ReadoutName
 
 Measure = Callable[[nn.Module, tuple[Any, ...]], float]
 """(module, its arguments) -> cost of one call."""
@@ -73,7 +75,8 @@ def measure_costs(
 ) -> dict[str, Any]:
     """Counts or measures every part once, in eval mode; equal input nodes share one measurement.
 
-    The global random generator is left as it is.
+    The fixed rest is what one whole network costs beyond its parts, so that for latency it takes in what happens
+    between the parts. The global random generator is left as it is.
 
     Args:
         space: The space whose networks are asked about.
@@ -133,11 +136,13 @@ def measure_costs(
             }
             inputs = {name: found[shape] for name, shape in shapes.items()}
         primitives = {name: cost(build_primitive(name, c, l, 0.0), x, y) for name in space.primitives}
-        cell = cost(CellOutput(space, 0.0), [x] * space.step_outputs, x)
-        late = LateFeatures(deepest_inputs(space), feature_shapes, c)
-        rest = _Rest(build_readout(readout, space.cell_outputs * c, l, late.out_features), late, readout)
-        features = {name: rand(*(feature_shapes[name] if feature_shapes else (l, c))) for name in late.names}
-        fixed = space.cells * cell + cost(rest, [x] * space.cell_outputs, features)
+        logits = IndependentPairing(space)
+        some = decode(logits.scores(), space, logits.variants, coverage=False)
+        features = {name: rand(*(feature_shapes[name] if feature_shapes else (l, c))) for name in space.inputs}
+        whole = cost(FusionNetwork(some, feature_shapes, readout, 0.0, pool, grid), features)
+        named = {name for cell in some.cells for name in cell.inputs}
+        steps = [primitives[step.primitive] for cell in some.cells for step in cell.steps]
+        fixed = max(0.0, whole - sum(inputs[name] for name in space.inputs if name in named) - sum(steps))
     conditions = Conditions(
         torch=torch.__version__,
         device=torch.device(device).type,
@@ -154,18 +159,3 @@ def measure_costs(
         "fixed": fixed,
         "conditions": conditions if timed else None,
     }
-
-
-class _Rest(nn.Module):
-    """What comes after the cells: they are joined, and read out beside the late features."""
-
-    def __init__(self, readout: nn.Module, late: LateFeatures, name: ReadoutName) -> None:
-        super().__init__()
-        self.readout = readout
-        self.late = late
-        self.needs_late = name in ("branch", "neck")
-
-    def forward(self, cells: list[Tensor], features: Mapping[str, Tensor]) -> Tensor:
-        """Outputs of the last cells, each (b, l, c), and features by name -> (b, out_features)."""
-        out: Tensor = self.readout(torch.cat(cells, dim=-1), self.late(features) if self.needs_late else None)
-        return out

@@ -107,7 +107,7 @@ def test_latency_is_asked_of_every_part_in_eval_mode_and_once_per_shape() -> Non
         assert not module.training
         assert all(p.dtype == torch.float64 for p in module.parameters())
         first = arguments[0]
-        asked.append((type(module).__name__, tuple((first[0] if isinstance(first, list) else first).shape)))
+        asked.append((type(module).__name__, tuple((first["image/0"] if isinstance(first, dict) else first).shape)))
         return clock(module, arguments)
 
     space = space_of(inputs=(*SHAPES, "audio/0"), steps=2, cell_outputs=1)
@@ -118,7 +118,8 @@ def test_latency_is_asked_of_every_part_in_eval_mode_and_once_per_shape() -> Non
     assert torch.equal(torch.get_rng_state(), state)
     assert asked == [
         *(("InputNode", (3, *shape)) for shape in SHAPES.values()),
-        *((name, (3, 4, 4)) for name in ("Sum", "Attention", "LinearGLU", "ConcatFC", "CellOutput", "_Rest")),
+        *((name, (3, 4, 4)) for name in ("Sum", "Attention", "LinearGLU", "ConcatFC")),
+        ("FusionNetwork", (3, *SHAPES["image/0"])),
     ]
     assert table.inputs["audio/0"] == table.inputs["text/0"] == pytest.approx(1e-6 * (3 * 6 + 6 * 4 + 4 + 8))
     assert table.primitives["sum"] == pytest.approx(1e-6 * 2 * 3 * 4 * 4)
@@ -130,6 +131,19 @@ def test_latency_is_asked_of_every_part_in_eval_mode_and_once_per_shape() -> Non
         "threads": 2,
         "batch_size": 3,
     }
+
+
+def test_what_happens_between_the_parts_is_in_the_rest() -> None:
+    seconds = {"InputNode": 3.0, "Sum": 1.0, "FusionNetwork": 50.0}
+
+    def watch(module: nn.Module, _: tuple[Any, ...]) -> float:
+        return seconds[type(module).__name__]
+
+    space = space_of(primitives=("sum",), cells=1)
+    table = CostTable.measure(space, SHAPES, "latency", measure=watch)
+    assert table.fixed == 50 - 2 * 3 - 1
+    seconds["FusionNetwork"] = 2.0  # an unlucky clock
+    assert CostTable.measure(space, SHAPES, "latency", measure=watch).fixed == 0
 
 
 def test_latency_of_architectures_is_in_the_order_of_the_clock() -> None:
