@@ -1,0 +1,253 @@
+"""What every search strategy finds, judged by a table of the whole space: searches, then the rank of what came out.
+
+    mmnas tabulate avmnist --output runs/table/avmnist          # once: encoders, features, the table
+    python benchmarks/strategies.py avmnist --table runs/table/avmnist --output runs/strategies/avmnist
+
+Every search is the search stage of the configuration with a few changes (STRATEGIES below), run for several seeds on
+the encoders of the table's seeds in turn. What a search returned is looked up in the table, or trained by the table's
+protocol where the table is a sample and does not hold it. Finished searches are kept: the script can be interrupted
+and called again. `benchmarks/search_quality.py` makes tables and pictures of the results.
+"""
+
+import argparse
+import contextlib
+import copy
+import io
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from lightning_mmnas import FusionTable, Genotype
+from lightning_mmnas.callbacks.progress import quiet
+from lightning_mmnas.callbacks.selection import GenotypeSelection
+from lightning_mmnas.cli import MMNASCLI
+from lightning_mmnas.commands import main as mmnas
+from lightning_mmnas.criteria import label_free_criteria
+from lightning_mmnas.files import write_json
+from lightning_mmnas.pipeline import find_configs, stage_arguments, versions
+from lightning_mmnas.tabular.collecting import collect
+from lightning_mmnas.tabular.features import read_features
+from lightning_mmnas.tabular.protocol import GroupTraining, Protocol
+
+Config = dict[str, Any]
+CANDIDATES = 16
+
+
+def _model(**init_args: Any) -> Callable[[Config], None]:
+    return lambda config: config["model"]["init_args"].update(init_args)
+
+
+def _callback(name: str, **init_args: Any) -> Callable[[Config], None]:
+    def change(config: Config) -> None:
+        found = [entry for entry in config["trainer"]["callbacks"] if entry["class_path"] == name]
+        found[0].setdefault("init_args", {}).update(init_args)
+
+    return change
+
+
+def _append(name: str, **init_args: Any) -> Callable[[Config], None]:
+    return lambda config: config["trainer"]["callbacks"].append({"class_path": name, "init_args": init_args})
+
+
+def _supervised(config: Config) -> None:
+    _model(supervised=True)(config)
+    config["data"]["init_args"]["labels"] = True
+
+
+def _named(name: str, **init_args: Any) -> Config:
+    return {"class_path": name, "init_args": init_args}
+
+
+_RELAXATION = "lightning_mmnas.relaxation."
+_REGULARISATION = "lightning_mmnas.regularisation."
+STRATEGIES: dict[str, list[Callable[[Config], None]]] = {
+    "softmax (DARTS)": [],
+    "softmax, annealed": [_model(relaxation=_named(_RELAXATION + "Softmax", temperature=2.0, final_temperature=0.2))],
+    "Gumbel (GDAS)": [_model(relaxation=_named(_RELAXATION + "GumbelHard"))],
+    "Dirichlet (DrNAS)": [
+        _model(
+            relaxation=_named(_RELAXATION + "Dirichlet"),
+            regularisation=[_named(_REGULARISATION + "ConcentrationAnchor")],
+        )
+    ],
+    "partial channels (PC-DARTS)": [_model(partial_channels=4)],
+    "second order": [_callback("ArchitectureAlternation", order=2)],
+    "tied pairing (BM-NAS)": [_model(pairing="tied")],
+    "without modality dropout": [_model(modality_dropout=0.0)],
+    "without warm-up": [_callback("ArchitectureAlternation", warmup_epochs=0)],
+    "beta-decay": [_model(regularisation=[_named(_REGULARISATION + "BetaDecay")])],
+    "entropy": [_model(regularisation=[_named(_REGULARISATION + "EntropyRegularisation")])],
+    "stop when stable": [_append("lightning_mmnas.callbacks.stability.GenotypeStability", patience=2)],
+    "supervised": [_supervised],
+}
+SAMPLERS = {
+    "random + training (mmnas sample)": ["--sampler", "random", "--trials", "24"],
+    "TPE": ["--sampler", "tpe", "--trials", "24"],
+    "NSGA-II (criterion, parameters)": [
+        "--sampler", "nsga2", "--trials", "24", "--objectives", "criterion", "parameters",
+    ],
+    "weight sharing (SPOS), 100 of random": [
+        "--sampler", "random", "--trials", "100", "--evaluator", "inherited", "--supernet_steps", "160",
+    ],
+}  # fmt: skip
+
+
+def main() -> None:
+    """Runs the searches that are missing, then judges what they found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("configs", help="a folder of configurations, or a shipped one: avmnist")
+    parser.add_argument("--table", type=Path, required=True, help="the folder of mmnas tabulate")
+    parser.add_argument("--output", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="search seeds")
+    parser.add_argument("--only", nargs="*", help="names of some strategies")
+    parser.add_argument("--fold", action="store_true", help="the data have folds, which follow the table's seed")
+    options, overrides = parser.parse_known_args()
+    torch.set_num_threads(1)
+    folder = find_configs(options.configs)
+    table = collect(options.table)
+    names = options.only or [*STRATEGIES, *SAMPLERS]
+    for seed in options.seeds:  # seed by seed, so that an interrupted benchmark is one of fewer seeds
+        for name in names:
+            path = options.output / f"{_slug(name)}-{seed}.json"
+            if path.is_file():
+                continue
+            home = table.seeds[seed % len(table.seeds)]
+            run_dir = options.table / f"seed{home}"
+            arguments = stage_arguments(folder, "search", run_dir, seed, overrides)[2:]
+            arguments += ["--data.init_args.fold", str(home)] if options.fold else []
+            config = yaml.safe_load((folder / "search.yaml").read_text(encoding="utf-8"))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            found = (
+                _search(name, config, arguments, seed) if name in STRATEGIES else _sample(name, config, arguments, seed)
+            )
+            write_json(path, {"strategy": name, "seed": seed, "encoders": home, **found, "versions": versions()})
+            print(
+                f"{name}, seed {seed}: {found['seconds']:.1f} s, selection {found['selection_seconds']:.1f} s",
+                flush=True,
+            )
+    judge(options.output, options.table, table, folder, overrides)
+
+
+def _prepared(config: Config, candidates: int = CANDIDATES) -> Config:
+    """The search stage without files of its own; with a feature cache, many candidates and NT-Xent as criterion."""
+    config = copy.deepcopy(config)
+    kept = ("FeatureCaching", "ArchitectureAlternation", "GenotypeSelection")
+    callbacks = [entry for entry in config["trainer"]["callbacks"] if entry["class_path"] in kept]
+    if callbacks[0]["class_path"] != "FeatureCaching":
+        callbacks.insert(0, _named("FeatureCaching", folder="${run_dir}/features", views=8, dtype="float16"))
+    config["trainer"].update(callbacks=callbacks, logger=False, enable_checkpointing=False)
+    _callback("GenotypeSelection", num_candidates=candidates, steps=60, lr=0.01)(config)
+    _callback("GenotypeSelection", criterion=_named("lightning_mmnas.criteria.ViewLoss"))(config)
+    return config
+
+
+def _search(name: str, config: Config, arguments: list[str], seed: int) -> Config:
+    """One search: its favourite, what the selection makes of it, and CPU seconds of both."""
+    config = _prepared(config)
+    for change in STRATEGIES[name]:
+        change(config)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "search.yaml"
+        _callback("GenotypeSelection", output=f"{folder}/genotype.json", seed=seed)(config)
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        with quiet(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            settings = ["--data.init_args.seed", str(seed), "--trainer.enable_progress_bar", "false"]
+            settings += ["--trainer.enable_model_summary", "false"]
+            cli = MMNASCLI(["--config", str(path), *arguments, *settings], run=False, save_config_callback=None)
+            callbacks: list[Any] = cli.trainer.callbacks  # type: ignore[attr-defined]
+            selection = next(callback for callback in callbacks if isinstance(callback, GenotypeSelection))
+            seconds: list[float] = []
+            select = selection.select
+
+            def timed(*given: Any) -> Any:
+                start = time.process_time()
+                found = select(*given)
+                seconds.append(time.process_time() - start)
+                return found
+
+            selection.select = timed  # type: ignore[method-assign]
+            start = time.process_time()
+            cli.trainer.fit(cli.model, cli.datamodule)
+            total = time.process_time() - start
+        record = json.loads((Path(folder) / "genotype.selection.json").read_text(encoding="utf-8"))
+    supernet = cli.model.supernet
+    entropy = [
+        float(torch.special.entr(w).sum(-1).mean()) for w in supernet.probabilities().values() if w.shape[-1] > 1
+    ]
+    return {
+        "favourite": json.loads(supernet.decode().to_json()),
+        "favourite_without_rules": json.loads(supernet.decode(coverage=False, distinct=False).to_json()),
+        "selected": record["candidates"][0]["genotype"],
+        "candidates": record["candidates"],
+        "entropy": sum(entropy) / len(entropy),
+        "seconds": total - seconds[0],
+        "selection_seconds": seconds[0],
+    }
+
+
+def _sample(name: str, config: Config, arguments: list[str], seed: int) -> Config:
+    """One search without gradients; what the criterion puts first."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, output = Path(folder) / "search.yaml", Path(folder) / "sample"
+        config = _prepared(config)
+        _callback("GenotypeSelection", output=f"{folder}/genotype.json")(config)
+        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        command = ["sample", "--config", str(path), *arguments, "--seed", str(seed), "--output", str(output)]
+        start = time.process_time()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            code = mmnas([*command, *SAMPLERS[name]])
+        if code:
+            raise SystemExit(f"mmnas {' '.join(command)} failed")
+        total = time.process_time() - start
+        trials = json.loads((output / "trials.json").read_text(encoding="utf-8"))["trials"]
+        trials = [trial for trial in trials if trial.get("values")]
+        best = min(trials, key=lambda trial: trial["values"]["criterion"])
+    return {
+        "selected": best["genotype"],
+        "favourite": best["genotype"],
+        "candidates": [{"score": t["values"]["criterion"], "genotype": t["genotype"]} for t in trials],
+        "seconds": total,
+        "selection_seconds": 0.0,
+    }
+
+
+def judge(output: Path, folder: Path, table: FusionTable, configs: Path, overrides: list[str]) -> None:
+    """Trains, by the table's protocol, what was found and is not in the table; keeps it in ``extra.json``."""
+    wanted: dict[Genotype, None] = {}
+    for path in sorted(output.glob("*-[0-9]*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        for key in ("favourite", "selected", "favourite_without_rules"):
+            if key in record:
+                wanted.setdefault(Genotype.model_validate(record[key]))
+    known = json.loads((output / "extra.json").read_text()) if (output / "extra.json").is_file() else []
+    done = {(row["index"], row["seed"]) for row in known}
+    number = {genotype: index for index, genotype in enumerate(table.space.enumerate())}
+    missing = sorted(number[genotype] for genotype in wanted if genotype not in table)
+    genotypes = list(number)
+    for seed in table.seeds:
+        todo = [index for index in missing if (index, seed) not in done]
+        if not todo:
+            continue
+        run_dir = folder / f"seed{seed}"
+        arguments = [stage_arguments(configs, name, run_dir, seed, overrides) for name in ("search", "finetune")]
+        with quiet(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            _, data, _ = read_features(arguments[0], arguments[1], run_dir)
+        training = GroupTraining(data, Protocol(**table.card["protocol"]), seed, label_free_criteria())
+        for start in range(0, len(todo), CANDIDATES):
+            known += training.run({index: genotypes[index] for index in todo[start : start + CANDIDATES]})
+            write_json(output / "extra.json", known)
+            print(f"trained {start + CANDIDATES} of {len(todo)} with seed {seed}", flush=True)
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name.lower()).strip("_")
+
+
+if __name__ == "__main__":
+    main()
