@@ -14,6 +14,7 @@ import contextlib
 import copy
 import io
 import json
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -34,6 +35,7 @@ from lightning_mmnas.pipeline import find_configs, stage_arguments, versions
 from lightning_mmnas.tabular.collecting import collect
 from lightning_mmnas.tabular.features import read_features
 from lightning_mmnas.tabular.protocol import GroupTraining, Protocol
+from lightning_mmnas.tabular.table import is_accuracy
 
 Config = dict[str, Any]
 CANDIDATES = 16
@@ -106,6 +108,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="search seeds")
     parser.add_argument("--only", nargs="*", help="names of some strategies")
+    parser.add_argument("--results", type=Path, help="write what search_quality.py reads into this JSON file")
     parser.add_argument("--fold", action="store_true", help="the data have folds, which follow the table's seed")
     options, overrides = parser.parse_known_args()
     torch.set_num_threads(1)
@@ -132,6 +135,8 @@ def main() -> None:
                 flush=True,
             )
     judge(options.output, options.table, table, folder, overrides)
+    if options.results is not None:
+        write_json(options.results, {"versions": versions(), "runs": results(options.output, table)})
 
 
 def _prepared(config: Config, candidates: int = CANDIDATES) -> Config:
@@ -225,6 +230,9 @@ def judge(output: Path, folder: Path, table: FusionTable, configs: Path, overrid
         for key in ("favourite", "selected", "favourite_without_rules"):
             if key in record:
                 wanted.setdefault(Genotype.model_validate(record[key]))
+        if record["strategy"] in SAMPLERS:
+            for entry in running_best(record["candidates"]):
+                wanted.setdefault(Genotype.model_validate(entry["genotype"]))
     known = json.loads((output / "extra.json").read_text()) if (output / "extra.json").is_file() else []
     done = {(row["index"], row["seed"]) for row in known}
     number = {genotype: index for index, genotype in enumerate(table.space.enumerate())}
@@ -243,6 +251,52 @@ def judge(output: Path, folder: Path, table: FusionTable, configs: Path, overrid
             known += training.run({index: genotypes[index] for index in todo[start : start + CANDIDATES]})
             write_json(output / "extra.json", known)
             print(f"trained {start + CANDIDATES} of {len(todo)} with seed {seed}", flush=True)
+
+
+def results(output: Path, table: FusionTable) -> list[Config]:
+    """One compact record per search: what came out, in the table's columns, and what it took."""
+    extra: dict[int, list[Config]] = {}
+    for row in json.loads((output / "extra.json").read_text()) if (output / "extra.json").is_file() else []:
+        extra.setdefault(row["index"], []).append(row)
+    number = {genotype: index for index, genotype in enumerate(table.space.enumerate())}
+    columns = [name for name in table.columns if is_accuracy(name) or name in ("parameters", "nt_xent")]
+
+    def worth(entry: Config) -> Config:
+        genotype = Genotype.model_validate(entry)
+        index = number[genotype]
+        if genotype in table:
+            values = {name: table.value(genotype, name) for name in columns}
+        else:
+            values = {name: statistics.fmean(row[name] for row in extra[index]) for name in columns}
+        names = {step.primitive for cell in genotype.cells for step in cell.steps}
+        return {
+            "index": index,
+            "blind": len(genotype.modalities_read()) < len(table.space.modalities),
+            "parameter_free": not names & {"linear_glu", "concat_fc"},
+            **{name: round(value, 5) for name, value in values.items()},
+        }
+
+    found = []
+    for path in sorted(output.glob("*-[0-9]*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        kept = ("strategy", "seed", "encoders", "seconds", "selection_seconds", "entropy")
+        entry = {key: record[key] for key in kept if key in record}
+        entry |= {
+            key: worth(record[key]) for key in ("favourite", "favourite_without_rules", "selected") if key in record
+        }
+        entry["candidates"] = len(record["candidates"])
+        if record["strategy"] in SAMPLERS:
+            entry["path"] = [worth(trial["genotype"]) for trial in running_best(record["candidates"])]
+        found.append(entry)
+    return found
+
+
+def running_best(trials: list[Config]) -> list[Config]:
+    """For every trial the best one so far, by score."""
+    found: list[Config] = []
+    for trial in trials:
+        found.append(trial if not found or trial["score"] < found[-1]["score"] else found[-1])
+    return found
 
 
 def _slug(name: str) -> str:

@@ -243,15 +243,20 @@ class FusionTable:
         """
         from scipy import stats
 
-        measure = stats.spearmanr if method == "spearman" else stats.kendalltau
+        def measure(first: Values, second: Values) -> float:
+            if not np.ptp(first) or not np.ptp(second):
+                return float("nan")  # a constant has no ranks
+            ranked = stats.spearmanr if method == "spearman" else stats.kendalltau
+            return float(ranked(first, second).statistic)
+
         chosen = np.arange(len(self)) if rows is None else np.asarray(rows)
         a = self._gain(criterion, self.values(criterion))[chosen]
         b = self._gain(column, self.values(column))[chosen]
         generator = np.random.default_rng(0)
         draws = generator.integers(len(chosen), size=(resamples, len(chosen)))
-        found = [float(measure(a[draw], b[draw]).statistic) for draw in draws]
-        low, high = np.nanpercentile(found, [2.5, 97.5]) if found else (np.nan, np.nan)
-        return Correlation(float(measure(a, b).statistic), float(low), float(high))
+        found = [value for draw in draws if not np.isnan(value := measure(a[draw], b[draw]))]
+        low, high = np.percentile(found, [2.5, 97.5]) if found else (np.nan, np.nan)
+        return Correlation(measure(a, b), float(low), float(high))
 
     def noise(self, column: str) -> float:
         """Standard deviation of one training around its architecture's mean, what a seed does to all alike left out.
