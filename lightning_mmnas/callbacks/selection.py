@@ -10,15 +10,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from torch import nn
 from typing_extensions import override
 
 from lightning_mmnas.budget import Budget
-from lightning_mmnas.costs import UNITS, CostTable
+from lightning_mmnas.costs import UNITS
 from lightning_mmnas.data.samples import ViewSampler
 from lightning_mmnas.files import write_bytes, write_text
 from lightning_mmnas.genotype import Genotype
 from lightning_mmnas.modules.base import build_optimizer
-from lightning_mmnas.modules.candidate import candidate, endless, train_candidates, view_pairs
+from lightning_mmnas.modules.candidate import (
+    candidate,
+    endless,
+    labelled_batches,
+    labelled_candidate,
+    train_candidates,
+    view_pairs,
+)
 from lightning_mmnas.modules.search import FusionSearch
 from lightning_mmnas.selection import (
     Criterion,
@@ -113,7 +121,7 @@ class GenotypeSelection(Callback):
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(self.seed)
                 found, scores = self.select(pl_module, _loaders(trainer), steps)
-            self._write(found, scores, steps, pl_module.cost.table)
+            self._write(found, scores, steps, pl_module)
             self.genotype = found
         trainer.strategy.barrier("genotype")
 
@@ -136,37 +144,53 @@ class GenotypeSelection(Callback):
         found = candidates(module.supernet, self.num_candidates, self.seed, *rules)
         if len(found) == 1:
             return found[0], []
-        networks = [candidate(module, genotype) for genotype in found]
-        train_candidates(
-            networks,
-            view_pairs(module, islice(endless(loaders["weights"]), steps), 0.0),
-            lambda network: build_optimizer(
-                [{"params": list(network.parameters()), "lr": self.lr}],
-                module.weight_decay,
-                "one_cycle",
-                steps,
-            ),
-        )
-        with torch.no_grad():
-            prepared = self.criterion.prepare(lambda p: list(view_pairs(module, loaders["architecture"], p)))
-            scored = [self.criterion.score(network.eval().project, prepared) for network in networks]
-            values = self.criterion.combine(scored)
+        score = self._by_criterion if module.classifier is None else self._by_labels
+        values = score(module, found, loaders, steps)
         order = sorted(range(len(found)), key=lambda i: (values[i], i))
         scores = [{"score": values[i], "genotype": json.loads(found[i].to_json())} for i in order]
         return found[order[0]], scores
+
+    def _by_criterion(
+        self, module: FusionSearch, found: list[Genotype], loaders: dict[str, Any], steps: int
+    ) -> list[float]:
+        """Scores without labels: networks trained with the search's objective, then the criterion."""
+        networks = [candidate(module, genotype) for genotype in found]
+        batches = view_pairs(module, islice(endless(loaders["weights"]), steps), 0.0)
+        train_candidates(networks, batches, lambda network: self._optimizer(network, module, steps))
+        with torch.no_grad():
+            prepared = self.criterion.prepare(lambda p: list(view_pairs(module, loaders["architecture"], p)))
+            scores = [self.criterion.score(network.eval().project, prepared) for network in networks]
+        return self.criterion.combine(scores)
+
+    def _by_labels(
+        self, module: FusionSearch, found: list[Genotype], loaders: dict[str, Any], steps: int
+    ) -> list[float]:
+        """Scores of a supervised search: the loss on the architecture's part of networks trained with labels."""
+        networks = [labelled_candidate(module, genotype) for genotype in found]
+        batches = labelled_batches(module, islice(endless(loaders["weights"]), steps))
+        train_candidates(networks, batches, lambda network: self._optimizer(network, module, steps))
+        with torch.no_grad():
+            held_out = list(labelled_batches(module, loaders["architecture"]))
+            losses = [[network.eval()(*batch) for batch in held_out] for network in networks]
+        return [float(torch.stack(found).mean()) for found in losses]
+
+    def _optimizer(self, network: nn.Module, module: FusionSearch, steps: int) -> Any:
+        groups = [{"params": list(network.parameters()), "lr": self.lr}]
+        return build_optimizer(groups, module.weight_decay, "one_cycle", steps)
 
     def _budget(self, module: FusionSearch) -> Budget | None:
         table = module.cost.table
         return None if self.max_cost is None or table is None else Budget(table, self.max_cost)
 
-    def _write(self, genotype: Genotype, scores: list[dict[str, Any]], steps: int, table: CostTable | None) -> None:
+    def _write(self, genotype: Genotype, scores: list[dict[str, Any]], steps: int, module: FusionSearch) -> None:
         from lightning_mmnas.report.architecture import plot_genotype
         from lightning_mmnas.report.pareto import plot_pareto
 
         os.makedirs(self.output.parent, exist_ok=True)
         genotype.save(self.output)
         write_bytes(self.output.with_suffix(".png"), _png(plot_genotype(genotype)))
-        criterion = type(self.criterion).__name__
+        table = module.cost.table
+        criterion = type(self.criterion).__name__ if module.classifier is None else "labels"
         record: dict[str, Any] = {"criterion": criterion, "steps": steps, "seed": self.seed}
         if table is not None:
             costs = [table.of(Genotype.model_validate(entry["genotype"])) for entry in scores]

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from lightning_mmnas.compact import compact
 from lightning_mmnas.errors import GenotypeError
 from lightning_mmnas.genotype import Genotype
-from lightning_mmnas.grouped_layers import GroupedSequential, write_back
+from lightning_mmnas.grouped_layers import GroupedLinear, GroupedSequential, write_back
 from lightning_mmnas.modules.base import FusionObjective, projection_head
 from lightning_mmnas.modules.search import FusionSearch
 from lightning_mmnas.network import FusionNetwork
 from lightning_mmnas.network_group import NetworkGroup, grouped_nt_xent
-from lightning_mmnas.selection import ViewPair, local_objective, train_together
+from lightning_mmnas.objectives import classification_loss
+from lightning_mmnas.selection import local_objective, train_together
 from lightning_mmnas.views import ModalityDropout, TwoViews
 
 Batch = dict[str, Tensor]
@@ -32,8 +33,41 @@ def candidate(module: FusionSearch, genotype: Genotype) -> FusionObjective:
         module: The search, whose sizes and objective are taken over.
         genotype: An architecture of its space.
     """
+    network, nodes = _network(module, genotype), module.hparams
+    head = projection_head(network.out_features, nodes["projection_hidden"], nodes["projection_out"])
+    alike = next(module.supernet.parameters())
+    return FusionObjective(network, head, local_objective(module.objective)).to(alike.device, alike.dtype)
+
+
+class LabelledCandidate(nn.Module):
+    """A network and its classifier: what a candidate is in a supervised search.
+
+    Args:
+        network: Features by name -> (b, out_features).
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, network: FusionNetwork, num_classes: int) -> None:
+        super().__init__()
+        self.network = network
+        self.classifier = nn.Linear(network.out_features, num_classes)
+
+    def forward(self, features: Mapping[str, Tensor], label: Tensor) -> Tensor:
+        """Features by name and labels -> loss."""
+        return classification_loss(self.classifier(self.network(features)), label)
+
+
+def labelled_candidate(module: FusionSearch, genotype: Genotype) -> LabelledCandidate:
+    """Returns a new network of one genotype, with a classifier, for a supervised search."""
+    assert module.classifier is not None
+    found = LabelledCandidate(_network(module, genotype), cast(int, module.classifier.out_features))
+    alike = next(module.supernet.parameters())
+    return found.to(alike.device, alike.dtype)
+
+
+def _network(module: FusionSearch, genotype: Genotype) -> FusionNetwork:
     nodes = module.hparams
-    network = FusionNetwork(
+    return FusionNetwork(
         genotype,
         module.encoders.feature_shapes,
         readout="pool",  # with the branch readout the criteria lose their power: all networks look alike
@@ -41,9 +75,6 @@ def candidate(module: FusionSearch, genotype: Genotype) -> FusionObjective:
         pool=nodes["pool"],
         grid=nodes["grid"],
     )
-    head = projection_head(network.out_features, nodes["projection_hidden"], nodes["projection_out"])
-    alike = next(module.supernet.parameters())
-    return FusionObjective(network, head, local_objective(module.objective)).to(alike.device, alike.dtype)
 
 
 class CandidateGroup(nn.Module):
@@ -76,19 +107,45 @@ class CandidateGroup(nn.Module):
         return torch.stack(losses).sum()
 
 
-def train_candidates(members: Sequence[FusionObjective], views: Iterable[ViewPair], optimizer: Optimizer) -> None:
-    """Trains candidates side by side, each alone, all on the very same views: as groups where that is possible.
+class LabelledGroup(nn.Module):
+    """Several labelled candidates as one module: the sum of their losses, each of its own network alone.
 
     Args:
-        members: The candidates.
-        views: Features of two views, one pair per step.
+        members: The candidates, of one space.
+
+    Raises:
+        GenotypeError: They cannot be trained as a group; see `NetworkGroup`.
+    """
+
+    def __init__(self, members: Sequence[LabelledCandidate]) -> None:
+        super().__init__()
+        self.networks = NetworkGroup([member.network for member in members])
+        self.classifiers = GroupedLinear([member.classifier for member in members])
+
+    def forward(self, features: Mapping[str, Tensor], label: Tensor) -> Tensor:
+        """Features by name and labels -> sum of the losses."""
+        logits = self.classifiers(self.networks(features))
+        return torch.stack([classification_loss(found, label) for found in logits]).sum()
+
+
+def train_candidates(
+    members: Sequence[FusionObjective] | Sequence[LabelledCandidate],
+    batches: Iterable[tuple[Any, Any]],
+    optimizer: Optimizer,
+) -> None:
+    """Trains candidates side by side, each alone, all on the very same batches: as groups where that is possible.
+
+    Args:
+        members: The candidates, all of one kind.
+        batches: Features of two views, or features and labels, one pair per step.
         optimizer: Builds the optimiser and schedule of a module, elementwise such as AdamW.
     """
+    kind: Any = LabelledGroup if isinstance(members[0], LabelledCandidate) else CandidateGroup
     try:
-        groups: list[nn.Module] = [CandidateGroup(members[i : i + _GROUP]) for i in range(0, len(members), _GROUP)]
+        groups: list[nn.Module] = [kind(members[i : i + _GROUP]) for i in range(0, len(members), _GROUP)]
     except GenotypeError:  # dropout, or primitives of the user's own: slower, but they can be trained one by one
         groups = list(members)
-    train_together({str(i): group for i, group in enumerate(groups)}, views, optimizer)
+    train_together({str(i): group for i, group in enumerate(groups)}, batches, optimizer)
     for group in groups:
         write_back(group)
 
@@ -116,6 +173,15 @@ def view_pairs(
             )
     finally:
         views.dropout = searched
+
+
+def labelled_batches(module: FusionSearch, batches: Iterable[Batch]) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Yields the features and the labels of each batch, as a supervised search sees them."""
+    length, pool, grid = module.space.length, module.hparams["pool"], module.hparams["grid"]
+    for batch in batches:
+        inputs = {name: value.to(module.device) for name, value in batch.items()}
+        label = inputs.pop("label")
+        yield compact(module.encoders(inputs), length, pool, grid), label
 
 
 def endless(loader: Iterable[Batch]) -> Iterator[Batch]:

@@ -286,3 +286,39 @@ def test_published_rule_is_written_as_it_decodes(tmp_path: Path) -> None:
     assert callback.genotype is not None
     assert callback.genotype.compatibility == "bmnas"
     assert callback.genotype == module.supernet.decode("bmnas")
+
+
+def test_supervised_search_selects_by_the_loss_of_labels(tmp_path: Path) -> None:
+    """The class is the sign of one sensor's mean: candidates that are blind to it have the higher loss."""
+    generator = torch.Generator().manual_seed(0)
+
+    def split(size: int) -> dict[str, Tensor]:
+        label = torch.arange(size) % 2
+        crisp = torch.randn(size, 3, 16, generator=generator) + (4.0 * label - 2)[:, None, None]
+        return {"crisp": crisp, "noisy": torch.randn(size, 3, 16, generator=generator), "label": label}
+
+    data = TensorDataModule(
+        split(64),
+        split(32),
+        kinds=dict.fromkeys(SENSORS, "motion"),
+        labels=True,
+        architecture_fraction=0.5,
+        batch_size=16,
+    )
+    torch.manual_seed(0)
+    module = FusionSearch(
+        data.modalities, {"motion": encoder}, channels=4, length=2, cells=1, supervised=True, num_classes=2
+    )
+    callback = GenotypeSelection(
+        str(tmp_path / "g.json"), num_candidates=10, steps=30, coverage=False, criterion=LastIsBest()
+    )
+    trainer(tmp_path, callback, max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(module, datamodule=data)
+    record = json.loads((tmp_path / "g.selection.json").read_text())
+    assert record["criterion"] == "labels"
+    scores = {Genotype.model_validate(entry["genotype"]): entry["score"] for entry in record["candidates"]}
+    seeing = [score for genotype, score in scores.items() if "crisp" in genotype.modalities_read()]
+    blind = [score for genotype, score in scores.items() if "crisp" not in genotype.modalities_read()]
+    assert blind
+    assert min(seeing) < 0.5 < min(blind)
+    assert sum(seeing) / len(seeing) < sum(blind) / len(blind)
+    assert callback.genotype == next(iter(scores))

@@ -29,7 +29,7 @@ def members(count: int = 3, **arguments: Any) -> list[FusionObjective]:
     return [candidate.candidate(search, search.space.sample(generator)) for _ in range(count)]
 
 
-def views(like: FusionObjective) -> list[ViewPair]:
+def views() -> list[ViewPair]:
     shapes = {"left/0": (4, 8), "left/1": (6, 4), "right/0": (4, 8), "right/1": (6, 4)}
     generator = torch.Generator().manual_seed(2)
 
@@ -47,8 +47,8 @@ def optimizer(network: nn.Module) -> Any:
 def test_group_equals_one_by_one(objective: nn.Module | None) -> None:
     together = members(objective=objective)
     alone = copy.deepcopy(together)
-    train_candidates(together, views(together[0]), optimizer)
-    train_together({str(i): member for i, member in enumerate(alone)}, views(alone[0]), optimizer)
+    train_candidates(together, views(), optimizer)
+    train_together({str(i): member for i, member in enumerate(alone)}, views(), optimizer)
     for first, second in zip(together, alone, strict=True):
         # the objective itself is taken in float32
         torch.testing.assert_close(first.state_dict(), second.state_dict(), rtol=1e-3, atol=1e-4)
@@ -62,7 +62,7 @@ def test_what_cannot_be_a_group_is_trained_one_by_one() -> None:
     with pytest.raises(Exception, match="set dropout to 0"):
         CandidateGroup(together)
     before = copy.deepcopy(together)
-    train_candidates(together, views(together[0]), optimizer)
+    train_candidates(together, views(), optimizer)
     for first, second in zip(together, before, strict=True):
         assert not torch.equal(next(first.projector.parameters()), next(second.projector.parameters()))
 
@@ -72,3 +72,21 @@ def test_cross_modal_candidates_are_no_group() -> None:
     found[0].cross_modal_weight = 0.5
     with pytest.raises(Exception, match="cross-modal term"):
         CandidateGroup(found)
+
+
+def labelled(count: int = 3) -> list[candidate.LabelledCandidate]:
+    torch.manual_seed(0)
+    search = FusionSearch(modalities(), ENCODERS, channels=4, length=2, supervised=True, num_classes=2).double()
+    generator = torch.Generator().manual_seed(1)
+    return [candidate.labelled_candidate(search, search.space.sample(generator)) for _ in range(count)]
+
+
+def test_labelled_group_equals_one_by_one() -> None:
+    together = labelled()
+    alone = copy.deepcopy(together)
+    batches = [(first, torch.arange(8) % 2) for first, _ in views()]
+    train_candidates(together, batches, optimizer)
+    train_together({str(i): member for i, member in enumerate(alone)}, batches, optimizer)  # type: ignore[arg-type]
+    for first, second in zip(together, alone, strict=True):
+        torch.testing.assert_close(first.state_dict(), second.state_dict())
+    assert not torch.equal(together[0].classifier.weight, labelled()[0].classifier.weight)
