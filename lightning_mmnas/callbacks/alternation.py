@@ -48,7 +48,8 @@ class ArchitectureAlternation(ExactResume):
     A killed run ends bit-identical to an unbroken one: see ``ExactResume``, which this is.
 
     Random relaxations must draw the same numbers on every rank: let them seed their generator from
-    a seed and a counter that is a buffer, not from the global generator, which may differ by rank.
+    a seed and a counter that is a buffer (as `RandomRelaxation` does), not from the global
+    generator, which may differ by rank.
 
     Args:
         lr: learning rate of the default optimiser, Adam. This and the next two are BM-NAS's values,

@@ -113,6 +113,7 @@ def test_strategies_by_the_command_line(tmp_path: Path) -> None:
     config["trainer"]["callbacks"] = [
         {"class_path": "ArchitectureAlternation", "init_args": {"lr": 0.1}},
         {"class_path": "GenotypeStability", "init_args": {"patience": 2}},
+        {"class_path": "ModelCheckpoint", "init_args": {"dirpath": "${run_dir}", "filename": "search"}},
     ]
     config["model"]["init_args"] |= {
         "encoder_weights": None,
@@ -127,7 +128,8 @@ def test_strategies_by_the_command_line(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(config))
     options = [option for option in small_data("table", tmp_path / "data") if option.startswith("--data")]
     run_dir = ["--run_dir", str(tmp_path / "run"), "--seed_everything=3"]
-    cli = MMNASCLI(["fit", "--config", str(path), *run_dir, "--trainer.fast_dev_run=2", *options])
+    short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
+    cli = MMNASCLI(["fit", "--config", str(path), *run_dir, *short, *options])
     relaxation = cli.model.supernet.logits.relaxation
     assert isinstance(relaxation, GumbelHard)
     assert (relaxation.temperature, relaxation.final_temperature, relaxation.seed) == (5, 0.1, 3)
@@ -137,3 +139,6 @@ def test_strategies_by_the_command_line(tmp_path: Path) -> None:
         (BetaDecay, 0.5),
         (EntropyRegularisation, 1.0),
     ]
+    checkpoint = torch.load(tmp_path / "run" / "search.ckpt", weights_only=True)
+    assert int(checkpoint["state_dict"]["supernet.logits.relaxation.draws"]) == 4
+    MMNASCLI(["validate", "--config", str(path), *run_dir, *options, "--ckpt_path", str(tmp_path / "run/search.ckpt")])
