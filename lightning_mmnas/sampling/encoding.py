@@ -144,8 +144,8 @@ class NumberEncoding:
         GenotypeError: The space has more than `LIMIT` networks, or too many to count.
     """
 
-    LIMIT = 100_000
-    """More networks than these are not listed."""
+    LIMIT = 20_000
+    """More networks than these are not listed: every proposal looks at all the trials before it."""
 
     def __init__(self, space: FusionSpace) -> None:
         size = space.size()

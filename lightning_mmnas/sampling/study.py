@@ -112,7 +112,8 @@ class FusionStudy:
             **(facts or {}),
         }
         self._known: dict[Genotype, FrozenTrial] = {}
-        self._parsed: set[int] = set()
+        self._compared: set[int] = set()
+        self._networks: dict[int, SampledNetwork] = {}
         self._running: int | None = None
         chosen = build_sampler(sampler, self._encoding, seed, options or {})
         where = "memory" if storage is None else without_password(storage)
@@ -175,13 +176,17 @@ class FusionStudy:
 
     def best(self) -> list[SampledNetwork]:
         """Returns the best network; of several objectives the Pareto set, each network once, by the first objective."""
-        complete = [network for network in self.networks() if network.values is not None]
+        complete = sorted(
+            (network for network in self.networks() if network.values is not None),
+            key=lambda network: (network.values or (), network.number),
+        )
+        if len(self.objectives) == 1:
+            return complete[:1]
         front: dict[Genotype, SampledNetwork] = {}
-        for network in sorted(complete, key=lambda n: (n.values or (), n.number)):
-            values = network.values or ()
-            if not any(_dominates(other.values or (), values) for other in front.values()):
+        for network in complete:  # sorted: no later one dominates an earlier one
+            if not any(_dominates(other.values or (), network.values or ()) for other in front.values()):
                 front.setdefault(network.genotype, network)
-        return list(front.values()) if len(self.objectives) > 1 else list(front.values())[:1]
+        return list(front.values())
 
     def _objective(self, trial: Trial, evaluate: Evaluate) -> tuple[float, ...]:
         self._running = trial.number
@@ -228,22 +233,25 @@ class FusionStudy:
     def _twin(self, genotype: Genotype) -> FrozenTrial | None:
         """A finished trial of the same network."""
         for trial in self.study.get_trials(deepcopy=False, states=_FINISHED):
-            if trial.number not in self._parsed:
-                self._parsed.add(trial.number)
-                self._known.setdefault(_genotype(trial), trial)
+            if trial.number not in self._compared:
+                self._compared.add(trial.number)
+                self._known.setdefault(self._sampled(trial).genotype, trial)
         return self._known.get(genotype)
 
     def _sampled(self, trial: FrozenTrial) -> SampledNetwork:
-        attributes = trial.user_attrs
-        return SampledNetwork(
-            trial.number,
-            _genotype(trial),
-            tuple(trial.values) if trial.state == TrialState.COMPLETE else None,
-            attributes.get("measured", {}),
-            trial.params,
-            attributes.get("seconds", 0.0),
-            attributes.get("same_as"),
-        )
+        """A finished trial; each is read once only."""
+        if trial.number not in self._networks:
+            attributes = trial.user_attrs
+            self._networks[trial.number] = SampledNetwork(
+                trial.number,
+                _genotype(trial),
+                tuple(trial.values) if trial.state == TrialState.COMPLETE else None,
+                attributes.get("measured", {}),
+                trial.params,
+                attributes.get("seconds", 0.0),
+                attributes.get("same_as"),
+            )
+        return self._networks[trial.number]
 
     def _claim(self, name: str) -> None:
         """Makes a new study ours, or checks that it already is."""

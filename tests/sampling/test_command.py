@@ -91,6 +91,23 @@ def test_views_that_are_not_kept_are_the_same_again(
     assert trials(tmp_path / "kept") == trials(tmp_path / "made")
 
 
+def test_features_come_from_the_cache(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config.write_text(CONFIG.replace("enabled: false", "enabled: true"))
+    options = ("--run_dir", str(tmp_path / "run"), "--sampler", "random")
+    assert sample(config, tmp_path / "whole", *options, "--trials", "4") == 0
+    assert "MB to be written" in capsys.readouterr().err
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "run" / "features").rglob("*.npy")}
+    monkeypatch.setattr(evaluators, "KEPT", 0)
+    for count in ("2", "4"):
+        assert sample(config, tmp_path / "parts", *options, "--trials", count) == 0
+    assert times
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+    assert trials(tmp_path / "parts") == trials(tmp_path / "whole")
+    assert record(tmp_path / "whole")["facts"]["features"]["views"] == 3
+
+
 def test_brute_force(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ("--model.init_args.cells", "1", "--sampler", "brute_force", "--steps", "1")
     assert sample(config, tmp_path, *options) == 0

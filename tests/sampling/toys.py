@@ -10,7 +10,8 @@ SENSORS = ("crisp", "noisy")
 
 CONFIG = """
 trainer: {accelerator: cpu, logger: false, enable_checkpointing: false, max_epochs: 1,
-  callbacks: [{class_path: GenotypeSelection, init_args: {output: "${run_dir}/genotype.json", steps: 2}}]}
+  callbacks: [{class_path: FeatureCaching, init_args: {folder: "${run_dir}/features", views: 3, enabled: false}},
+    {class_path: GenotypeSelection, init_args: {output: "${run_dir}/genotype.json", steps: 2}}]}
 model:
   class_path: FusionSearch
   init_args: {encoders: {motion: {class_path: MotionEncoder, init_args: {channels: [4]}}}, channels: 4, length: 2,
