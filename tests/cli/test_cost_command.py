@@ -15,7 +15,7 @@ trainer: {accelerator: cpu, logger: false, enable_checkpointing: false, max_epoc
   limit_val_batches: 0, enable_progress_bar: false, enable_model_summary: false,
   callbacks: [{class_path: ArchitectureAlternation},
     {class_path: GenotypeSelection, init_args: {output: "${run_dir}/genotype.json", num_candidates: 2, steps: 1,
-      max_cost: 900}}]}
+      max_cost: 200}}]}
 model:
   class_path: FusionSearch
   init_args: {encoders: {motion: {class_path: MotionEncoder, init_args: {channels: [4, 4]}}}, channels: 4, length: 2,
@@ -39,7 +39,7 @@ def test_costs_of_what_a_search_found(config: Path, tmp_path: Path, capsys: pyte
     assert main(["fit", *arguments]) == 0
     found = tmp_path / "genotype.json"
     record = json.loads((tmp_path / "genotype.selection.json").read_text())
-    assert record["cost"]["chosen"] <= record["cost"]["max_cost"] == 900
+    assert record["cost"]["chosen"] <= record["cost"]["max_cost"] == 200
     capsys.readouterr()
     missing = ["--model.init_args.encoder_weights", str(tmp_path / "not_yet.ckpt")]
     assert main(["cost", str(found), *arguments, *missing]) == 0
