@@ -102,6 +102,7 @@ def test_batch_statistics_are_those_of_the_batch_and_leave_no_trace() -> None:
     normalised = (x - x.mean(0)) / (x.var(0, unbiased=False) + 1e-5).sqrt()
     expected = normalised / (normalised.var(0, unbiased=False) + 1e-5).sqrt()
     with batch_statistics(module):
+        torch.testing.assert_close(module[0](x), normalised)
         torch.testing.assert_close(module(x), expected)  # and no dropout
     assert all(torch.equal(value, before[name]) for name, value in module.state_dict().items())
     assert [part.training for part in module] == [True, False, True]

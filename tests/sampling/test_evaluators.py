@@ -108,7 +108,12 @@ def test_inherited_scores_are_those_of_networks_that_inherit() -> None:
     module = search_of()
     before = {name: value.clone() for name, value in module.supernet.state_dict().items()}
     evaluator = Inherited(module, loaders, DroppedViewsNTXent(), steps=6)
+    drawn: list[Genotype | None] = []
+    hook = evaluator.path.register_forward_pre_hook(lambda *_: drawn.append(evaluator.path.genotype))
     evaluator.prepare()
+    hook.remove()
+    assert drawn == genotypes(module, 6)  # uniform, by the same seed
+    assert len(set(drawn)) > 1
     assert any(not torch.equal(value, before[name]) for name, value in module.supernet.state_dict().items())
     trained = {name: value.clone() for name, value in module.supernet.state_dict().items()}
     for genotype in genotypes(module, 4):
@@ -120,7 +125,7 @@ def test_inherited_scores_are_those_of_networks_that_inherit() -> None:
             assert measured["criterion"] == pytest.approx(evaluator.score(network), abs=1e-5)
     # Scoring changes nothing, running statistics included.
     assert all(torch.equal(value, trained[name]) for name, value in module.supernet.state_dict().items())
-    # Every primitive had its turn; the logits had none.
+    # The logits had no part in it.
     assert not any(p.grad is not None for p in module.supernet.architecture_parameters())
     assert all(torch.equal(p, torch.zeros_like(p)) for p in module.supernet.architecture_parameters())
 
