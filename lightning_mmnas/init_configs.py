@@ -121,7 +121,7 @@ def _stage(stage: str, plan: Plan) -> str:
         lines += ["    - class_path: ArchitectureAlternation"]
         lines += [f"      init_args: {{lr: 0.1, betas: [0.5, 0.999], weight_decay: 1.0e-3, {warm}}}"]
         lines += ["    - class_path: GenotypeSelection"]
-        lines += ['      init_args: {output: "${run_dir}/genotype.json", num_candidates: 6, steps: 70}']
+        lines += ['      init_args: {output: "${run_dir}/genotype.json", num_candidates: 16, steps: 60}']
     else:
         lines += ["    - class_path: ExactResume"]
     saved = "save_last: true, save_top_k: 0, save_on_exception: true, enable_version_counter: false"

@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from lightning_mmnas.budget import Budget
 from lightning_mmnas.costs import UNITS
+from lightning_mmnas.criteria import ViewLoss
 from lightning_mmnas.data.samples import ViewSampler
 from lightning_mmnas.files import write_bytes, write_text
 from lightning_mmnas.genotype import Genotype
@@ -30,7 +31,6 @@ from lightning_mmnas.modules.candidate import (
 from lightning_mmnas.modules.search import FusionSearch
 from lightning_mmnas.selection import (
     Criterion,
-    DroppedViewsNTXent,
     candidates,
 )
 from lightning_mmnas.supernet import DecodeRule
@@ -50,7 +50,8 @@ class GenotypeSelection(Callback):
             scores as ``.selection.json``, and if the search knows a cost, a picture of both as ``.pareto.png``.
         num_candidates: Number of candidates; 1 keeps the favoured architecture.
         steps: Training steps of each candidate.
-        criterion: Label-free score, lower is better; None: `DroppedViewsNTXent`.
+        criterion: Label-free score, lower is better; None: NT-Xent (`ViewLoss`), which ranks best of
+            those that docs/search-quality.md compares.
         lr: Peak learning rate of the candidates' training.
         coverage: Every modality must be read; see `FusionSupernet.decode`.
         distinct: No two cells have the same inputs; see `FusionSupernet.decode`.
@@ -66,10 +67,10 @@ class GenotypeSelection(Callback):
     def __init__(
         self,
         output: str,
-        num_candidates: int = 6,
-        steps: int = 70,
+        num_candidates: int = 16,
+        steps: int = 60,
         criterion: Criterion | None = None,
-        lr: float = 3e-3,
+        lr: float = 1e-2,
         coverage: bool = True,
         distinct: bool = True,
         rule: DecodeRule = "covering",
@@ -85,7 +86,7 @@ class GenotypeSelection(Callback):
         self.output = Path(output)
         self.num_candidates = num_candidates
         self.steps = steps
-        self.criterion = criterion or DroppedViewsNTXent()
+        self.criterion = criterion or ViewLoss()
         self.lr = lr
         self.coverage = coverage
         self.distinct = distinct

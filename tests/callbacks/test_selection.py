@@ -166,7 +166,7 @@ def test_network_that_recognises_samples_is_chosen(
     assert scores[0] < scores[1] - 0.3
 
 
-def test_candidates_train_without_modality_dropout_and_are_scored_with_it(
+def test_candidates_train_without_modality_dropout_and_are_scored_with_that_of_the_criterion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[float] = []
@@ -181,7 +181,9 @@ def test_candidates_train_without_modality_dropout_and_are_scored_with_it(
     fitted = run(tmp_path, GenotypeSelection(str(tmp_path / "first.json"), num_candidates=1), module)
     seen: list[set[float]] = []
     module.views.register_forward_pre_hook(lambda _, inputs: seen.append(set(inputs[0]["crisp"].flatten().tolist())))
-    GenotypeSelection(str(tmp_path / "genotype.json"), num_candidates=2, steps=3).on_fit_end(fitted, module)
+    criterion = DroppedViewsNTXent()
+    output = str(tmp_path / "genotype.json")
+    GenotypeSelection(output, num_candidates=2, steps=3, criterion=criterion).on_fit_end(fitted, module)
     # Two views of each of 3 batches, then of each of the 2 that were held out.
     assert used == [0.0] * 6 + [0.5] * 4
     data = data_of()
