@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from lightning_mmnas.network import FusionNetwork
     from lightning_mmnas.regularisation import BetaDecay, ConcentrationAnchor, EntropyRegularisation, Regularisation
     from lightning_mmnas.relaxation import Dirichlet, GumbelHard, Relaxation, Softmax
-    from lightning_mmnas.sampling.study import FusionStudy
+    from lightning_mmnas.sampling.study import FusionStudy as FusionStudy  # not in __all__: it needs the extra optuna
     from lightning_mmnas.single_path import SinglePath
     from lightning_mmnas.space import FusionSpace
     from lightning_mmnas.supernet import FusionSupernet
@@ -121,7 +121,6 @@ __all__ = [
     "FusionPretraining",
     "FusionSearch",
     "FusionSpace",
-    "FusionStudy",
     "FusionSupernet",
     "FusionTable",
     "Genotype",
