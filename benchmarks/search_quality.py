@@ -2,8 +2,9 @@
 
     python benchmarks/search_quality.py avmnist watch --pictures docs/pictures
 
-Prints Markdown. Means over search seeds with 95 % t-intervals; random search is drawn from the table itself, so often
-that its intervals do not matter.
+Prints Markdown. Searches: means over search seeds with 95 % t-intervals, which take the searches as independent though
+several share their encoders. Random search is drawn from the table itself, without replacement; its 95 % interval is a
+bootstrap of the table's architectures.
 """
 
 import argparse
@@ -24,6 +25,7 @@ RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("finetune_20", "supervised")
 DEFAULT = "softmax (DARTS)"
 DRAWS = 4000
+SEEDS = 5
 Run = dict[str, Any]
 
 
@@ -36,11 +38,12 @@ def main() -> None:
     for name in options.tables:
         table = FusionTable.load(name)
         path = RESULTS / f"strategies-{name}.json"
-        runs = json.loads(path.read_text(encoding="utf-8"))["runs"] if path.is_file() else []
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"runs": []}
+        runs, by_seed = found["runs"], found.get("by_seed", False)
         print(f"\n## {name}\n")
         print(card(table), criteria(table), sep="\n\n")
         if runs:
-            print(strategies(table, runs), aims(table, runs), sep="\n\n")
+            print("", strategies(table, runs, by_seed), aims(table, runs, by_seed), sep="\n\n")
         if options.pictures is not None:
             draw(name, table, runs, options.pictures)
 
@@ -84,76 +87,95 @@ def criteria(table: FusionTable) -> str:
     return "\n".join(lines + [line for _, line in sorted(found, key=lambda item: -(item[0] or 0))])
 
 
-def strategies(table: FusionTable, runs: list[Run]) -> str:
+def strategies(table: FusionTable, runs: list[Run], by_seed: bool) -> str:
     """Percentile, regret, area under the best-so-far curve, collapse and seconds of every strategy."""
     budget, screening = _budget(runs)
     once, tenfold = max(1, round(budget / screening)), max(1, round(10 * budget / screening))
     head = "| strategy | n | percentile | regret, points | area | blind | parameter-free | CPU s |"
-    parts = []
+    parts = [f"A budget is {budget:.0f} CPU seconds, {once} trained candidates."]
     for column in COLUMNS:
         lines = [f"`{column}`", "", head, "|-|" + "-|" * 7]
-        rows: list[tuple[float, str]] = []
-        for name, sort, percentile, regret, area in _random(table, column, once, tenfold):
-            rows.append((sort, f"| {name} | | {percentile:.1f} | {regret:.1f} | {area} | | | |"))
+        rows = _random(
+            table, column, {1: "random", once: "random, {} by NT-Xent", tenfold: "random, {} by NT-Xent, ten budgets"}
+        )
         for name in dict.fromkeys(run["strategy"] for run in runs):
-            mine = [run for run in runs if run["strategy"] == name and run["seed"] < 5]
+            mine = [run for run in runs if run["strategy"] == name and run["seed"] < SEEDS]
             kinds = ("favourite", "selected") if "favourite_without_rules" in mine[0] else ("selected",)
             for kind in kinds:
-                values = [run[kind][column] for run in mine]
-                percentiles = [table.percentile_of(value, column) for value in values]
-                regrets = [100 * table.regret_of(value, column) for value in values]
+                seeds = [run["encoders"] if by_seed else None for run in mine]
+                percentiles = [
+                    table.percentile_of(r[kind][column], column, s) for r, s in zip(mine, seeds, strict=True)
+                ]
+                regrets = [100 * table.regret_of(r[kind][column], column, s) for r, s in zip(mine, seeds, strict=True)]
                 seconds = statistics.fmean(
                     run["seconds"] + (run["selection_seconds"] if kind == "selected" else 0.0) for run in mine
                 )
-                area = statistics.fmean(_area(table, run, column, kind, budget) for run in mine)
+                area = statistics.fmean(_area(table, run, column, kind, budget, by_seed) for run in mine)
                 free = [run.get("favourite_without_rules", run[kind]) for run in mine]
-                label = f"{name}, {'favourite of the logits' if kind == 'favourite' else 'best of the candidates'}"
+                end = {"favourite": ", favourite", "selected": ", best candidate"}[kind] if len(kinds) > 1 else ""
                 rows.append((
                     statistics.fmean(percentiles),
-                    f"| {label if len(kinds) > 1 else name} | {len(mine)} | {_interval(percentiles, 1)} | "
-                    f"{_interval(regrets, 1)} | {area:.0f} | {sum(f['blind'] for f in free)} | "
-                    f"{sum(f['parameter_free'] for f in free)} | {seconds:.0f} |",
+                    f"| {name}{end} | {len(mine)} | {_interval(percentiles)} | {_interval(regrets)} | {area:.0f} | "
+                    f"{sum(f['blind'] for f in free)} | {sum(f['parameter_free'] for f in free)} | {seconds:.0f} |",
                 ))  # fmt: skip
         lines += [line for _, line in sorted(rows, key=lambda row: -row[0])]
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
 
-def aims(table: FusionTable, runs: list[Run]) -> str:
+def aims(table: FusionTable, runs: list[Run], by_seed: bool) -> str:
     """The default search against medians, baselines and supervised search, in points."""
-    mine = [run for run in runs if run["strategy"] == DEFAULT and run["seed"] < 5]
-    lines = ["| default search, points | " + " | ".join(COLUMNS) + " |", "|-|" + "-|" * len(COLUMNS)]
+    every = [run for run in runs if run["strategy"] == DEFAULT]
+    mine = [run for run in every if run["seed"] < SEEDS]
+    lines = ["| default search | " + " | ".join(COLUMNS) + " |", "|-|" + "-|" * len(COLUMNS)]
 
-    def line(name: str, found: list[list[float]]) -> str:
-        return f"| {name} | " + " | ".join(_interval(values, 1) for values in found) + " |"
+    def line(name: str, found: list[list[float]]) -> None:
+        lines.append(f"| {name} | " + " | ".join(_interval(values) if values else "" for values in found) + " |")
 
-    def above(reference: dict[str, float]) -> list[list[float]]:
-        return [[100 * (run["selected"][c] - reference[c]) for run in mine] for c in COLUMNS]
+    def home(run: Run) -> int | None:
+        return run["encoders"] if by_seed else None
 
-    medians = {c: float(np.median(table.values(c))) for c in COLUMNS}
-    late = table.baselines["late_fusion"]
-    simple = {c: max(row[c] for name, row in table.baselines.items() if c in row) for c in COLUMNS}
-    best_simple = {
-        c: max(simple[c], *[r.get("scratch_20", 0) for r in table.baselines.values()])
-        if c == "finetune_20"
-        else simple[c]
-        for c in COLUMNS
-    }
-    lines.append(line("above the median architecture", above(medians)))
-    lines.append(line("above the late-fusion MLP", above(late)))
-    lines.append(line("above the best simple baseline", above(best_simple)))
-    gain = [[100 * (run["selected"]["finetune_20"] - run["selected"]["scratch_20"]) for run in mine]]
-    lines.append(f"| gain of pretraining | {_interval(gain[0], 1)} | |")
-    other = [run for run in runs if run["strategy"] == "supervised" and run["seed"] < 5]
-    if other:
-        found = []
-        for column in COLUMNS:
-            theirs = {run["seed"]: run["favourite"][column] for run in other}
-            found.append(
-                [100 * (run["selected"][column] - theirs[run["seed"]]) for run in mine if run["seed"] in theirs]
+    for kind, what in (("favourite", "favourite"), ("selected", "best candidate")):
+        line(f"{what}: percentile", [[table.percentile_of(r[kind][c], c, home(r)) for r in mine] for c in COLUMNS])
+        line(f"{what}: regret", [[100 * table.regret_of(r[kind][c], c, home(r)) for r in mine] for c in COLUMNS])
+        line(
+            f"{what}: above the median architecture",
+            [[100 * (r[kind][c] - float(np.median(table.values(c, home(r))))) for r in mine] for c in COLUMNS],
+        )
+        if not by_seed:  # baselines are means over seeds
+            rows = table.baselines
+            late = {
+                c: max(rows["late_fusion"][c], rows["late_fusion"].get(c.replace("finetune", "scratch"), 0))
+                for c in COLUMNS
+            }
+            best = {
+                c: max(row.get(k, 0) for row in rows.values() for k in (c, c.replace("finetune", "scratch")))
+                for c in COLUMNS
+            }
+            line(f"{what}: above the late-fusion MLP", [[100 * (r[kind][c] - late[c]) for r in mine] for c in COLUMNS])
+            line(
+                f"{what}: above the best simple baseline",
+                [[100 * (r[kind][c] - best[c]) for r in mine] for c in COLUMNS],
             )
-        lines.append(line("above supervised search", found))
-    blind = [run["favourite_without_rules"]["blind"] for run in runs if run["strategy"] == DEFAULT]
+        line(
+            f"{what}: gain of pretraining",
+            [[100 * (r[kind]["finetune_20"] - r[kind]["scratch_20"]) for r in mine], []],
+        )
+        theirs = {run["seed"]: run for run in runs if run["strategy"] == "supervised"}
+        pairs = [(r, theirs[r["seed"]]) for r in mine if r["seed"] in theirs]
+        line(
+            f"{what}: above that of supervised search",
+            [[100 * (r[kind][c] - o[kind][c]) for r, o in pairs] for c in COLUMNS],
+        )
+    if len(every) > len(mine):
+        for c in COLUMNS:
+            test = stats.ttest_rel([r["favourite"][c] for r in every], [r["selected"][c] for r in every])
+            means = [100 * statistics.fmean(r[kind][c] for r in every) for kind in ("favourite", "selected")]
+            lines.append(
+                f"\n{c}, {len(every)} searches: favourite {means[0]:.2f}, best candidate {means[1]:.2f}, paired t-test "
+                f"p = {test.pvalue:.2f}"
+            )
+    blind = [run["favourite_without_rules"]["blind"] for run in every]
     lines += ["", f"Without the coverage rule, {sum(blind)} of {len(blind)} default searches were blind to a modality."]
     return "\n".join(lines)
 
@@ -161,7 +183,7 @@ def aims(table: FusionTable, runs: list[Run]) -> str:
 def draw(name: str, table: FusionTable, runs: list[Run], folder: Path) -> None:
     """Writes the pictures."""
     folder.mkdir(parents=True, exist_ok=True)
-    mine = [run["selected"] for run in runs if run["strategy"] == DEFAULT and run["seed"] < 5]
+    mine = [run["favourite"] for run in runs if run["strategy"] == DEFAULT and run["seed"] < SEEDS]
     for column in COLUMNS:
         marks = {"search (mean)": statistics.fmean(found[column] for found in mine)} if mine else {}
         plot_distribution(table, column, marks).savefig(folder / f"{name}-{column}.png", dpi=110)
@@ -169,67 +191,74 @@ def draw(name: str, table: FusionTable, runs: list[Run], folder: Path) -> None:
     plot_cost(table, "finetune_20").savefig(folder / f"{name}-cost.png", dpi=110)
 
 
-def _random(table: FusionTable, column: str, once: int, tenfold: int) -> list[tuple[str, float, float, float, str]]:
-    """Random search: a single architecture, or the one of n that NT-Xent prefers."""
-    generator = np.random.default_rng(0)
-    values = table.values(column)
+def _random(table: FusionTable, column: str, labels: dict[int, str]) -> list[tuple[float, str]]:
+    """Random search: of so many architectures, drawn from the table, the one that NT-Xent prefers."""
     rows = []
-    for label, count in (
-        ("random", 1),
-        (f"random, best of {once} by NT-Xent", once),
-        (f"random, best of {tenfold} by NT-Xent (ten times the budget)", tenfold),
-    ):
-        picked = []
-        for draw in range(DRAWS):
-            criterion = table.columns["nt_xent"][:, draw % len(table.seeds)]
-            chosen = generator.integers(len(table), size=count)
-            picked.append(values[chosen[np.argmin(criterion[chosen])]])
-        percentile = statistics.fmean(table.percentile_of(v, column) for v in picked[:1000])
-        regret = 100 * float(values.max() - np.mean(picked))
-        area = f"{_random_area(table, column, once):.0f}" if count == once and count > 1 else ""
-        rows.append((label, percentile, percentile, regret, area))
+    for count, label in labels.items():
+        if count > len(table):
+            continue
+        percentile, regret, area = _draws(table, column, count, np.arange(len(table)), DRAWS)
+        generator = np.random.default_rng(1)
+        resampled = [
+            _draws(table, column, count, generator.integers(len(table), size=len(table)), 200) for _ in range(60)
+        ]
+        half = [1.96 * float(np.std([r[k] for r in resampled])) for k in (0, 1)]
+        name = label.format(count)
+        shown = f"{area:.0f}" if count > 1 and "ten" not in name else ""
+        rows.append(
+            (
+                percentile,
+                f"| {name} | | {percentile:.1f} ± {half[0]:.1f} | {regret:.1f} ± {half[1]:.1f} | {shown} | | | |",
+            )
+        )
     return rows
 
 
-def _random_area(table: FusionTable, column: str, count: int) -> float:
-    generator = np.random.default_rng(1)
-    values, found = table.values(column), []
-    for draw in range(300):
-        criterion = table.columns["nt_xent"][:, draw % len(table.seeds)]
-        chosen = generator.integers(len(table), size=count)
-        best = [chosen[: k + 1][np.argmin(criterion[chosen[: k + 1]])] for k in range(count)]
-        found.append(statistics.fmean([50.0, *(table.percentile_of(values[i], column) for i in best)]))
-    return statistics.fmean(found)
+def _draws(table: FusionTable, column: str, count: int, rows: Any, draws: int) -> tuple[float, float, float]:
+    """Mean percentile and regret of what is picked, and mean percentile of the incumbent on the way."""
+    generator = np.random.default_rng(0)
+    values = table.values(column)[rows]
+    ranks = 100 * (stats.rankdata(values) - 0.5) / len(values)
+    picked, areas = [], []
+    for draw in range(draws):
+        criterion = table.values("nt_xent", table.seeds[draw % len(table.seeds)])[rows]
+        chosen = generator.permutation(len(rows))[:count]
+        picked.append(chosen[np.argmin(criterion[chosen])])
+        if draw < 300:
+            best = np.minimum.accumulate(criterion[chosen])
+            incumbents = [chosen[np.flatnonzero(criterion[chosen] == value)[0]] for value in best]
+            areas.append(statistics.fmean([50.0, *ranks[incumbents]]))
+    return float(ranks[picked].mean()), 100 * float(values.max() - values[picked].mean()), statistics.fmean(areas)
 
 
-def _area(table: FusionTable, run: Run, column: str, kind: str, budget: float) -> float:
+def _area(table: FusionTable, run: Run, column: str, kind: str, budget: float, by_seed: bool) -> float:
     """Mean percentile of the incumbent over the budget; before anything is found it is that of the median, 50."""
+    home = run["encoders"] if by_seed else None
     if "path" in run:
-        step = run["seconds"] / len(run["path"])
-        values = [table.percentile_of(found[column], column) for found in run["path"]]
-        times = np.linspace(0, budget, 200)
-        at = [int(t / step) for t in times]
-        return statistics.fmean(50.0 if k == 0 else values[min(k, len(values)) - 1] for k in at)
+        seconds = np.array(run["trial_seconds"])
+        ends = run["seconds"] - seconds.sum() + seconds.cumsum()  # first of all a supernet may be trained
+        values = [table.percentile_of(found[column], column, home) for found in run["path"]]
+        done = np.searchsorted(ends, np.linspace(0, budget, 200), side="right")
+        return statistics.fmean(50.0 if k == 0 else values[k - 1] for k in done)
     first, then = run["seconds"], run["seconds"] + run["selection_seconds"]
-    favourite = table.percentile_of(run["favourite"][column], column)
-    selected = table.percentile_of(run[kind][column], column)
+    favourite, last = (table.percentile_of(run[k][column], column, home) for k in ("favourite", kind))
     first, then = min(first, budget), min(then, budget)
-    return (50.0 * first + favourite * (then - first) + selected * (budget - then)) / budget
+    return (50.0 * first + favourite * (then - first) + last * (budget - then)) / budget
 
 
 def _budget(runs: list[Run]) -> tuple[float, float]:
     """CPU seconds of a default search with its candidates, and of training and scoring one candidate."""
-    mine = [run for run in runs if run["strategy"] == DEFAULT and run["seed"] < 5]
+    mine = [run for run in runs if run["strategy"] == DEFAULT and run["seed"] < SEEDS]
     budget = statistics.fmean(run["seconds"] + run["selection_seconds"] for run in mine)
     return budget, statistics.fmean(run["selection_seconds"] / run["candidates"] for run in mine)
 
 
-def _interval(values: list[float], digits: int) -> str:
+def _interval(values: list[float]) -> str:
     mean = statistics.fmean(values)
     if len(values) < 2:
-        return f"{mean:.{digits}f}"
+        return f"{mean:.1f}"
     half = float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return f"{mean:.{digits}f} ± {half:.{digits}f}"
+    return f"{mean:.1f} ± {half:.1f}"
 
 
 def _agreement(table: FusionTable, column: str) -> float:

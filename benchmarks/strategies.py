@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="search seeds")
     parser.add_argument("--only", nargs="*", help="names of some strategies")
     parser.add_argument("--results", type=Path, help="write what search_quality.py reads into this JSON file")
-    parser.add_argument("--fold", action="store_true", help="the data have folds, which follow the table's seed")
+    parser.add_argument("--fold", action="store_true", help="the table's seeds are folds: judge a search on its own")
     options, overrides = parser.parse_known_args()
     torch.set_num_threads(1)
     folder = find_configs(options.configs)
@@ -134,9 +134,10 @@ def main() -> None:
                 f"{name}, seed {seed}: {found['seconds']:.1f} s, selection {found['selection_seconds']:.1f} s",
                 flush=True,
             )
-    judge(options.output, options.table, table, folder, overrides)
+    judge(options.output, options.table, table, folder, overrides, options.fold)
     if options.results is not None:
-        write_json(options.results, {"versions": versions(), "runs": results(options.output, table)})
+        runs = results(options.output, table, options.fold)
+        write_json(options.results, {"versions": versions(), "by_seed": options.fold, "runs": runs})
 
 
 def _prepared(config: Config, candidates: int = CANDIDATES) -> Config:
@@ -188,7 +189,7 @@ def _search(name: str, config: Config, arguments: list[str], seed: int) -> Confi
     return {
         "favourite": json.loads(supernet.decode().to_json()),
         "favourite_without_rules": json.loads(supernet.decode(coverage=False, distinct=False).to_json()),
-        "selected": record["candidates"][0]["genotype"],
+        "selected": (record["candidates"] or [{"genotype": json.loads(supernet.decode().to_json())}])[0]["genotype"],
         "candidates": record["candidates"],
         "entropy": sum(entropy) / len(entropy),
         "seconds": total - seconds[0],
@@ -216,30 +217,37 @@ def _sample(name: str, config: Config, arguments: list[str], seed: int) -> Confi
     return {
         "selected": best["genotype"],
         "favourite": best["genotype"],
-        "candidates": [{"score": t["values"]["criterion"], "genotype": t["genotype"]} for t in trials],
+        "candidates": [
+            {"score": t["values"]["criterion"], "genotype": t["genotype"], "seconds": t["seconds"]} for t in trials
+        ],
         "seconds": total,
         "selection_seconds": 0.0,
     }
 
 
-def judge(output: Path, folder: Path, table: FusionTable, configs: Path, overrides: list[str]) -> None:
-    """Trains, by the table's protocol, what was found and is not in the table; keeps it in ``extra.json``."""
-    wanted: dict[Genotype, None] = {}
+def judge(output: Path, folder: Path, table: FusionTable, configs: Path, overrides: list[str], by_seed: bool) -> None:
+    """Trains, by the table's protocol, what was found and is not in the table; keeps it in ``extra.json``.
+
+    With all seeds of the table; where these are folds (``by_seed``) with that of the search alone, whose test subjects
+    the search has not seen.
+    """
+    wanted: dict[Genotype, set[int]] = {}
     for path in sorted(output.glob("*-[0-9]*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
-        for key in ("favourite", "selected", "favourite_without_rules"):
-            if key in record:
-                wanted.setdefault(Genotype.model_validate(record[key]))
+        kinds = ("favourite", "selected", "favourite_without_rules")
+        found = [record[key] for key in kinds if key in record]
         if record["strategy"] in SAMPLERS:
-            for entry in running_best(record["candidates"]):
-                wanted.setdefault(Genotype.model_validate(entry["genotype"]))
+            found += [entry["genotype"] for entry in running_best(record["candidates"])]
+        for genotype in found:
+            judges = {record["encoders"]} if by_seed else set(table.seeds)
+            wanted.setdefault(Genotype.model_validate(genotype), set()).update(judges)
     known = json.loads((output / "extra.json").read_text()) if (output / "extra.json").is_file() else []
     done = {(row["index"], row["seed"]) for row in known}
     number = {genotype: index for index, genotype in enumerate(table.space.enumerate())}
-    missing = sorted(number[genotype] for genotype in wanted if genotype not in table)
+    missing = {number[genotype]: judges for genotype, judges in wanted.items() if genotype not in table}
     genotypes = list(number)
     for seed in table.seeds:
-        todo = [index for index in missing if (index, seed) not in done]
+        todo = [index for index in sorted(missing) if seed in missing[index] and (index, seed) not in done]
         if not todo:
             continue
         run_dir = folder / f"seed{seed}"
@@ -250,10 +258,10 @@ def judge(output: Path, folder: Path, table: FusionTable, configs: Path, overrid
         for start in range(0, len(todo), CANDIDATES):
             known += training.run({index: genotypes[index] for index in todo[start : start + CANDIDATES]})
             write_json(output / "extra.json", known)
-            print(f"trained {start + CANDIDATES} of {len(todo)} with seed {seed}", flush=True)
+            print(f"trained {min(start + CANDIDATES, len(todo))} of {len(todo)} with seed {seed}", flush=True)
 
 
-def results(output: Path, table: FusionTable) -> list[Config]:
+def results(output: Path, table: FusionTable, by_seed: bool) -> list[Config]:
     """One compact record per search: what came out, in the table's columns, and what it took."""
     extra: dict[int, list[Config]] = {}
     for row in json.loads((output / "extra.json").read_text()) if (output / "extra.json").is_file() else []:
@@ -261,19 +269,20 @@ def results(output: Path, table: FusionTable) -> list[Config]:
     number = {genotype: index for index, genotype in enumerate(table.space.enumerate())}
     columns = [name for name in table.columns if is_accuracy(name) or name in ("parameters", "nt_xent")]
 
-    def worth(entry: Config) -> Config:
+    def worth(entry: Config, home: int) -> Config:
         genotype = Genotype.model_validate(entry)
         index = number[genotype]
         if genotype in table:
-            values = {name: table.value(genotype, name) for name in columns}
+            values = {name: table.value(genotype, name, home if by_seed else None) for name in columns}
         else:
-            values = {name: statistics.fmean(row[name] for row in extra[index]) for name in columns}
+            rows = [row for row in extra[index] if not by_seed or row["seed"] == home]
+            values = {name: statistics.fmean(row[name] for row in rows) for name in columns}
         names = {step.primitive for cell in genotype.cells for step in cell.steps}
         return {
             "index": index,
             "blind": len(genotype.modalities_read()) < len(table.space.modalities),
             "parameter_free": not names & {"linear_glu", "concat_fc"},
-            **{name: round(value, 5) for name, value in values.items()},
+            **{name: round(value, 6) for name, value in values.items()},
         }
 
     found = []
@@ -282,11 +291,16 @@ def results(output: Path, table: FusionTable) -> list[Config]:
         kept = ("strategy", "seed", "encoders", "seconds", "selection_seconds", "entropy")
         entry = {key: record[key] for key in kept if key in record}
         entry |= {
-            key: worth(record[key]) for key in ("favourite", "favourite_without_rules", "selected") if key in record
+            key: worth(record[key], record["encoders"])
+            for key in ("favourite", "favourite_without_rules", "selected")
+            if key in record
         }
-        entry["candidates"] = len(record["candidates"])
+        entry["candidates"] = max(1, len(record["candidates"]))
         if record["strategy"] in SAMPLERS:
-            entry["path"] = [worth(trial["genotype"]) for trial in running_best(record["candidates"])]
+            entry["path"] = [
+                worth(trial["genotype"], record["encoders"]) for trial in running_best(record["candidates"])
+            ]
+            entry["trial_seconds"] = [round(trial.get("seconds", 0.0), 3) for trial in record["candidates"]]
         found.append(entry)
     return found
 

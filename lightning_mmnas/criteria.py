@@ -4,6 +4,7 @@ Each is a `Criterion` and can be named in a configuration, as ``criterion`` of `
 that lower is better. Losses are lightly's; what they say about accuracy is measured in docs/search-quality.md.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -175,6 +176,8 @@ class RankSum(Criterion):
         criteria: The criteria.
     """
 
+    comparative = True
+
     def __init__(self, criteria: list[Criterion]) -> None:
         if not criteria:
             raise ValueError("RankSum needs at least one criterion")
@@ -219,7 +222,8 @@ def only(features: Features, modalities: set[str]) -> dict[str, Tensor]:
 
 
 def mean_ranks(values: Sequence[float]) -> list[float]:
-    """Rank of every value from 0, the lowest; equal values share the mean of their ranks."""
+    """Rank of every value from 0, the lowest; equal values share their mean rank, what is not finite is last."""
+    values = [value if math.isfinite(value) else math.inf for value in values]
     return [sum(v < value for v in values) + (sum(v == value for v in values) - 1) / 2 for value in values]
 
 

@@ -125,7 +125,7 @@ def measure_costs(
     if missing:
         raise CostError(f"inputs {missing} of the space have no shape; given are {sorted(feature_shapes or {})}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         x, y = rand(l, c), rand(l, c)
         inputs = dict.fromkeys(space.inputs, 0.0)
         if feature_shapes is not None:

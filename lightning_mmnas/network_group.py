@@ -54,6 +54,8 @@ class NetworkGroup(nn.Module):
             network.genotype.require_space(space)
             if type(network.readout) is not type(first.readout) or network.out_features != first.out_features:
                 raise GenotypeError("the networks of a group need the same readout")
+            if _pooling(network) != _pooling(first):
+                raise GenotypeError("the networks of a group need the same pooling of the same features")
             if any(isinstance(part, nn.Dropout) and part.p > 0 for part in network.modules()):
                 raise GenotypeError("networks with dropout cannot be trained in a group; set dropout to 0")
         # Rows of the stacked input nodes: (network, name) in the order of the names.
@@ -238,6 +240,13 @@ def grouped_nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor
     similarities = linear(z, z, None) / temperature  # (g, 2b, 2b)
     similarities.diagonal(dim1=1, dim2=2).fill_(float("-inf"))
     return similarities.logsumexp(-1).mean(1) - positives.mean(1)
+
+
+def _pooling(network: FusionNetwork) -> tuple[object, ...]:
+    """What input nodes make of features, and of which features the late ones are."""
+    nodes = network.input_nodes.nodes
+    kinds = {(node.pool, node.grid) for node in nodes.values()} if nodes is not None else set()
+    return (kinds, network.late.names, network.late.out_features)
 
 
 def _input_node(network: FusionNetwork, name: str) -> InputNode:

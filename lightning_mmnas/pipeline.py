@@ -131,6 +131,11 @@ def train_encoders(
         _train(stages[0], run_dir, seed, console or Console())
 
 
+def stage_digests(folder: Path, overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Hash of every stage's settings, whatever the seed."""
+    return {stage.name: stage.digest(0) for stage in _stages(folder, overrides)[:-1]}
+
+
 def stage_arguments(folder: Path, name: str, run_dir: Path, seed: int, overrides: Sequence[str] = ()) -> list[str]:
     """Arguments of one stage for `MMNASCLI`, without the command ``fit``."""
     stage = next(stage for stage in _stages(folder, overrides) if stage.name == name)

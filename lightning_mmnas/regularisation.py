@@ -39,6 +39,8 @@ class Regularisation(nn.Module):
             progress: Fraction of training done, in [0, 1].
         """
         choices = [p for p in (*logits.alpha, *logits.beta, *logits.gamma) if p.shape[-1] > 1]
+        if not choices:  # a space of one architecture
+            return torch.zeros((), device=next(logits.parameters()).device)
         terms = torch.cat([self.term(rows, logits) for rows in choices])
         return terms.mean() * (self.weight * progress if self.growing else self.weight)
 

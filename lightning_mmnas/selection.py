@@ -23,7 +23,13 @@ class Criterion(ABC):
     """A label-free score of a trained network; lower is better.
 
     `prepare` runs once, `score` once per candidate, so that all candidates are scored on the same views.
+
+    Attributes:
+        comparative: The number of a candidate depends on the other candidates (`combine` compares them), so that
+            networks cannot be scored one at a time, as `mmnas sample` and `mmnas tabulate` do.
     """
+
+    comparative = False
 
     @abstractmethod
     def prepare(self, make_views: MakeViews) -> Any:

@@ -156,6 +156,7 @@ def test_rank_sum() -> None:
 
 def test_mean_ranks() -> None:
     assert mean_ranks([3, 1, 3, 3]) == [2, 0, 2, 2]
+    assert mean_ranks([math.nan, 3, 2, math.inf]) == [2.5, 1, 0, 2.5]  # what diverged is last
 
 
 def test_a_network_that_tells_samples_apart_wins_by_every_criterion_but_uniformity_and_rank() -> None:

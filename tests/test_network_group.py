@@ -124,6 +124,8 @@ def test_refusals() -> None:
         NetworkGroup([FusionNetwork(genotype, SHAPES, dropout=0.1) for genotype in genotypes])
     with pytest.raises(GenotypeError, match="same readout"):
         NetworkGroup([FusionNetwork(genotypes[0], SHAPES, "pool"), FusionNetwork(genotypes[1], SHAPES, "branch")])
+    with pytest.raises(GenotypeError, match="same pooling"):
+        NetworkGroup([FusionNetwork(genotypes[0], SHAPES), FusionNetwork(genotypes[1], SHAPES, pool="avg")])
     own = space.model_copy(update={"primitives": ("tests.test_network_group.Own",)})
     with pytest.raises(GenotypeError, match="Own cannot be trained in a group"):
         NetworkGroup([FusionNetwork(genotype, SHAPES) for genotype in [*own.enumerate()][:2]])

@@ -1,6 +1,7 @@
 """From trained logits to the architecture that is kept: decode, select among candidates, write it down."""
 
 import json
+import math
 import os
 from io import BytesIO
 from itertools import islice
@@ -146,7 +147,8 @@ class GenotypeSelection(Callback):
         if len(found) == 1:
             return found[0], []
         score = self._by_criterion if module.classifier is None else self._by_labels
-        values = score(module, found, loaders, steps)
+        # What diverged is last.
+        values = [v if math.isfinite(v) else math.inf for v in score(module, found, loaders, steps)]
         order = sorted(range(len(found)), key=lambda i: (values[i], i))
         scores = [{"score": values[i], "genotype": json.loads(found[i].to_json())} for i in order]
         return found[order[0]], scores

@@ -93,9 +93,10 @@ class CandidateGroup(nn.Module):
             raise GenotypeError("candidates with a cross-modal term cannot be trained as a group")
         self.networks = NetworkGroup([cast(FusionNetwork, member.fusion) for member in members])
         self.heads = GroupedSequential([cast(nn.Module, member.projector.layers) for member in members])
-        self.objective = members[0].objective
-        plain = type(self.objective) is NTXentLoss and cast(Any, self.objective).memory_bank.size[0] == 0
-        self.temperature: float | None = cast(Any, self.objective).temperature if plain else None  # of plain NT-Xent
+        self.objectives = nn.ModuleList(member.objective for member in members)
+        first: Any = members[0].objective
+        plain = type(first) is NTXentLoss and first.memory_bank.size[0] == 0
+        self.temperature: float | None = first.temperature if plain else None  # of plain NT-Xent
 
     def forward(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Tensor:
         """Features of both views -> sum of the losses."""
@@ -103,7 +104,7 @@ class CandidateGroup(nn.Module):
         z0, z1 = (z.float() for z in self.heads(self.networks(joined)).chunk(2, dim=1))
         if self.temperature is not None:
             return grouped_nt_xent(z0, z1, self.temperature).sum()
-        losses: list[Tensor] = [self.objective(a, b) for a, b in zip(z0, z1, strict=True)]
+        losses: list[Tensor] = [f(a, b) for f, a, b in zip(self.objectives, z0, z1, strict=True)]
         return torch.stack(losses).sum()
 
 

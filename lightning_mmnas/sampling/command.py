@@ -145,10 +145,16 @@ def open_stage(args: list[str]) -> SearchStage:
     read_features(cli, ["train", "val"] if data.architecture_split == "val" else ["train"], device)
     caches = [callback for callback in callbacks if isinstance(callback, FeatureCaching) and callback.enabled]
     found = [callback for callback in callbacks if isinstance(callback, GenotypeSelection)]
+    selection = found[0] if found else GenotypeSelection("genotype.json")
+    if selection.criterion.comparative:
+        raise ConfigError(
+            f"{type(selection.criterion).__name__} compares candidates with each other, but mmnas sample scores "
+            "networks one at a time; give GenotypeSelection another one, such as lightning_mmnas.criteria.ViewLoss"
+        )
     return SearchStage(
         module.to(device),
         data,
-        found[0] if found else GenotypeSelection("genotype.json"),
+        selection,
         cli.config_dump,
         {"views": caches[0].views, "dtype": caches[0].dtype, "seed": caches[0].seed} if caches else None,
     )
@@ -210,7 +216,12 @@ def _facts(stage: SearchStage, options: Any) -> dict[str, Any]:
         arguments = dict((stage.config[part] or {}).get("init_args", {}))
         config[part] = {name: value for name, value in arguments.items() if name not in _HERE}
     criterion = stage.selection.criterion
-    plain = {name: value for name, value in vars(criterion).items() if isinstance(value, bool | int | float | str)}
+    callbacks = stage.config["trainer"].get("callbacks") or []
+    given = [
+        (entry.get("init_args") or {}).get("criterion")
+        for entry in callbacks
+        if "GenotypeSelection" in entry["class_path"]
+    ]
     trained = {"supernet_steps": options.supernet_steps} if options.evaluator == "inherited" else {}
     steps = {} if trained else {"steps": options.steps or stage.steps}
     return {
@@ -218,7 +229,7 @@ def _facts(stage: SearchStage, options: Any) -> dict[str, Any]:
         **trained,
         **steps,
         "lr": stage.selection.lr,
-        "criterion": {"class": type(criterion).__name__, **plain},
+        "criterion": {"class": type(criterion).__name__, "given": given},
         "seed": options.seed,
         **config,
         "samples": {name: len(loader.dataset) for name, loader in stage.loaders().items()},

@@ -105,6 +105,10 @@ class SeededByTrial(BaseSampler):
         return self._current
 
 
+POPULATION = 10
+"""Networks of a generation of NSGA-II: with Optuna's 50 a study of 50 trials would be random search."""
+
+
 def build_sampler(
     name: SamplerName, encoding: ChoiceEncoding | NumberEncoding, seed: int, options: Mapping[str, Any]
 ) -> SeededByTrial:
@@ -128,7 +132,7 @@ def build_sampler(
         if name == "tpe":
             return TPESampler(seed=trial_seed, **options)
         if name == "nsga2":
-            return NSGAIISampler(seed=trial_seed, **options)
+            return NSGAIISampler(seed=trial_seed, **{"population_size": POPULATION, **options})
         with warnings.catch_warnings():  # its interface "can change in the future"
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             return BruteForceSampler(seed=trial_seed)

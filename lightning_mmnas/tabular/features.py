@@ -1,9 +1,11 @@
 """From a configuration folder to the features that a table is made from: encoders, cache, tensors in memory."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightly.loss import NTXentLoss
 from torch import Tensor
 
 from lightning_mmnas.callbacks.caching import FeatureCaching
@@ -11,6 +13,7 @@ from lightning_mmnas.cli import MMNASCLI
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.cache import CachedSamples, FeatureCache
 from lightning_mmnas.data.spec import Split
+from lightning_mmnas.data.splits import label_budget
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.genotype import FusionSpace
 from lightning_mmnas.modules.finetune import FineTuning
@@ -22,7 +25,7 @@ _VIEWS = 8
 
 
 def read_features(
-    search: list[str], finetune: list[str], run_dir: Path
+    search: list[str], finetune: list[str], run_dir: Path, budgets: Iterable[int] = ()
 ) -> tuple[FusionSpace, TableData, dict[str, Any]]:
     """Builds what a table is made from.
 
@@ -30,12 +33,14 @@ def read_features(
         search: Arguments of the search stage, without the command ``fit``.
         finetune: Arguments of the fine-tuning stage, likewise.
         run_dir: Run directory, whose encoders have been trained.
+        budgets: Labels per class that will be asked for.
 
     Returns:
         The space, the features, and settings of the stages that the protocol takes over.
 
     Raises:
         ConfigError: The stages or the data are of another kind than a table can be made of.
+        DataError: A class has fewer training samples than a budget asks for.
     """
     first = MMNASCLI(search, run=False, save_config_callback=None)
     model, unlabelled = first.model, first.datamodule
@@ -53,17 +58,26 @@ def read_features(
         raise ConfigError("a table is made with FineTuning on a MultimodalDataModule; see configs/avmnist")
     if labelled.task != "multiclass":
         raise ConfigError(f"a table is made of data with one class per sample, and these are {labelled.task}")
+    if model.classifier is not None or type(model.objective) is not NTXentLoss or model.hparams["dropout"]:
+        raise ConfigError(
+            "a table's networks are trained with NT-Xent and without dropout; set model.init_args.objective to null, "
+            "supervised to false and dropout to 0"
+        )
+    if not labelled.labels:
+        raise ConfigError("a table needs labels for its accuracies; set data.init_args.labels of finetune.yaml to true")
     labelled.labels_per_class = None
     unlabelled.setup("fit")
     model.take_means(unlabelled)
     labelled.setup("fit")
     labelled.setup("test")
+    train, test = labelled.part("train"), labelled.part("test")
+    if train.labels is None or test.labels is None:
+        raise ConfigError("a table needs labels of the training and of the test split")
+    for budget in budgets:
+        label_budget(train.labels, budget, 0, labelled.class_names)  # too few samples of a class? then say so now
     caching = _caching(first, run_dir)
     caching.prepare(model, unlabelled, ["train", "val"])
     caching.prepare(tuning, labelled, ["train", "test"])
-    train, test = labelled.part("train"), labelled.part("test")
-    assert train.labels is not None
-    assert test.labels is not None
     data = TableData(
         feature_shapes=model.encoders.feature_shapes,
         train_views=_views(labelled, "train", train.indices),
@@ -78,6 +92,8 @@ def read_features(
     settings = {
         "temperature": model.hparams["temperature"],
         "readout": tuning.hparams["readout"],
+        "pool": model.hparams["pool"],
+        "grid": model.hparams["grid"],
         "projection_hidden": model.hparams["projection_hidden"],
         "projection_out": model.hparams["projection_out"],
     }

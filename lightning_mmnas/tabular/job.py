@@ -6,6 +6,7 @@ import json
 import shlex
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,15 @@ import torch
 from rich.console import Console
 
 from lightning_mmnas.commands import Parser
-from lightning_mmnas.errors import ConfigError, RunDirectoryError
+from lightning_mmnas.errors import ConfigError, MissingExtraError, RunDirectoryError
 from lightning_mmnas.files import write_json
 
 _BLOCK = 16
 """Architectures that are trained together."""
+
+_CARD = "card.json"
+_FEW_STEPS, _STEPS = 60, 100
+"""Fine-tuning steps with fewer than ten labels per class, and with more."""
 
 
 def command(args: list[str]) -> None:
@@ -40,14 +45,24 @@ def command(args: list[str]) -> None:
     parser.add_argument("--output", required=True, help="the folder of the table", metavar="DIR")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="seeds of whole runs (default: 0 1)")
     parser.add_argument("--limit", type=int, help="stop after so many architectures; 0: encoders and features only")
+    parser.add_argument(
+        "--labels", type=int, nargs="+", default=[5, 20], help="label budgets per class (default: 5 20)"
+    )
     parser.add_argument("--share", default="0/1", help="i/n: this process does every n-th block (default: 0/1)")
     parser.add_argument("--table", help="write what is there into this Parquet file at the end", metavar="FILE")
     options, overrides = parser.parse_known_args(args)
+    if options.limit is not None and options.limit < 0:
+        raise ConfigError(f"--limit must be at least 0, got {options.limit}")
+    if min(options.labels) < 1:
+        raise ConfigError(f"--labels must be at least 1, got {options.labels}")
+    if options.table is not None and find_spec("pyarrow") is None:
+        raise MissingExtraError("writing a table needs pyarrow: pip install 'lightning-mmnas[table]'")
     tabulate(
         options.configs,
         Path(options.output),
         seeds=options.seeds,
         limit=options.limit,
+        labels=options.labels,
         share=_share(options.share),
         overrides=overrides,
     )
@@ -65,6 +80,7 @@ def tabulate(
     *,
     seeds: Sequence[int],
     limit: int | None = None,
+    labels: Sequence[int] = (5, 20),
     share: tuple[int, int] = (0, 1),
     overrides: Sequence[str] = (),
     console: Console | None = None,
@@ -75,13 +91,14 @@ def tabulate(
         configs: Folder of stage configurations, or a shipped one.
         output: Folder of the table.
         seeds: Seeds; each has encoders, features, label draws and first weights of its own.
-        limit: Number of architectures in all; None: the whole space.
+        limit: Number of architectures in all, rounded up to whole blocks; None: the whole space.
+        labels: Label budgets per class.
         share: (i, n): this process does blocks i, i + n, ...
         overrides: As for `mmnas run`.
         console: Where progress is shown.
     """
     from lightning_mmnas.criteria import label_free_criteria
-    from lightning_mmnas.pipeline import find_configs, stage_arguments, train_encoders
+    from lightning_mmnas.pipeline import find_configs, stage_arguments, stage_digests, train_encoders, versions
     from lightning_mmnas.tabular.features import protocol_of, read_features
     from lightning_mmnas.tabular.protocol import GroupTraining
     from lightning_mmnas.tabular.simple import simple_baselines
@@ -90,23 +107,35 @@ def tabulate(
     folder = find_configs(configs)
     trainings: dict[int, GroupTraining] = {}
     space = None
+    command = shlex.join(["mmnas", "tabulate", str(configs), "--seeds", *map(str, seeds), *overrides])
+    # Before anything is trained: is this folder that of the same configurations and packages?
+    made = {"configurations": stage_digests(folder, overrides), "versions": versions()}
+    _check(output, made)
+    budgets = {"finetune_steps": {budget: _FEW_STEPS if budget < 10 else _STEPS for budget in labels}}
     for seed in seeds:
         run_dir = output / f"seed{seed}"
         train_encoders(folder, run_dir, seed=seed, overrides=overrides, console=console)
         arguments = {name: stage_arguments(folder, name, run_dir, seed, overrides) for name in ("search", "finetune")}
-        space, data, settings = read_features(arguments["search"], arguments["finetune"], run_dir)
-        training = GroupTraining(data, protocol_of(settings), seed, label_free_criteria())
+        space, data, settings = read_features(arguments["search"], arguments["finetune"], run_dir, labels)
+        training = GroupTraining(data, protocol_of(settings, **budgets), seed, label_free_criteria())
         trainings[seed] = training
-        command = ["mmnas", "tabulate", str(configs), "--seeds", *map(str, seeds), *overrides]
-        _claim(output, space, training, seed, shlex.join(command))
+        facts = {
+            "space": json.loads(space.model_dump_json()),
+            "protocol": json.loads(training.protocol.model_dump_json()),
+            "criteria": list(training.criteria),
+            **made,
+        }
+        _check(output, facts)
+        if not (output / _CARD).is_file():
+            write_json(output / _CARD, {**facts, "command": command})
         baselines = output / f"baselines-{seed}.json"
         if share[0] == 0 and limit != 0 and not baselines.is_file():
             write_json(baselines, simple_baselines(training))
     assert space is not None
     genotypes = list(space.enumerate())
     order = torch.randperm(len(genotypes), generator=torch.Generator().manual_seed(0)).tolist()
-    order = order if limit is None else order[:limit]
     blocks = [order[i : i + _BLOCK] for i in range(0, len(order), _BLOCK)]
+    blocks = blocks if limit is None else blocks[: -(-limit // _BLOCK)]
     start, done = time.monotonic(), 0
     for number, block in list(enumerate(blocks))[share[0] :: share[1]]:
         for seed, training in trainings.items():
@@ -122,21 +151,17 @@ def tabulate(
             )
 
 
-def _claim(output: Path, space: Any, training: Any, seed: int, command: str) -> None:
-    """Notes what the table is made of, or checks that it is the same."""
-    from lightning_mmnas.pipeline import versions
+def _check(output: Path, facts: dict[str, Any]) -> None:
+    """Refuses a folder whose table is made of something else.
 
-    facts = {
-        "space": json.loads(space.model_dump_json()),
-        "protocol": json.loads(training.protocol.model_dump_json()),
-        "criteria": list(training.criteria),
-    }
-    path = output / "card.json"
+    Raises:
+        RunDirectoryError: So it is; names what differs.
+    """
+    path = output / _CARD
     if not path.is_file():
-        write_json(path, {**facts, "command": command, "versions": versions()})
         return
     known = json.loads(path.read_text(encoding="utf-8"))
-    different = [name for name, value in facts.items() if known.get(name) != value]
+    different = [name for name, value in facts.items() if known.get(name) != json.loads(json.dumps(value))]
     if different:
         raise RunDirectoryError(
             f"{output} holds a table of another {' and '.join(different)}; choose another --output, or delete it"

@@ -15,6 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lightning_mmnas.data.splits import label_budget
 from lightning_mmnas.genotype import Genotype
 from lightning_mmnas.grouped_layers import GroupedLinear, GroupedSequential
+from lightning_mmnas.input_nodes import Grid, Pool
 from lightning_mmnas.modules.base import build_optimizer, projection_head
 from lightning_mmnas.network import FusionNetwork
 from lightning_mmnas.network_group import NetworkGroup, grouped_nt_xent
@@ -48,6 +49,8 @@ class Protocol(BaseModel):
         probe_lr: Learning rate of the linear probe.
         weight_decay: Decoupled weight decay.
         readout: Readout of the final networks.
+        pool: See `InputNode`.
+        grid: See `InputNode`.
         projection_hidden: Hidden size of the projection head.
         projection_out: Size of the projections.
     """
@@ -69,6 +72,8 @@ class Protocol(BaseModel):
     probe_lr: float = 5e-2
     weight_decay: float = 1e-4
     readout: ReadoutName = "branch"
+    pool: Pool = "max"
+    grid: Grid = "auto"
     projection_hidden: int = 128
     projection_out: int = 64
 
@@ -119,7 +124,7 @@ class GroupTraining:
         self.seed = seed
         self.criteria = criteria
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_seed(seed, "criteria"))
+            torch.default_generator.manual_seed(_seed(seed, "criteria"))
             self.prepared = {name: c.prepare(self._validation_pairs) for name, c in criteria.items()}
         self.chosen = {
             budget: label_budget(data.train_labels, budget, seed, data.class_names)
@@ -170,8 +175,9 @@ class GroupTraining:
 
     def _network(self, index: int, genotype: Genotype, readout: ReadoutName) -> FusionNetwork:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_seed(self.seed, readout, index))
-            return FusionNetwork(genotype, self.data.feature_shapes, readout)
+            torch.default_generator.manual_seed(_seed(self.seed, readout, index))
+            protocol = self.protocol
+            return FusionNetwork(genotype, self.data.feature_shapes, readout, pool=protocol.pool, grid=protocol.grid)
 
     def _screen(self, genotypes: Mapping[int, Genotype]) -> dict[str, list[float]]:
         """The label-free criteria after a short training with the pool readout."""
@@ -199,7 +205,7 @@ class GroupTraining:
         """Trains a group with NT-Xent; returns the projection heads."""
         protocol = self.protocol
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_seed(self.seed, "projection"))
+            torch.default_generator.manual_seed(_seed(self.seed, "projection"))
             width = cast(int, group.out_features)
             one = projection_head(width, protocol.projection_hidden, protocol.projection_out)
         head = GroupedSequential([cast(nn.Module, one.layers)] * size)
@@ -259,7 +265,7 @@ class GroupTraining:
 
     def _classifier(self, width: int, size: int) -> GroupedLinear:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(_seed(self.seed, "classifier"))
+            torch.default_generator.manual_seed(_seed(self.seed, "classifier"))
             return GroupedLinear([nn.Linear(width, len(self.data.class_names))] * size)
 
     def _probe(self, group: nn.Module, chosen: Tensor) -> list[float]:

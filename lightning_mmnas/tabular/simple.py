@@ -49,7 +49,7 @@ def simple_baselines(training: GroupTraining, repeats: int = 5) -> list[dict[str
     rows = []
     for name, options in kinds.items():
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(training.seed)
+            torch.default_generator.manual_seed(training.seed)
             group = Repeats([LateFusion(shapes, **options) for _ in range(repeats)])
         columns = training.with_labels(group, repeats)
         rows.append({"name": name, **{column: statistics.fmean(values) for column, values in columns.items()}})

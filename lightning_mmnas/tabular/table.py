@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from lightning_mmnas.errors import GenotypeError, MissingExtraError, TableError
 from lightning_mmnas.files import write_bytes
@@ -99,8 +98,11 @@ class FusionTable:
             card = json.loads((found.schema.metadata or {})[_CARD])
             names = [name for name in found.column_names if name not in _KEYS]
             rows = {name: found.column(name).to_numpy() for name in found.column_names}
-            return cls._from_rows(rows, names, card)
-        except (ArrowException, OSError, KeyError, ValueError, ValidationError, GenotypeError) as error:
+            read = cls._from_rows(rows, names, card)
+            if read.indices[-1] >= read.space.size():
+                raise ValueError(f"architecture {read.indices[-1]} of a space of {read.space.size()}")
+            return read
+        except (ArrowException, OSError, LookupError, TypeError, AttributeError, ValueError, GenotypeError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise TableError(f"{path} is not a table of mmnas tabulate ({reason})") from None
 
@@ -131,8 +133,11 @@ class FusionTable:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the table as one Parquet file, whole or not at all."""
-        import pyarrow
-        import pyarrow.parquet as parquet
+        try:
+            import pyarrow
+            import pyarrow.parquet as parquet
+        except ImportError:
+            raise MissingExtraError("writing a table needs pyarrow: pip install 'lightning-mmnas[table]'") from None
 
         n, seeds = len(self), len(self.seeds)
         data: dict[str, Any] = {
@@ -179,23 +184,32 @@ class FusionTable:
             )
         return row
 
-    def values(self, column: str) -> Values:
-        """A column, mean over seeds, (n,).
+    def values(self, column: str, seed: int | None = None) -> Values:
+        """A column of one seed, or its mean over seeds, (n,).
+
+        Args:
+            column: Its name.
+            seed: One of `seeds`; None: the mean.
 
         Raises:
-            TableError: There is no such column.
+            TableError: There is no such column or seed.
         """
-        mean: Values = self._column(column).mean(1)
-        return mean
+        values = self._column(column)
+        if seed is None:
+            mean: Values = values.mean(1)
+            return mean
+        if seed not in self.seeds:
+            raise TableError(f"the table has no seed {seed}; it has {list(self.seeds)}")
+        return values[:, self.seeds.index(seed)]
 
-    def value(self, genotype: Genotype, column: str) -> float:
-        """What an architecture is worth, mean over seeds."""
-        return float(self.values(column)[self.row(genotype)])
+    def value(self, genotype: Genotype, column: str, seed: int | None = None) -> float:
+        """What an architecture is worth, with one seed or in the mean over seeds."""
+        return float(self.values(column, seed)[self.row(genotype)])
 
     def best(self, column: str, count: int = 1) -> list[tuple[Genotype, float]]:
         """The best architectures and their values: the highest accuracies, or the lowest of a criterion or cost."""
         values = self.values(column)
-        order = np.argsort(self._gain(column, values), kind="stable")[::-1][:count]
+        order = np.argsort(-self._gain(column, values), kind="stable")[:count]  # NaN comes last
         return [(self.genotypes[i], float(values[i])) for i in order]
 
     def rank(self, genotype: Genotype, column: str) -> int:
@@ -207,20 +221,21 @@ class FusionTable:
         """Share of architectures that are worse, equals counted half, in [0, 100]."""
         return self.percentile_of(self.value(genotype, column), column)
 
-    def percentile_of(self, value: float, column: str) -> float:
-        """Percentile that a value would have in a column."""
-        values = self.values(column)
-        gain, here = self._gain(column, values), self._gain(column, np.array(value))
+    def percentile_of(self, value: float, column: str, seed: int | None = None) -> float:
+        """Percentile that a value would have in a column; values that agree to six digits are equal."""
+        values = self.values(column, seed)
+        gain = self._gain(column, np.round(values[~np.isnan(values)], 6))
+        here = self._gain(column, np.round(np.array(value), 6))
         return float(100 * ((gain < here).mean() + (gain == here).mean() / 2))
 
     def regret(self, genotype: Genotype, column: str) -> float:
         """How far an architecture is from the best of the table, in the column's unit, >= 0."""
         return self.regret_of(self.value(genotype, column), column)
 
-    def regret_of(self, value: float, column: str) -> float:
+    def regret_of(self, value: float, column: str, seed: int | None = None) -> float:
         """How far a value is from the best of the table; negative above it."""
-        gain = self._gain(column, self.values(column))
-        return float(gain.max() - self._gain(column, np.array(value)))
+        gain = self._gain(column, self.values(column, seed))
+        return float(np.nanmax(gain) - self._gain(column, np.array(value)))
 
     def correlation(
         self,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightly.loss import VICRegLoss
+from lightly.loss import NTXentLoss, VICRegLoss
 from torch import Tensor, nn
 
 from lightning_mmnas import FusionSearch
@@ -26,7 +26,10 @@ def members(count: int = 3, **arguments: Any) -> list[FusionObjective]:
     )
     search.double()
     generator = torch.Generator().manual_seed(1)
-    return [candidate.candidate(search, search.space.sample(generator)) for _ in range(count)]
+    found = [candidate.candidate(search, search.space.sample(generator)) for _ in range(count)]
+    for member in found:
+        member.objective.float()  # projections reach it in float32
+    return found
 
 
 def views() -> list[ViewPair]:
@@ -43,7 +46,7 @@ def optimizer(network: nn.Module) -> Any:
     return build_optimizer([{"params": list(network.parameters()), "lr": 1e-2}], 1e-2, "one_cycle", STEPS)
 
 
-@pytest.mark.parametrize("objective", [None, VICRegLoss()])
+@pytest.mark.parametrize("objective", [None, VICRegLoss(), NTXentLoss(memory_bank_size=(32, 4))])
 def test_group_equals_one_by_one(objective: nn.Module | None) -> None:
     together = members(objective=objective)
     alone = copy.deepcopy(together)

@@ -57,7 +57,8 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     small = protocol.Protocol(**quick, probe_steps=2, projection_hidden=8, projection_out=4)  # type: ignore[arg-type]
     changed = {**quick, "probe_steps": small.probe_steps}
     monkeypatch.setattr(
-        "lightning_mmnas.tabular.features.protocol_of", lambda settings: protocol.Protocol(**{**settings, **changed})
+        "lightning_mmnas.tabular.features.protocol_of",
+        lambda settings, **changes: protocol.Protocol(**{**settings, **changes, **changed}),
     )
     monkeypatch.setattr(job, "_BLOCK", 2)
     return folder
@@ -65,7 +66,7 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def tabulate(configs: Path, output: Path, **options: Any) -> str:
     console = Console(file=io.StringIO(), width=200)
-    job.tabulate(str(configs), output, console=console, **{"seeds": [0], **options})
+    job.tabulate(str(configs), output, console=console, **{"seeds": [0], "labels": [2], **options})
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -78,7 +79,7 @@ def test_blocks_are_shared_and_kept(tmp_path: Path, configs: Path, capsys: pytes
     tabulate(configs, output, limit=6, share=(1, 2))
     assert [path.name for path in (output / "blocks").iterdir()] == ["00001-0.json"]
     before = json.loads((output / "blocks" / "00001-0.json").read_text())
-    arguments = [str(configs), "--output", str(output), "--seeds", "0", "--table", str(file)]
+    arguments = [str(configs), "--output", str(output), "--seeds", "0", "--labels", "2", "--table", str(file)]
     assert main(["tabulate", *arguments]) == 0
     assert "12 architectures in" in capsys.readouterr().out
     assert json.loads((output / "blocks" / "00001-0.json").read_text()) == before
@@ -110,3 +111,35 @@ def test_shares(share: str) -> None:
     with pytest.raises(ConfigError, match="--share must be i/n"):
         job._share(share)
     assert job._share("1/2") == (1, 2)
+
+
+@pytest.mark.slow
+def test_what_cannot_become_a_table(tmp_path: Path, configs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = tmp_path / "table"
+    tabulate(configs, output, limit=0)
+    command = ["tabulate", str(configs), "--output", str(output), "--seeds", "0"]
+
+    def refused(*options: str) -> str:
+        capsys.readouterr()
+        assert main([*command, *options]) == 2
+        return capsys.readouterr().err
+
+    assert "limit must be at least 0, got -1" in refused("--limit", "-1")
+    assert "labels must be at least 1" in refused("--labels", "0")
+    assert "has 16 training samples" in refused("--labels", "17") or "17" in refused("--labels", "17")
+    # another configuration in the same folder, before anything is trained
+    assert "holds a table of another configurations" in refused("--labels", "2", "--search.model.init_args.cells", "2")
+    text = (configs / "finetune.yaml").read_text()
+    (configs / "finetune.yaml").write_text(text.replace("labels: true", "labels: false"))
+    fresh = ["tabulate", str(configs), "--output", str(tmp_path / "other"), "--seeds", "0", "--labels", "2"]
+    assert main(fresh) == 2
+    assert "labels of finetune.yaml to true" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_limit_ends_with_a_whole_block(tmp_path: Path, configs: Path) -> None:
+    output = tmp_path / "table"
+    tabulate(configs, output, limit=3)
+    tabulate(configs, output)
+    rows = [row for path in (output / "blocks").iterdir() for row in json.loads(path.read_text())]
+    assert sorted(row["index"] for row in rows) == list(range(12))

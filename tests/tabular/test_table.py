@@ -43,7 +43,7 @@ def test_asking() -> None:
     assert [genotype in asked for genotype in genotypes] == [True, True, True, False, True]
     assert asked.value(genotypes[0], "supervised") == pytest.approx(0.6)
     (first, value), (second, _) = asked.best("supervised", 2)
-    assert (first, second) == (genotypes[1], genotypes[4])
+    assert (first, second) == (genotypes[1], genotypes[0])  # of equals the first one
     assert value == pytest.approx(0.8)
     assert asked.best("nt_xent")[0][0] == genotypes[1]  # lower is better
     assert [asked.rank(genotypes[i], "supervised") for i in (0, 1, 2, 4)] == [2, 1, 4, 2]
@@ -52,6 +52,15 @@ def test_asking() -> None:
     assert asked.regret(genotypes[2], "supervised") == pytest.approx(0.6)
     assert asked.regret_of(0.9, "supervised") == pytest.approx(-0.1)
     assert asked.baselines["late_fusion"]["supervised"] == 0.5
+    assert asked.value(genotypes[0], "supervised", seed=1) == pytest.approx(0.7)
+    assert asked.percentile_of(0.7, "supervised", seed=1) == pytest.approx(100 * 3 / 4)
+    with pytest.raises(TableError, match="no seed 7"):
+        asked.values("supervised", 7)
+
+
+def test_what_is_missing_is_never_the_best() -> None:
+    found = [row for row in records() if (row["index"], row["seed"]) != (1, 1)]
+    assert [g for g, _ in FusionTable.from_records(found, CARD).best("supervised", 1)] == [next(SPACE.enumerate())]
 
 
 def test_noise_leaves_what_a_seed_does_to_all_alike_out() -> None:
@@ -106,6 +115,10 @@ def test_bad_files(tmp_path: Path) -> None:
     path = tmp_path / "bad.parquet"
     path.write_bytes(b"PAR1 nothing")
     with pytest.raises(TableError, match=r"bad\.parquet is not a table"):
+        FusionTable.load(path)
+    beyond = [{**row, "index": row["index"] + 10} for row in records()]
+    FusionTable.from_records(beyond, CARD).save(path)
+    with pytest.raises(TableError, match="architecture 14 of a space of 5"):
         FusionTable.load(path)
     good = tmp_path / "good.parquet"
     table().save(good)
