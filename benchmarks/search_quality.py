@@ -11,6 +11,7 @@ import argparse
 import json
 import math
 import statistics
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,23 @@ def card(table: FusionTable) -> str:
     rows |= {
         baseline: [f"{row[n]:.3f}" if n in row else "" for n in names] for baseline, row in table.baselines.items()
     }
-    return "\n".join(lines + [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()])
+    lines += [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()]
+    return "\n".join([*lines, "", anatomy(table)])
+
+
+def anatomy(table: FusionTable) -> str:
+    """What the best tenth by fine-tuning at 20 labels is made of, and how many gained from pretraining."""
+    best = [genotype for genotype, _ in table.best("finetune_20", len(table) // 10)]
+    whole = sum(len(genotype.modalities_read()) == len(table.space.modalities) for genotype in best)
+    steps = Counter(step.primitive for genotype in best for cell in genotype.cells for step in cell.steps)
+    inputs = Counter(name for genotype in best for name in genotype.inputs_read())
+    gain = table.values("finetune_20") - table.values("scratch_20")
+    return (
+        f"Of the best tenth at 20 labels ({len(best)}), {whole} read all modalities; primitives: "
+        f"{', '.join(f'{name} {count}' for name, count in steps.most_common())}; inputs: "
+        f"{', '.join(f'{name} {count}' for name, count in inputs.most_common())}. Pretraining is worth "
+        f"{100 * float(np.median(gain)):.1f} points in the median, and {100 * float((gain > 0).mean()):.0f} % of all gained."
+    )
 
 
 def criteria(table: FusionTable) -> str:
@@ -73,7 +90,7 @@ def criteria(table: FusionTable) -> str:
     lines = ["| criterion | " + " | ".join(f"Spearman, {c} | Kendall, {c}" for c in COLUMNS) + " |"]
     lines.append("|-|" + "-|-|" * len(COLUMNS))
     found = []
-    for name in [*label_free_criteria(), "parameters", "flops"]:
+    for name in [*label_free_criteria(), "parameters", "flops", "supervised"]:
         cells, first = [], None
         for column in COLUMNS:
             rho = table.correlation(name, column)
@@ -95,9 +112,8 @@ def strategies(table: FusionTable, runs: list[Run], by_seed: bool) -> str:
     parts = [f"A budget is {budget:.0f} CPU seconds, {once} trained candidates."]
     for column in COLUMNS:
         lines = [f"`{column}`", "", head, "|-|" + "-|" * 7]
-        rows = _random(
-            table, column, {1: "random", once: "random, {} by NT-Xent", tenfold: "random, {} by NT-Xent, ten budgets"}
-        )
+        labels = {1: "random", once: "random, {} by NT-Xent", tenfold: "random, {} by NT-Xent, ten budgets"}
+        rows = _random(table, column, labels, by_seed)
         for name in dict.fromkeys(run["strategy"] for run in runs):
             mine = [run for run in runs if run["strategy"] == name and run["seed"] < SEEDS]
             kinds = ("favourite", "selected") if "favourite_without_rules" in mine[0] else ("selected",)
@@ -191,16 +207,17 @@ def draw(name: str, table: FusionTable, runs: list[Run], folder: Path) -> None:
     plot_cost(table, "finetune_20").savefig(folder / f"{name}-cost.png", dpi=110)
 
 
-def _random(table: FusionTable, column: str, labels: dict[int, str]) -> list[tuple[float, str]]:
+def _random(table: FusionTable, column: str, labels: dict[int, str], by_seed: bool) -> list[tuple[float, str]]:
     """Random search: of so many architectures, drawn from the table, the one that NT-Xent prefers."""
     rows = []
     for count, label in labels.items():
         if count > len(table):
             continue
-        percentile, regret, area = _draws(table, column, count, np.arange(len(table)), DRAWS)
+        percentile, regret, area = _draws(table, column, count, np.arange(len(table)), DRAWS, by_seed)
         generator = np.random.default_rng(1)
         resampled = [
-            _draws(table, column, count, generator.integers(len(table), size=len(table)), 200) for _ in range(60)
+            _draws(table, column, count, generator.integers(len(table), size=len(table)), 200, by_seed)
+            for _ in range(60)
         ]
         half = [1.96 * float(np.std([r[k] for r in resampled])) for k in (0, 1)]
         name = label.format(count)
@@ -214,21 +231,26 @@ def _random(table: FusionTable, column: str, labels: dict[int, str]) -> list[tup
     return rows
 
 
-def _draws(table: FusionTable, column: str, count: int, rows: Any, draws: int) -> tuple[float, float, float]:
+def _draws(
+    table: FusionTable, column: str, count: int, rows: Any, draws: int, by_seed: bool
+) -> tuple[float, float, float]:
     """Mean percentile and regret of what is picked, and mean percentile of the incumbent on the way."""
     generator = np.random.default_rng(0)
-    values = table.values(column)[rows]
-    ranks = 100 * (stats.rankdata(values) - 0.5) / len(values)
-    picked, areas = [], []
+    criteria = [table.values("nt_xent", seed)[rows] for seed in table.seeds]
+    values = [table.values(column, seed if by_seed else None)[rows] for seed in table.seeds]
+    ranks = [100 * (stats.rankdata(found) - 0.5) / len(rows) for found in values]
+    percentiles, regrets, areas = [], [], []
     for draw in range(draws):
-        criterion = table.values("nt_xent", table.seeds[draw % len(table.seeds)])[rows]
+        k = draw % len(table.seeds)
         chosen = generator.permutation(len(rows))[:count]
-        picked.append(chosen[np.argmin(criterion[chosen])])
+        picked = chosen[np.argmin(criteria[k][chosen])]
+        percentiles.append(ranks[k][picked])
+        regrets.append(100 * (values[k].max() - values[k][picked]))
         if draw < 300:
-            best = np.minimum.accumulate(criterion[chosen])
-            incumbents = [chosen[np.flatnonzero(criterion[chosen] == value)[0]] for value in best]
-            areas.append(statistics.fmean([50.0, *ranks[incumbents]]))
-    return float(ranks[picked].mean()), 100 * float(values.max() - values[picked].mean()), statistics.fmean(areas)
+            best = np.minimum.accumulate(criteria[k][chosen])
+            incumbents = [chosen[np.flatnonzero(criteria[k][chosen] == value)[0]] for value in best]
+            areas.append(statistics.fmean([50.0, *ranks[k][incumbents]]))
+    return float(np.mean(percentiles)), float(np.mean(regrets)), statistics.fmean(areas)
 
 
 def _area(table: FusionTable, run: Run, column: str, kind: str, budget: float, by_seed: bool) -> float:

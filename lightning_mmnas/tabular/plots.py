@@ -34,8 +34,16 @@ def plot_distribution(table: FusionTable, column: str, marks: Mapping[str, float
         colour = "#c23b22" if name in own else "black" if name == "median" else "#777777"
         axes.axvline(value, color=colour, linewidth=1.2, linestyle="-" if name in own or name == "median" else "--")
         height = top * (0.98 - 0.11 * (i % 8))
+        box = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
         axes.annotate(
-            name, (value, height), xytext=(3, 0), textcoords="offset points", color=colour, fontsize=8, va="top"
+            name,
+            (value, height),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="top",
+            fontsize=8,
+            color=colour,
+            bbox=box,
         )
     axes.set_xlabel(f"{column}: test accuracy, mean over {len(table.seeds)} seeds")
     axes.set_ylabel("architectures")
