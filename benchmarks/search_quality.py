@@ -77,11 +77,11 @@ def anatomy(table: FusionTable) -> str:
     steps = Counter(step.primitive for genotype in best for cell in genotype.cells for step in cell.steps)
     inputs = Counter(name for genotype in best for name in genotype.inputs_read())
     gain = table.values("finetune_20") - table.values("scratch_20")
+    listed = [", ".join(f"{name} {count}" for name, count in found.most_common()) for found in (steps, inputs)]
     return (
-        f"Of the best tenth at 20 labels ({len(best)}), {whole} read all modalities; primitives: "
-        f"{', '.join(f'{name} {count}' for name, count in steps.most_common())}; inputs: "
-        f"{', '.join(f'{name} {count}' for name, count in inputs.most_common())}. Pretraining is worth "
-        f"{100 * float(np.median(gain)):.1f} points in the median, and {100 * float((gain > 0).mean()):.0f} % of all gained."
+        f"Of the best tenth at 20 labels ({len(best)}), {whole} read all modalities; primitives: {listed[0]}; inputs: "
+        f"{listed[1]}. Pretraining is worth {100 * float(np.median(gain)):.1f} points in the median; "
+        f"{100 * float((gain > 0).mean()):.0f} % of all architectures gained."
     )
 
 
