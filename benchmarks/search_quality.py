@@ -186,11 +186,12 @@ def aims(table: FusionTable, runs: list[Run], by_seed: bool) -> str:
     if len(every) > len(mine):
         for c in COLUMNS:
             test = stats.ttest_rel([r["favourite"][c] for r in every], [r["selected"][c] for r in every])
-            means = [100 * statistics.fmean(r[kind][c] for r in every) for kind in ("favourite", "selected")]
-            lines.append(
-                f"\n{c}, {len(every)} searches: favourite {means[0]:.2f}, best candidate {means[1]:.2f}, paired t-test "
-                f"p = {test.pvalue:.2f}"
-            )
+            shown = []
+            for kind, what in (("favourite", "favourite"), ("selected", "best candidate")):
+                percentiles = [table.percentile_of(r[kind][c], c, home(r)) for r in every]
+                mean = 100 * statistics.fmean(r[kind][c] for r in every)
+                shown.append(f"{what} {mean:.2f} (percentile {_interval(percentiles)})")
+            lines.append(f"\n`{c}`, {len(every)} searches: {', '.join(shown)}; paired t-test p = {test.pvalue:.2f}.")
     blind = [run["favourite_without_rules"]["blind"] for run in every]
     lines += ["", f"Without the coverage rule, {sum(blind)} of {len(blind)} default searches were blind to a modality."]
     return "\n".join(lines)
