@@ -97,6 +97,7 @@ def tabulate(
         overrides: As for `mmnas run`.
         console: Where progress is shown.
     """
+    from lightning_mmnas.callbacks.progress import quiet
     from lightning_mmnas.criteria import label_free_criteria
     from lightning_mmnas.pipeline import find_configs, stage_arguments, stage_digests, train_encoders, versions
     from lightning_mmnas.tabular.features import protocol_of, read_features
@@ -116,7 +117,8 @@ def tabulate(
         run_dir = output / f"seed{seed}"
         train_encoders(folder, run_dir, seed=seed, overrides=overrides, console=console)
         arguments = {name: stage_arguments(folder, name, run_dir, seed, overrides) for name in ("search", "finetune")}
-        space, data, settings = read_features(arguments["search"], arguments["finetune"], run_dir, labels)
+        with quiet():
+            space, data, settings = read_features(arguments["search"], arguments["finetune"], run_dir, labels)
         training = GroupTraining(data, protocol_of(settings, **budgets), seed, label_free_criteria())
         trainings[seed] = training
         facts = {
@@ -136,19 +138,22 @@ def tabulate(
     order = torch.randperm(len(genotypes), generator=torch.Generator().manual_seed(0)).tolist()
     blocks = [order[i : i + _BLOCK] for i in range(0, len(order), _BLOCK)]
     blocks = blocks if limit is None else blocks[: -(-limit // _BLOCK)]
-    start, done = time.monotonic(), 0
-    for number, block in list(enumerate(blocks))[share[0] :: share[1]]:
-        for seed, training in trainings.items():
-            path = output / "blocks" / f"{number:05d}-{seed}.json"
-            if path.is_file():
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_json(path, training.run({index: genotypes[index] for index in block}))
-            done += len(block)
-            rate = (time.monotonic() - start) / done
-            console.print(
-                f"block {number + 1} of {len(blocks)}, seed {seed}: {rate:.2f} s per network", highlight=False
-            )
+    todo = [
+        (number, block, seed, output / "blocks" / f"{number:05d}-{seed}.json")
+        for number, block in list(enumerate(blocks))[share[0] :: share[1]]
+        for seed in trainings
+    ]
+    todo = [job for job in todo if not job[3].is_file()]
+    start = time.monotonic()
+    for done, (number, block, seed, path) in enumerate(todo, 1):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, trainings[seed].run({index: genotypes[index] for index in block}))
+        pace = (time.monotonic() - start) / done
+        console.print(
+            f"block {number + 1} of {len(blocks)}, seed {seed}: {pace / len(block):.2f} s per network, "
+            f"{pace * (len(todo) - done) / 60:.0f} min left",
+            highlight=False,
+        )
 
 
 def _check(output: Path, facts: dict[str, Any]) -> None:
@@ -164,7 +169,7 @@ def _check(output: Path, facts: dict[str, Any]) -> None:
     different = [name for name, value in facts.items() if known.get(name) != json.loads(json.dumps(value))]
     if different:
         raise RunDirectoryError(
-            f"{output} holds a table of another {' and '.join(different)}; choose another --output, or delete it"
+            f"{output} holds a table of other {' and '.join(different)}; choose another --output, or delete it"
         )
 
 

@@ -101,7 +101,7 @@ def test_blocks_are_shared_and_kept(tmp_path: Path, configs: Path, capsys: pytes
     # another table in the same folder is refused, and the one that is there stays
     card = json.loads((output / "card.json").read_text())
     (output / "card.json").write_text(json.dumps({**card, "protocol": {}}))
-    with pytest.raises(RunDirectoryError, match="holds a table of another protocol"):
+    with pytest.raises(RunDirectoryError, match="holds a table of other protocol"):
         tabulate(configs, output)
     shutil.rmtree(output)
 
@@ -128,7 +128,7 @@ def test_what_cannot_become_a_table(tmp_path: Path, configs: Path, capsys: pytes
     assert "labels must be at least 1" in refused("--labels", "0")
     assert "has 16 training samples" in refused("--labels", "17") or "17" in refused("--labels", "17")
     # another configuration in the same folder, before anything is trained
-    assert "holds a table of another configurations" in refused("--labels", "2", "--search.model.init_args.cells", "2")
+    assert "holds a table of other configurations" in refused("--labels", "2", "--search.model.init_args.cells", "2")
     text = (configs / "finetune.yaml").read_text()
     (configs / "finetune.yaml").write_text(text.replace("labels: true", "labels: false"))
     fresh = ["tabulate", str(configs), "--output", str(tmp_path / "other"), "--seeds", "0", "--labels", "2"]
