@@ -300,6 +300,7 @@ def results(output: Path, table: FusionTable, by_seed: bool) -> list[Config]:
             entry["path"] = [
                 worth(trial["genotype"], record["encoders"]) for trial in running_best(record["candidates"])
             ]
+            entry["path"] = [{name: found[name] for name in ("finetune_20", "supervised")} for found in entry["path"]]
             entry["trial_seconds"] = [round(trial.get("seconds", 0.0), 3) for trial in record["candidates"]]
         found.append(entry)
     return found

@@ -169,7 +169,7 @@ def claim(run_dir: Path, stages: Sequence[Stage], seed: int) -> None:
     path = run_dir / "manifest.json"
     if run_dir.exists() and not run_dir.is_dir():
         raise RunDirectoryError(f"{run_dir} is a file; choose another --output")
-    known = _read_json(path)
+    known = read_json(path)
     if known is None:
         if run_dir.is_dir() and any(p for p in run_dir.iterdir() if not p.name.startswith((".manifest", "manifest"))):
             raise RunDirectoryError(f"{run_dir} holds files but no run of mmnas; choose a new folder as --output")
@@ -240,7 +240,7 @@ def _check(stages: Sequence[Stage], run_dir: Path, seed: int) -> None:
 
 def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str, Any]:
     digest, done = stage.digest(seed), run_dir / stage.name / "done.json"
-    record = _read_json(done)
+    record = read_json(done)
     genotype = run_dir / "genotype.json"
     complete = record is not None and (genotype.is_file() or not record.get("genotype"))
     if record is not None and record.get("digest") == digest and complete:
@@ -287,7 +287,7 @@ def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str
 def _compare(stages: Sequence[Stage], run_dir: Path, seed: int, console: Console) -> dict[str, Any]:
     stage = stages[-1]
     digest, done = stage.digest(seed), run_dir / stage.name / "done.json"
-    record = _read_json(done)
+    record = read_json(done)
     if record is not None and record.get("digest") == digest:
         console.print(f"{stage.name:<10} done before, in {record['seconds']:.1f} s")
         return record
@@ -314,7 +314,7 @@ def _results(run_dir: Path, records: dict[str, dict[str, Any]]) -> dict[str, Any
     parameters: dict[str, int] = {}
     for record in records.values():
         parameters |= record.get("parameters", {})
-    genotype = _read_json(run_dir / "genotype.json")
+    genotype = read_json(run_dir / "genotype.json")
     results: dict[str, Any] = {
         "stages": {name: {"seconds": records[name]["seconds"]} for name in STAGES if name in records},
         "comparison_seconds": records["comparison"]["seconds"] if "comparison" in records else 0.0,
@@ -348,7 +348,8 @@ def _is_main() -> bool:
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file of a run directory; None where there is no file."""
     if not path.is_file():
         return None
     try:

@@ -51,8 +51,8 @@ class GenotypeSelection(Callback):
             scores as ``.selection.json``, and if the search knows a cost, a picture of both as ``.pareto.png``.
         num_candidates: Number of candidates; 1 keeps the favoured architecture.
         steps: Training steps of each candidate.
-        criterion: Label-free score, lower is better; None: NT-Xent (`ViewLoss`), which ranks best of
-            those that docs/search-quality.md compares.
+        criterion: Label-free score, lower is better; None: NT-Xent (`ViewLoss`), one of those that rank
+            best in docs/search-quality.md.
         lr: Peak learning rate of the candidates' training.
         coverage: Every modality must be read; see `FusionSupernet.decode`.
         distinct: No two cells have the same inputs; see `FusionSupernet.decode`.

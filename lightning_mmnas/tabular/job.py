@@ -107,8 +107,9 @@ def tabulate(
     console = console or Console()
     folder = find_configs(configs)
     trainings: dict[int, GroupTraining] = {}
-    space = None
-    command = shlex.join(["mmnas", "tabulate", str(configs), "--seeds", *map(str, seeds), *overrides])
+    if not seeds or min(seeds) < 0:
+        raise ConfigError(f"a table needs one or more seeds of at least 0, got {list(seeds)}")
+    words = ["mmnas", "tabulate", str(configs), "--seeds", *map(str, seeds), "--labels", *map(str, labels), *overrides]
     # Before anything is trained: is this folder that of the same configurations and packages?
     made = {"configurations": stage_digests(folder, overrides), "versions": versions()}
     _check(output, made)
@@ -129,11 +130,10 @@ def tabulate(
         }
         _check(output, facts)
         if not (output / _CARD).is_file():
-            write_json(output / _CARD, {**facts, "command": command})
+            write_json(output / _CARD, {**facts, "command": shlex.join(words)})
         baselines = output / f"baselines-{seed}.json"
         if share[0] == 0 and limit != 0 and not baselines.is_file():
             write_json(baselines, simple_baselines(training))
-    assert space is not None
     genotypes = list(space.enumerate())
     order = torch.randperm(len(genotypes), generator=torch.Generator().manual_seed(0)).tolist()
     blocks = [order[i : i + _BLOCK] for i in range(0, len(order), _BLOCK)]
@@ -160,12 +160,13 @@ def _check(output: Path, facts: dict[str, Any]) -> None:
     """Refuses a folder whose table is made of something else.
 
     Raises:
-        RunDirectoryError: So it is; names what differs.
+        RunDirectoryError: So it is, and what differs is named; or its card cannot be read.
     """
-    path = output / _CARD
-    if not path.is_file():
+    from lightning_mmnas.pipeline import read_json
+
+    known = read_json(output / _CARD)
+    if known is None:
         return
-    known = json.loads(path.read_text(encoding="utf-8"))
     different = [name for name, value in facts.items() if known.get(name) != json.loads(json.dumps(value))]
     if different:
         raise RunDirectoryError(

@@ -251,9 +251,7 @@ class GroupTraining:
         for places in _batches(len(chosen), batch_size, steps, generator):
             rows = chosen[places]
             views = torch.randint(stored, (len(rows),), generator=generator)
-            features = {
-                name: value[rows, views].to(torch.get_default_dtype()) for name, value in data.train_views.items()
-            }
+            features = {name: _plain(value[rows, views]) for name, value in data.train_views.items()}
             logits = head(group(features))  # (g, b, classes)
             target = data.train_labels[rows].expand(size, -1)
             loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum") / len(rows)
@@ -319,7 +317,7 @@ class GroupTraining:
         for start in range(0, count - count % size, size):
             first, second = (
                 drop(
-                    {n: v[start : start + size, k].to(torch.get_default_dtype()) for n, v in views.items()},
+                    {n: _plain(v[start : start + size, k]) for n, v in views.items()},
                     self.data.means,
                 )
                 for k in (0, 1)

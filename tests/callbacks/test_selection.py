@@ -324,3 +324,20 @@ def test_supervised_search_selects_by_the_loss_of_labels(tmp_path: Path) -> None
     assert min(seeing) < 0.5 < min(blind)
     assert sum(seeing) / len(seeing) < sum(blind) / len(blind)
     assert callback.genotype == next(iter(scores))
+
+
+class FirstDiverged(LastIsBest):
+    """The favourite's score is not a number, as after a training that diverged."""
+
+    def score(self, project: Callable[[Features], Tensor], prepared: Any) -> float:
+        score = super().score(project, prepared)
+        return float("nan") if len(self.scored) == 1 else score
+
+
+def test_what_diverged_is_never_chosen(tmp_path: Path) -> None:
+    module, output = search_of(), tmp_path / "genotype.json"
+    run(tmp_path, GenotypeSelection(str(output), num_candidates=3, steps=1, criterion=FirstDiverged()), module)
+    favourite, *others = candidates(module.supernet, 3, seed=0)
+    assert Genotype.load(output) == others[-1]
+    record = json.loads(output.with_name("genotype.selection.json").read_text())
+    assert Genotype.model_validate(record["candidates"][-1]["genotype"]) == favourite

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from lightning_mmnas import Genotype
 from lightning_mmnas.commands import main
@@ -216,6 +217,19 @@ def test_mistakes_are_told_in_one_line(
     assert message in said
     assert "Traceback" not in said
     assert not list((tmp_path / "out").glob("*.json"))
+
+
+def test_ranks_need_company(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A rank sum of one network alone says nothing: every trial would be worth the same."""
+    content = yaml.safe_load(config.read_text())
+    criteria = [{"class_path": "lightning_mmnas.criteria.ViewLoss"}]
+    rank_sum = {"class_path": "lightning_mmnas.criteria.RankSum", "init_args": {"criteria": criteria}}
+    selection = {"class_path": "GenotypeSelection", "init_args": {"output": "genotype.json", "criterion": rank_sum}}
+    callbacks = [c for c in content["trainer"].get("callbacks") or [] if "Selection" not in c["class_path"]]
+    content["trainer"]["callbacks"] = [*callbacks, selection]
+    config.write_text(yaml.safe_dump(content))
+    assert sample(config, tmp_path / "out", "--trials", "1") == 2
+    assert "RankSum compares candidates with each other" in capsys.readouterr().err
 
 
 def test_other_searches_are_not_overwritten(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -126,9 +126,12 @@ def test_what_cannot_become_a_table(tmp_path: Path, configs: Path, capsys: pytes
 
     assert "limit must be at least 0, got -1" in refused("--limit", "-1")
     assert "labels must be at least 1" in refused("--labels", "0")
-    assert "has 16 training samples" in refused("--labels", "17") or "17" in refused("--labels", "17")
+    assert "labels_per_class=17" in refused("--labels", "17")
+    assert "seeds of at least 0, got [-1]" in refused("--seeds", "-1")
     # another configuration in the same folder, before anything is trained
     assert "holds a table of other configurations" in refused("--labels", "2", "--search.model.init_args.cells", "2")
+    (output / "card.json").write_text("{")
+    assert "card.json" in refused("--labels", "2")
     text = (configs / "finetune.yaml").read_text()
     (configs / "finetune.yaml").write_text(text.replace("labels: true", "labels: false"))
     fresh = ["tabulate", str(configs), "--output", str(tmp_path / "other"), "--seeds", "0", "--labels", "2"]
@@ -140,6 +143,7 @@ def test_what_cannot_become_a_table(tmp_path: Path, configs: Path, capsys: pytes
 def test_a_limit_ends_with_a_whole_block(tmp_path: Path, configs: Path) -> None:
     output = tmp_path / "table"
     tabulate(configs, output, limit=3)
+    assert len(list((output / "blocks").iterdir())) == 2
     tabulate(configs, output)
     rows = [row for path in (output / "blocks").iterdir() for row in json.loads(path.read_text())]
     assert sorted(row["index"] for row in rows) == list(range(12))
