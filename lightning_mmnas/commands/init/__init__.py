@@ -1,0 +1,1 @@
+"""`mmnas init`: configurations for a table of one's own."""

@@ -1,0 +1,1 @@
+"""What a search gained: rivals, trained and scored as the found network is."""

@@ -1,0 +1,1 @@
+"""What architectures cost: parameters, FLOPs and latency, counted or measured, and budgets."""

@@ -1,0 +1,1 @@
+"""AV-MNIST: digits seen and heard."""

@@ -1,0 +1,1 @@
+"""Columns of a data set: one modality of all samples, read from files."""

@@ -1,0 +1,1 @@
+"""MM-IMDB: posters, plots and genres of films."""
