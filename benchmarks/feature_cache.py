@@ -25,8 +25,8 @@ from torch import Tensor
 
 from lightning_mmnas import ArchitectureAlternation, FeatureCaching, FusionSearch
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split
-from lightning_mmnas.data.columns import Column, ColumnSamples, TensorColumn
-from lightning_mmnas.data.images import image_column
+from lightning_mmnas.data.columns.column import Column, ColumnSamples, TensorColumn
+from lightning_mmnas.data.columns.images import image_column
 from lightning_mmnas.encoders.features import FeatureEncoder
 from lightning_mmnas.encoders.image import TorchvisionEncoder
 

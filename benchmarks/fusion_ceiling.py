@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mmnas import MotionEncoder, WatchDataModule
-from lightning_mmnas.baselines import LateFusion
-from lightning_mmnas.modules.base import build_optimizer
+from lightning_mmnas.fusion.late_fusion import LateFusion
+from lightning_mmnas.objectives.training import build_optimizer
 from lightning_mmnas.views import MotionViews
 
 STEPS, BATCH = 400, 64

@@ -23,7 +23,7 @@ from torch import nn
 from torch.utils.benchmark import Timer
 
 from lightning_mmnas import CostTable, FusionNetwork, FusionSpace
-from lightning_mmnas.measuring import measure_latency
+from lightning_mmnas.costs.measuring import measure_latency
 
 Shapes = dict[str, tuple[int, ...]]
 WATCH: Shapes = {

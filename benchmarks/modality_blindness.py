@@ -10,9 +10,9 @@ from pathlib import Path
 
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from lightning_mmnas.cli import MMNASCLI
+from lightning_mmnas.commands.lightning_cli import MMNASCLI
+from lightning_mmnas.commands.stages import find_configs
 from lightning_mmnas.modules.search import FusionSearch
-from lightning_mmnas.pipeline import find_configs
 
 
 def main() -> None:

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mmnas import FusionNetwork, FusionSpace
-from lightning_mmnas.compact import compact_shapes
-from lightning_mmnas.modules.base import FusionObjective, build_optimizer, projection_head
-from lightning_mmnas.modules.candidate import CandidateGroup
-from lightning_mmnas.objectives import nt_xent
-from lightning_mmnas.readout import ReadoutName
-from lightning_mmnas.selection import local_objective
+from lightning_mmnas.fusion.compact import compact_shapes
+from lightning_mmnas.fusion.readout import ReadoutName
+from lightning_mmnas.objectives.fusion_objective import FusionObjective, projection_head
+from lightning_mmnas.objectives.losses import local_objective, nt_xent
+from lightning_mmnas.objectives.training import CandidateGroup, build_optimizer
 
 SHAPES = {
     f"{modality}/{level}": shape

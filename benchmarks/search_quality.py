@@ -19,7 +19,7 @@ import numpy as np
 from scipy import stats
 
 from lightning_mmnas import FusionTable
-from lightning_mmnas.criteria import label_free_criteria
+from lightning_mmnas.objectives.criteria import label_free_criteria
 from lightning_mmnas.tabular.plots import plot_cost, plot_criterion, plot_distribution
 
 RESULTS = Path(__file__).parent / "results"

@@ -27,11 +27,12 @@ import yaml
 from lightning_mmnas import FusionTable, Genotype
 from lightning_mmnas.callbacks.progress import quiet
 from lightning_mmnas.callbacks.selection import GenotypeSelection
-from lightning_mmnas.cli import MMNASCLI
-from lightning_mmnas.commands import main as mmnas
-from lightning_mmnas.criteria import label_free_criteria
+from lightning_mmnas.commands.lightning_cli import MMNASCLI
+from lightning_mmnas.commands.mmnas import main as mmnas
+from lightning_mmnas.commands.stages import find_configs, stage_arguments
+from lightning_mmnas.commands.versions import versions
 from lightning_mmnas.files import write_json
-from lightning_mmnas.pipeline import find_configs, stage_arguments, versions
+from lightning_mmnas.objectives.criteria import label_free_criteria
 from lightning_mmnas.tabular.collecting import collect
 from lightning_mmnas.tabular.features import read_features
 from lightning_mmnas.tabular.protocol import GroupTraining, Protocol
@@ -66,8 +67,8 @@ def _named(name: str, **init_args: Any) -> Config:
     return {"class_path": name, "init_args": init_args}
 
 
-_RELAXATION = "lightning_mmnas.relaxation."
-_REGULARISATION = "lightning_mmnas.regularisation."
+_RELAXATION = "lightning_mmnas.fusion.relaxation."
+_REGULARISATION = "lightning_mmnas.objectives.regularisation."
 STRATEGIES: dict[str, list[Callable[[Config], None]]] = {
     "softmax (DARTS)": [],
     "softmax, annealed": [_model(relaxation=_named(_RELAXATION + "Softmax", temperature=2.0, final_temperature=0.2))],
@@ -149,7 +150,7 @@ def _prepared(config: Config, candidates: int = CANDIDATES) -> Config:
         callbacks.insert(0, _named("FeatureCaching", folder="${run_dir}/features", views=8, dtype="float16"))
     config["trainer"].update(callbacks=callbacks, logger=False, enable_checkpointing=False)
     _callback("GenotypeSelection", num_candidates=candidates, steps=60, lr=0.01)(config)
-    _callback("GenotypeSelection", criterion=_named("lightning_mmnas.criteria.ViewLoss"))(config)
+    _callback("GenotypeSelection", criterion=_named("lightning_mmnas.objectives.criteria.ViewLoss"))(config)
     return config
 
 

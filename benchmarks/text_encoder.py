@@ -23,10 +23,11 @@ from torch import Tensor
 
 from lightning_mmnas import MMIMDBDataModule, TextEncoder
 from lightning_mmnas.data.spec import Split
-from lightning_mmnas.modules.base import build_optimizer, projection_head
+from lightning_mmnas.fusion.readout import mean_max_pool
 from lightning_mmnas.modules.metrics import build_tuned_metrics, tune_thresholds
-from lightning_mmnas.objectives import nt_xent
-from lightning_mmnas.readout import mean_max_pool
+from lightning_mmnas.objectives.fusion_objective import projection_head
+from lightning_mmnas.objectives.losses import nt_xent
+from lightning_mmnas.objectives.training import build_optimizer
 from lightning_mmnas.views import TextViews
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")

@@ -3,23 +3,25 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from lightning_mmnas.interop import old_paths
+
 if TYPE_CHECKING:
     from lightning_mmnas.callbacks.alternation import ArchitectureAlternation
     from lightning_mmnas.callbacks.caching import FeatureCaching
     from lightning_mmnas.callbacks.resume import ExactResume
     from lightning_mmnas.callbacks.selection import GenotypeSelection
     from lightning_mmnas.callbacks.stability import GenotypeStability
-    from lightning_mmnas.costs import CostTable
-    from lightning_mmnas.data.avmnist import AVMNISTDataModule
+    from lightning_mmnas.costs.table import CostTable
+    from lightning_mmnas.data.avmnist.data_module import AVMNISTDataModule
     from lightning_mmnas.data.base import MultimodalDataModule
+    from lightning_mmnas.data.columns.texts import TextTokenizer
     from lightning_mmnas.data.egogesture import EgoGestureDataModule
-    from lightning_mmnas.data.mmimdb import MMIMDBDataModule
+    from lightning_mmnas.data.mmimdb.data_module import MMIMDBDataModule
     from lightning_mmnas.data.ntu import NTUDataModule
     from lightning_mmnas.data.spec import ModalitySpec, Vocabulary
-    from lightning_mmnas.data.table import TableDataModule
-    from lightning_mmnas.data.table_columns import ColumnSpec
+    from lightning_mmnas.data.table.columns import ColumnSpec
+    from lightning_mmnas.data.table.data_module import TableDataModule
     from lightning_mmnas.data.tensors import TensorDataModule
-    from lightning_mmnas.data.texts import TextTokenizer
     from lightning_mmnas.data.watch import WatchDataModule
     from lightning_mmnas.encoders.audio import AudioEncoder
     from lightning_mmnas.encoders.base import Encoder
@@ -29,67 +31,71 @@ if TYPE_CHECKING:
     from lightning_mmnas.encoders.skeleton import HCNEncoder
     from lightning_mmnas.encoders.text import TextEncoder, TransformersEncoder
     from lightning_mmnas.encoders.video import FramewiseEncoder, TorchvisionVideoEncoder, VideoEncoder
-    from lightning_mmnas.genotype import Genotype
+    from lightning_mmnas.fusion.network import FusionNetwork
+    from lightning_mmnas.fusion.relaxation import Dirichlet, GumbelHard, Relaxation, Softmax
+    from lightning_mmnas.fusion.single_path import SinglePath
+    from lightning_mmnas.fusion.supernet import FusionSupernet
     from lightning_mmnas.modules.encoders import EncoderPretraining
     from lightning_mmnas.modules.finetune import FineTuning
     from lightning_mmnas.modules.pretrain import FusionPretraining
     from lightning_mmnas.modules.search import FusionSearch
-    from lightning_mmnas.network import FusionNetwork
-    from lightning_mmnas.regularisation import BetaDecay, ConcentrationAnchor, EntropyRegularisation, Regularisation
-    from lightning_mmnas.relaxation import Dirichlet, GumbelHard, Relaxation, Softmax
+    from lightning_mmnas.objectives.regularisation import (
+        BetaDecay,
+        ConcentrationAnchor,
+        EntropyRegularisation,
+        Regularisation,
+    )
     from lightning_mmnas.sampling.study import FusionStudy as FusionStudy  # not in __all__: it needs the extra optuna
-    from lightning_mmnas.single_path import SinglePath
-    from lightning_mmnas.space import FusionSpace
-    from lightning_mmnas.supernet import FusionSupernet
+    from lightning_mmnas.space.genotype import FusionSpace, Genotype
     from lightning_mmnas.tabular.table import FusionTable
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "AVMNISTDataModule": "data.avmnist",
+    "AVMNISTDataModule": "data.avmnist.data_module",
     "ArchitectureAlternation": "callbacks.alternation",
     "AudioEncoder": "encoders.audio",
-    "BetaDecay": "regularisation",
-    "ColumnSpec": "data.table_columns",
-    "ConcentrationAnchor": "regularisation",
-    "CostTable": "costs",
-    "Dirichlet": "relaxation",
+    "BetaDecay": "objectives.regularisation",
+    "ColumnSpec": "data.table.columns",
+    "ConcentrationAnchor": "objectives.regularisation",
+    "CostTable": "costs.table",
+    "Dirichlet": "fusion.relaxation",
     "EgoGestureDataModule": "data.egogesture",
     "Encoder": "encoders.base",
     "EncoderPretraining": "modules.encoders",
-    "EntropyRegularisation": "regularisation",
+    "EntropyRegularisation": "objectives.regularisation",
     "ExactResume": "callbacks.resume",
     "FeatureCaching": "callbacks.caching",
     "FeatureEncoder": "encoders.features",
     "FineTuning": "modules.finetune",
     "FramewiseEncoder": "encoders.video",
-    "FusionNetwork": "network",
+    "FusionNetwork": "fusion.network",
     "FusionPretraining": "modules.pretrain",
     "FusionSearch": "modules.search",
-    "FusionSpace": "space",
+    "FusionSpace": "space.genotype",
     "FusionStudy": "sampling.study",
-    "FusionSupernet": "supernet",
+    "FusionSupernet": "fusion.supernet",
     "FusionTable": "tabular.table",
-    "Genotype": "genotype",
+    "Genotype": "space.genotype",
     "GenotypeSelection": "callbacks.selection",
     "GenotypeStability": "callbacks.stability",
-    "GumbelHard": "relaxation",
+    "GumbelHard": "fusion.relaxation",
     "HCNEncoder": "encoders.skeleton",
     "ImageEncoder": "encoders.image",
-    "MMIMDBDataModule": "data.mmimdb",
+    "MMIMDBDataModule": "data.mmimdb.data_module",
     "MaxoutEncoder": "encoders.features",
     "ModalitySpec": "data.spec",
     "MotionEncoder": "encoders.motion",
     "MultimodalDataModule": "data.base",
     "NTUDataModule": "data.ntu",
-    "Regularisation": "regularisation",
-    "Relaxation": "relaxation",
-    "SinglePath": "single_path",
-    "Softmax": "relaxation",
-    "TableDataModule": "data.table",
+    "Regularisation": "objectives.regularisation",
+    "Relaxation": "fusion.relaxation",
+    "SinglePath": "fusion.single_path",
+    "Softmax": "fusion.relaxation",
+    "TableDataModule": "data.table.data_module",
     "TensorDataModule": "data.tensors",
     "TextEncoder": "encoders.text",
-    "TextTokenizer": "data.texts",
+    "TextTokenizer": "data.columns.texts",
     "TimmEncoder": "encoders.image",
     "TorchvisionEncoder": "encoders.image",
     "TorchvisionVideoEncoder": "encoders.video",
@@ -151,6 +157,9 @@ __all__ = [
     "Vocabulary",
     "WatchDataModule",
 ]
+
+
+old_paths.install()
 
 
 def __getattr__(name: str) -> Any:

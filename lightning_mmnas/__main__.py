@@ -2,7 +2,7 @@
 
 import sys
 
-from lightning_mmnas.commands import main
+from lightning_mmnas.commands.mmnas import main
 
 if __name__ == "__main__":
     sys.exit(main())

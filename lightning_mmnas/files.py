@@ -52,3 +52,14 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink()
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file of a run directory; None where there is no file."""
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunDirectoryError(f"cannot read {path}: {error}; delete it to run again") from error
+    return content if isinstance(content, dict) else None

@@ -12,13 +12,14 @@ import yaml
 from rich.console import Console
 
 from lightning_mmnas import Genotype
-from lightning_mmnas.commands import main
-from lightning_mmnas.pipeline import STAGES, find_configs, run
-from tests.data.make_avmnist import make_avmnist
+from lightning_mmnas.commands.mmnas import main
+from lightning_mmnas.commands.run import run
+from lightning_mmnas.commands.stages import STAGES, find_configs
+from tests.data.avmnist.make_avmnist import make_avmnist
 from tests.data.make_egogesture import make_egogesture
-from tests.data.make_mmimdb import make_both
 from tests.data.make_ntu import make_ntu
-from tests.data.make_table import make_table
+from tests.data.mmimdb.make_mmimdb import make_both
+from tests.data.table.make_table import make_table
 
 # How the data of each folder are made; None: they come with a package.
 DATA: dict[str, Callable[[Path], object] | None] = {

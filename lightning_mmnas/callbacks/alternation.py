@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 import torch
 from lightning.fabric.utilities import rank_zero_warn
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torch.utils.data import DataLoader
 from typing_extensions import override
 
+from lightning_mmnas.callbacks import lightning_private as private
 from lightning_mmnas.callbacks.contract import (
     architecture_loader,
     architecture_loss,
@@ -28,7 +28,7 @@ from lightning_mmnas.callbacks.resume import ExactResume
 from lightning_mmnas.callbacks.second_order import flat_mean, or_zeros, unrolled_gradient
 
 
-class ArchitectureAlternation(ExactResume):
+class ArchitectureAlternation(Callback):
     """Trains the architecture logits of any ``LightningModule`` between its weight steps.
 
     The module has ``architecture_parameters() -> list[Parameter]``, whose tensors have
@@ -45,7 +45,7 @@ class ArchitectureAlternation(ExactResume):
     architecture's own optimiser and scheduler step. A step whose averaged gradient is not finite is
     left out. In fp16 the loss is scaled by the weights' ``GradScaler``, read only.
 
-    A killed run ends bit-identical to an unbroken one: see ``ExactResume``, which this is.
+    A killed run ends bit-identical to an unbroken one, by ``ExactResume``: the trainer's own, or one that this adds.
 
     Random relaxations must draw the same numbers on every rank: let them seed their generator from
     a seed and a counter that is a buffer (as `RandomRelaxation` does), not from the global
@@ -127,8 +127,9 @@ class ArchitectureAlternation(ExactResume):
         self._gradients: list[Tensor | None] | None = None  # the accumulated ones
         self._steps = 0
         self._warned = False
-        self._loaded_steps: dict[str, Any] | None = None
-        self._undo_steps: dict[str, Any] | None = None
+        self._loaded: dict[str, Any] | None = None
+        self._resume: ExactResume | None = None
+        self._before_batch: dict[str, Any] | None = None  # this callback's state
 
     @property
     def warmup_epochs(self) -> int:
@@ -137,7 +138,7 @@ class ArchitectureAlternation(ExactResume):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        super().setup(trainer, pl_module, stage)
+        self._resume = ExactResume.companion(trainer, self)
         if stage != "fit":
             return
         for name in ("architecture_parameters", "architecture_step"):
@@ -165,36 +166,35 @@ class ArchitectureAlternation(ExactResume):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_fit_start(trainer, pl_module)
         self._logits = checked_logits(trainer, pl_module)
         self._optimizer = self._make_optimizer(self._logits)
         self._scheduler = self._make_scheduler(self._optimizer) if self._make_scheduler else None
         self._gradients, self._steps, self._warned = None, 0, False
-        if self._loaded_steps is not None:
-            self._restore_steps(self._loaded_steps)
-            self._loaded_steps = None
+        if self._loaded is not None:
+            self._restore(self._loaded)
+            self._loaded = None
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
         if self._schedule == "epoch":
             architecture_loader(trainer)
         self._check_ranks(trainer)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
-        if self._undo is not None:
-            self._undo_steps = deepcopy(self._steps_state())
-            names = {id(parameter): name for name, parameter in pl_module.named_parameters()}
-            self._undo |= {names[id(logit)]: logit.detach().clone() for logit in self._logits}
+        assert self._resume is not None
+        if self._resume.protects:
+            self._before_batch = deepcopy(self._state())
+            ours = {id(logit) for logit in self._logits}
+            named = pl_module.named_parameters(remove_duplicate=False)  # a checkpoint has them under every name
+            self._resume.protect({name: parameter for name, parameter in named if id(parameter) in ours})
         architecture_part = part(batch, "architecture")
         if trainer.current_epoch < self._warmup_epochs:
             return
         last = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
         if self._schedule == "epoch":
             if batch_idx == 0:
-                with self._generators_kept():
+                with self._resume.generators_kept():
                     self._pass_over_architecture_part(trainer, pl_module)
         elif trainer.global_step % self._every_n_steps == 0:
             if self._order == 1:
@@ -207,27 +207,23 @@ class ArchitectureAlternation(ExactResume):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_end(trainer, pl_module)
         self._check_ranks(trainer)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        super().teardown(trainer, pl_module, stage)
-        self._loaded_steps = None
+        self._loaded = None
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        steps = self._undo_steps if self._in_batch() and self._undo is not None else None
-        if steps is None:
-            steps = self._steps_state() if self._optimizer is not None else self._loaded_steps
-        return {"architecture": steps or {}, "run": super().state_dict()}
+        if self._resume is not None and self._resume.undoes and self._before_batch is not None:
+            return self._before_batch
+        return self._state() if self._optimizer is not None else self._loaded or {}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._loaded_steps = state_dict["architecture"] or None
-        super().load_state_dict(state_dict["run"])
+        self._loaded = state_dict or None
 
-    def _steps_state(self) -> dict[str, Any]:
+    def _state(self) -> dict[str, Any]:
         assert self._optimizer is not None
         return {
             "steps": self._steps,
@@ -236,7 +232,7 @@ class ArchitectureAlternation(ExactResume):
             "gradients": self._gradients,
         }
 
-    def _restore_steps(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: dict[str, Any]) -> None:
         assert self._optimizer is not None
         self._steps = state["steps"]
         self._optimizer.load_state_dict(state["optimizer"])
@@ -326,11 +322,7 @@ class ArchitectureAlternation(ExactResume):
 
     def _pass_over_architecture_part(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One architecture step per accumulated batches of the whole ``"architecture"`` loader."""
-        loader = architecture_loader(trainer)
-        if isinstance(loader, DataLoader) and loader.persistent_workers:
-            batches = iter(loader._get_iterator())  # its own iterator is in use by the epoch
-        else:
-            batches = iter(loader)
+        batches = private.own_iterator(architecture_loader(trainer))
         index = 0
         while index < trainer.num_training_batches:
             batch = next(batches, None)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch import Tensor
 from typing_extensions import override
 
-import lightning_mmnas
-from lightning_mmnas.compact import compact, compact_shapes
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.cache import (
     CachedSamples,
@@ -30,12 +29,13 @@ from lightning_mmnas.data.cache import (
 from lightning_mmnas.data.samples import Batch, Samples, TensorSamples
 from lightning_mmnas.data.spec import Split
 from lightning_mmnas.errors import CacheError
-from lightning_mmnas.input_nodes import Grid, Pool
+from lightning_mmnas.fusion.compact import compact, compact_shapes
+from lightning_mmnas.fusion.input_nodes import Grid, Pool
+from lightning_mmnas.fusion.network import FusionNetwork
 from lightning_mmnas.modules import fingerprint
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.pretrain import FusionPretraining
 from lightning_mmnas.modules.search import FusionSearch
-from lightning_mmnas.network import FusionNetwork
 from lightning_mmnas.views import TwoViews
 
 CacheableModule = FusionSearch | FusionPretraining | FineTuning
@@ -200,7 +200,7 @@ class FeatureCaching(Callback):
             "encoder architecture": json.dumps({n: fingerprint.architecture(e) for n, e in encoders.items()}),
             "encoder weights": json.dumps({n: fingerprint.weights(e) for n, e in encoders.items()}),
             "pooling": f"length {length}, pool {pool}, grid {grid}",
-            "versions": f"lightning-mmnas {lightning_mmnas.__version__}, torch {torch.__version__}",
+            "versions": f"lightning-mmnas {version('lightning-mmnas')}, torch {torch.__version__}",
         }
         jobs: dict[str, _Job] = {}
 

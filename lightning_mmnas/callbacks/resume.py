@@ -1,8 +1,7 @@
 """A killed run that is resumed from its checkpoint ends bit-identical to an unbroken one."""
 
 import random
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -14,9 +13,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import OnExceptionCheckpoint
 from torch import Tensor
 from torch.optim import Optimizer
-from typing_extensions import override
+from typing_extensions import Self, override
 
-_NOT_RESUMABLE = "You're resuming from a checkpoint that ended before the epoch ended"
+from lightning_mmnas.callbacks import lightning_private as private
 
 
 class ExactResume(Callback):
@@ -43,6 +42,9 @@ class ExactResume(Callback):
     reads one batch ahead; and, with several ranks, a checkpoint in the middle of an accumulation,
     which is exact only up to rounding.
 
+    A callback that changes the module itself, as `ArchitectureAlternation` does, asks for the trainer's `companion`
+    and gives it, batch by batch, what has to be put back (`protect`).
+
     Example:
         >>> from lightning.pytorch import Trainer
         >>> trainer = Trainer(callbacks=[ExactResume()], logger=False)
@@ -65,6 +67,58 @@ class ExactResume(Callback):
         self._undo: dict[str, Tensor] | None = None
         self._quiet = ExitStack()
 
+    @classmethod
+    def companion(cls, trainer: Trainer, of: Callback) -> Self:
+        """Returns the trainer's exact resume, which stands before a callback of its list from now on.
+
+        A trainer without one is given one. To be called in `of.setup`.
+
+        Args:
+            trainer: The trainer that sets its callbacks up.
+            of: The callback that needs it.
+        """
+        callbacks: list[Callback] = list(trainer.callbacks)  # type: ignore[attr-defined]
+        found = next((callback for callback in callbacks if isinstance(callback, cls)), None)
+        place = callbacks.index(of)
+        if found is not None and callbacks.index(found) < place:
+            return found
+        if found is None:
+            found = cls()
+            found.setup(trainer, trainer.lightning_module, str(trainer.state.fn))
+        else:
+            callbacks.remove(found)
+        callbacks.insert(place, found)
+        trainer.callbacks = callbacks  # type: ignore[attr-defined]  # a new list: Lightning is iterating the old one
+        return found
+
+    @property
+    def protects(self) -> bool:
+        """Whether what `protect` is given may be needed: something writes checkpoints on exceptions."""
+        return self._keep_undo
+
+    @property
+    def undoes(self) -> bool:
+        """Whether a checkpoint that is written now goes back to the moment before the batch at hand."""
+        return self._in_batch() and self._undo is not None
+
+    def protect(self, values: Mapping[str, Tensor]) -> None:
+        """Keeps copies of what the batch at hand may change before its weight step.
+
+        Args:
+            values: Entries of the module's ``state_dict``, as they are before the batch.
+        """
+        if self._undo is not None:
+            self._undo.update({name: value.detach().clone() for name, value in values.items()})
+
+    @contextmanager
+    def generators_kept(self) -> Iterator[None]:
+        """Lets a loader be iterated without effect on the rest of the epoch."""
+        states = [generator.get_state() for generator in self._generators]
+        try:
+            yield
+        finally:
+            self._set_generators(states)
+
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._trainer = trainer
@@ -80,7 +134,7 @@ class ExactResume(Callback):
         self._adopt_generators(trainer)
         state, self._loaded = self._loaded, None
         if state is not None:
-            _leave_finished_epoch(trainer)
+            private.leave_finished_epoch(trainer)
             self._set_generators(state["generators"])
             self._position(trainer, state["batches"])
             for name, parameter in pl_module.named_parameters():
@@ -95,9 +149,7 @@ class ExactResume(Callback):
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._adopt_generators(trainer)  # the loaders may be new ones
-        loop = trainer.fit_loop
-        if trainer.current_epoch > 0 and not loop.is_resuming and not loop.epoch_loop.restarting:
-            # Lightning is about to iterate the loaders (the condition is its own)
+        if private.iterates_anew(trainer):
             if self._unused:
                 self._set_generators(self._epoch_start)
             self._epoch_start = [generator.get_state() for generator in self._generators]
@@ -108,11 +160,12 @@ class ExactResume(Callback):
         self._quiet.close()
         self._unused = False
         if self._keep_undo:
-            self._undo = {name: buffer.clone() for name, buffer in pl_module.named_buffers()}
+            buffers = pl_module.named_buffers(remove_duplicate=False)  # a checkpoint has them under every name
+            self._undo = {name: buffer.clone() for name, buffer in buffers}
 
     @override
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        if trainer.fit_loop.batch_idx % trainer.accumulate_grad_batches != 0:
+        if private.batch_index(trainer) % trainer.accumulate_grad_batches != 0:
             self._weights_touched = True
 
     @override
@@ -147,7 +200,8 @@ class ExactResume(Callback):
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if self._in_batch() and self._undo is not None:
+        if self.undoes:
+            assert self._undo is not None
             weights = checkpoint["state_dict"]
             weights.update({k: v for k, v in self._undo.items() if k in weights})
 
@@ -168,7 +222,7 @@ class ExactResume(Callback):
         self._loaded = state_dict or None
 
     def _state(self, trainer: Trainer) -> dict[str, Any]:
-        begun, done = _batches(trainer)
+        begun, done = private.begun_and_done(trainer)
         last = trainer.is_last_batch or done >= trainer.num_training_batches
         epoch_over = begun == done and last
         accumulating = done % trainer.accumulate_grad_batches != 0 and not epoch_over
@@ -185,13 +239,13 @@ class ExactResume(Callback):
         """Whether an exception came after a batch was begun and before its weight step was over."""
         if self._trainer is None or not self._interrupted:
             return False
-        begun, done = _batches(self._trainer)
+        begun, done = private.begun_and_done(self._trainer)
         return begun > done
 
     def _adopt_generators(self, trainer: Trainer) -> None:
         """Lists every loader's generators, and gives one to those that would use the global one."""
         self._generators = []
-        for index, loader in enumerate(_loaders(trainer)):
+        for index, loader in enumerate(private.train_loaders(trainer)):
             for holder in _holders(loader):
                 if not hasattr(holder, "generator"):
                     continue
@@ -201,19 +255,9 @@ class ExactResume(Callback):
                     self._generators.append(holder.generator)
 
         # Lightning may iterate the validation loaders once between here and the first batch.
-        validation = trainer.fit_loop.epoch_loop.val_loop._combined_loader
-        for loader in [] if validation is None else validation.flattened:
+        for loader in private.validation_loaders(trainer):
             if getattr(loader, "generator", self) is None:
                 loader.generator = torch.Generator()
-
-    @contextmanager
-    def _generators_kept(self) -> Iterator[None]:
-        """Lets a loader be iterated without effect on the rest of the epoch."""
-        states = [generator.get_state() for generator in self._generators]
-        try:
-            yield
-        finally:
-            self._set_generators(states)
 
     def _set_generators(self, states: list[Tensor]) -> None:
         if len(states) != len(self._generators):
@@ -237,22 +281,14 @@ class ExactResume(Callback):
         """Starts the epoch's iterators anew from the generators and skips ``batches``."""
         self._epoch_start = [generator.get_state() for generator in self._generators]
         self._unused = True  # the iterators made below have not given a batch yet
-        fetcher = trainer.fit_loop._data_fetcher
-        loaders = _loaders(trainer)
-        if fetcher is None or any(_has_own_state(loader) for loader in loaders):
+        loaders = private.train_loaders(trainer)
+        if not private.has_iterators(trainer) or any(_has_own_state(loader) for loader in loaders):
             return
-        progress: Any = trainer.fit_loop.epoch_progress.current
         for loader in loaders:
             for holder in _holders(loader):
                 if callable(set_epoch := getattr(holder, "set_epoch", None)):
-                    set_epoch(progress.processed)
-        iter(fetcher)
-        for _ in range(batches):
-            next(fetcher)
-        fetcher.fetched -= batches  # Lightning adds them again
-        if batches:
-            self._quiet.enter_context(warnings.catch_warnings())
-            warnings.filterwarnings("ignore", message=_NOT_RESUMABLE)
+                    set_epoch(private.epochs_begun(trainer))
+        private.iterate_and_skip(trainer, batches, self._quiet)
 
     def _random_of_all_ranks(self, trainer: Trainer) -> list[dict[str, Any]]:
         if self._interrupted:  # the other ranks may be gone
@@ -282,30 +318,6 @@ class ExactResume(Callback):
             for gradient in gradients.values():
                 trainer.strategy.reduce(gradient, reduce_op="mean")
         return gradients
-
-
-def _batches(trainer: Trainer) -> tuple[int, int]:
-    """How many batches of this epoch were begun, and how many had their weight step."""
-    current: Any = trainer.fit_loop.epoch_loop.batch_progress.current
-    return current.ready, current.processed
-
-
-def _leave_finished_epoch(trainer: Trainer) -> None:
-    """Keeps Lightning (2.6) from adding a batch to an epoch that was over.
-
-    With ``max_steps`` it restarts the epoch of a checkpoint written at an epoch's end.
-    """
-    loop = trainer.fit_loop
-    if loop.restarted_on_epoch_end:
-        loop.epoch_progress.increment_completed()
-        loop.reset_restart_stage()
-        loop.epoch_loop.reset_restart_stage()
-        loop.epoch_loop.restarting = False
-
-
-def _loaders(trainer: Trainer) -> list[Any]:
-    combined = trainer.fit_loop._combined_loader
-    return [] if combined is None else combined.flattened
 
 
 def _has_own_state(loader: Any) -> bool:

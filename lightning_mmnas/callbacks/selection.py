@@ -14,27 +14,17 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 from typing_extensions import override
 
-from lightning_mmnas.budget import Budget
-from lightning_mmnas.costs import UNITS
-from lightning_mmnas.criteria import ViewLoss
+from lightning_mmnas.costs.budget import Budget
+from lightning_mmnas.costs.table import UNITS
 from lightning_mmnas.data.samples import ViewSampler
 from lightning_mmnas.files import write_bytes, write_text
-from lightning_mmnas.genotype import Genotype
-from lightning_mmnas.modules.base import build_optimizer
-from lightning_mmnas.modules.candidate import (
-    candidate,
-    endless,
-    labelled_batches,
-    labelled_candidate,
-    train_candidates,
-    view_pairs,
-)
+from lightning_mmnas.fusion.supernet import DecodeRule
+from lightning_mmnas.modules.candidates import candidate, endless, labelled_batches, labelled_candidate, view_pairs
 from lightning_mmnas.modules.search import FusionSearch
-from lightning_mmnas.selection import (
-    Criterion,
-    candidates,
-)
-from lightning_mmnas.supernet import DecodeRule
+from lightning_mmnas.objectives.criteria import Criterion, ViewLoss
+from lightning_mmnas.objectives.selection import candidates
+from lightning_mmnas.objectives.training import build_optimizer, train_candidates
+from lightning_mmnas.space.genotype import Genotype
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

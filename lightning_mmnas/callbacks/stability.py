@@ -8,8 +8,8 @@ from typing_extensions import override
 
 from lightning_mmnas.callbacks.alternation import ArchitectureAlternation
 from lightning_mmnas.callbacks.contract import require
-from lightning_mmnas.genotype import Genotype
-from lightning_mmnas.supernet import DecodeRule, FusionSupernet
+from lightning_mmnas.fusion.supernet import DecodeRule, FusionSupernet
+from lightning_mmnas.space.genotype import Genotype
 
 
 class GenotypeStability(Callback):

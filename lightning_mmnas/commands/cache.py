@@ -3,8 +3,8 @@
 from typing import Any
 
 from lightning_mmnas.callbacks.caching import FeatureCaching
-from lightning_mmnas.cli import MMNASCLI
-from lightning_mmnas.commands import Parser
+from lightning_mmnas.commands.lightning_cli import MMNASCLI
+from lightning_mmnas.commands.parser import Parser
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.cache import megabytes
 from lightning_mmnas.errors import ConfigError
@@ -17,7 +17,7 @@ the folder features of run_dir. The stage then finds the features there. An inte
 continued by the same command."""
 
 
-def cache(args: list[str]) -> None:
+def command(args: list[str]) -> None:
     """Builds or checks the feature cache of a stage, given as the arguments of `mmnas fit`.
 
     Raises:

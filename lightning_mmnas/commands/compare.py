@@ -11,14 +11,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lightning_mmnas.callbacks.caching import FeatureCaching
-from lightning_mmnas.cli import MMNASCLI
+from lightning_mmnas.commands.lightning_cli import MMNASCLI
+from lightning_mmnas.comparison.comparison import Comparison
+from lightning_mmnas.comparison.settings import ComparisonSettings
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.spec import Split
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.pretrain import FusionPretraining
-from lightning_mmnas.report.comparison import Comparison, ComparisonSettings
-from lightning_mmnas.space import describe_errors
+from lightning_mmnas.space.value import describe_errors
 
 
 def compare(

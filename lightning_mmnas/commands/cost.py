@@ -4,14 +4,14 @@ from typing import Any
 
 import torch
 
-from lightning_mmnas.cli import MMNASCLI
-from lightning_mmnas.commands import Parser
-from lightning_mmnas.costs import CostKind, CostTable
+from lightning_mmnas.commands.lightning_cli import MMNASCLI
+from lightning_mmnas.commands.parser import Parser
+from lightning_mmnas.costs.measuring import CostKind, measure_latency
+from lightning_mmnas.costs.table import CostTable
 from lightning_mmnas.errors import ConfigError
-from lightning_mmnas.genotype import Genotype
-from lightning_mmnas.measuring import measure_latency
+from lightning_mmnas.fusion.network import FusionNetwork
 from lightning_mmnas.modules.search import FusionSearch
-from lightning_mmnas.network import FusionNetwork
+from lightning_mmnas.space.genotype import Genotype
 
 _HELP = """usage: mmnas cost GENOTYPE --config SEARCH.yaml [options of mmnas fit]
 
@@ -22,7 +22,7 @@ features are those of the search's encoders, whose weights are not needed. The r
 model.init_args.cost_readout. Encoders and classifier are not counted."""
 
 
-def cost(args: list[str]) -> None:
+def command(args: list[str]) -> None:
     """Prints the costs of a genotype, given its file and the arguments of `mmnas fit`.
 
     Raises:

@@ -14,18 +14,19 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
-from lightning_mmnas.cli import ConfigCheck, instantiation_error
-from lightning_mmnas.commands import Parser
+from lightning_mmnas.commands.lightning_cli import ConfigCheck, instantiation_error
+from lightning_mmnas.commands.parser import Parser
+from lightning_mmnas.commands.stages import STAGES, find_configs
+from lightning_mmnas.commands.versions import versions
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.summary import SPLITS, summarise
 from lightning_mmnas.errors import ConfigError, DamagedFilesError
 from lightning_mmnas.files import write_bytes, write_json
-from lightning_mmnas.pipeline import STAGES, find_configs, versions
 from lightning_mmnas.report.data import plot_views, render_summary
 from lightning_mmnas.views import DEFAULT_AUGMENTATIONS, TwoViews
 
 
-def describe(args: list[str]) -> None:
+def command(args: list[str]) -> None:
     """Runs the command.
 
     Raises:

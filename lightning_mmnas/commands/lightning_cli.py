@@ -17,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -26,20 +27,16 @@ from jsonargparse.typing import register_type
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning.pytorch.cli import SaveConfigCallback as LightningSaveConfigCallback
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import override
 
-import lightning_mmnas
-from lightning_mmnas.commands import main
+from lightning_mmnas.callbacks.lightning_private import CommandLine, given_hyperparameters
+from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
 from lightning_mmnas.errors import CheckpointError, ConfigError, MMNASError
 from lightning_mmnas.files import write_text
-from lightning_mmnas.messages import shorten_interpolation_error, shorten_parser_error
-
-__all__ = ["MMNASCLI", "SaveConfigCallback", "main"]
 
 # Attributes of the data module that a model may ask for by naming an argument so.
 _LINKED = ("modalities", "num_classes", "task")
@@ -95,7 +92,7 @@ class SaveConfigCallback(LightningSaveConfigCallback):
         self.already_saved = True
 
 
-class MMNASCLI(LightningCLI):
+class MMNASCLI(CommandLine):
     """LightningCLI for any LightningModule and any LightningDataModule, ours or the user's.
 
     Adds the top-level key `run_dir` (everything is written below it unless told otherwise), the
@@ -136,7 +133,7 @@ class MMNASCLI(LightningCLI):
         kwargs.setdefault("parser_mode", "omegaconf+")
         # An abbreviated key is a misspelt one.
         kwargs.setdefault("allow_abbrev", False)
-        kwargs.setdefault("dump_header", [f"lightning_mmnas=={lightning_mmnas.__version__}"])
+        kwargs.setdefault("dump_header", [f"lightning_mmnas=={version('lightning-mmnas')}"])
         return super().init_parser(**kwargs)
 
     @override
@@ -164,7 +161,7 @@ class MMNASCLI(LightningCLI):
             raise ConfigError(shorten_interpolation_error(error)) from error
 
     @override
-    def _parse_ckpt_path(self) -> None:
+    def merge_checkpoint(self) -> None:
         """Merges a checkpoint's hyperparameters as Lightning does, but says what they change."""
         config = self.config.get(self.config.get("subcommand") or "")
         path = config.get("ckpt_path") if config else None
@@ -174,7 +171,7 @@ class MMNASCLI(LightningCLI):
             raise CheckpointError(f"there is no checkpoint {path}; check --ckpt_path")
         before = _flatten(config.model.as_dict()) if config.model else {}
         try:
-            super()._parse_ckpt_path()
+            super().merge_checkpoint()
         except ConfigError as error:
             raise CheckpointError(f"checkpoint {path} does not fit this model: {error}") from error
         except Exception as error:  # torch.load of a damaged file raises nearly anything
@@ -191,10 +188,10 @@ class MMNASCLI(LightningCLI):
             raise instantiation_error(error) from error
 
     @override
-    def _run_subcommand(self, subcommand: str) -> None:
+    def run_command(self, name: str) -> None:
         handler = signal.getsignal(signal.SIGINT)
         try:
-            super()._run_subcommand(subcommand)
+            super().run_command(name)
         except SystemExit as error:
             # Lightning turns Ctrl-C into exit code 1 and leaves SIGINT ignored.
             if not isinstance(error.__context__, KeyboardInterrupt):
@@ -206,9 +203,8 @@ class MMNASCLI(LightningCLI):
             raise KeyboardInterrupt(f"interrupted; {hint}") from error
 
     @override
-    def _add_instantiators(self) -> None:
-        for key, base in (("model", self._model_class), ("data", self._datamodule_class)):
-            self.parser.add_instantiator(_Instantiator(self, key), base, subclasses=True)
+    def instantiator(self, key: str) -> _Instantiator:
+        return _Instantiator(self, key)
 
 
 def instantiation_error(error: Exception) -> MMNASError:
@@ -224,7 +220,7 @@ class ConfigCheck(MMNASCLI):
     """Reads a command's configuration as `MMNASCLI` does, and stops there: for mistakes told before anything runs."""
 
     @override
-    def _set_seed(self) -> None:
+    def seed(self) -> None:
         """Leaves the random state alone."""
 
     @override
@@ -232,7 +228,7 @@ class ConfigCheck(MMNASCLI):
         """Builds nothing."""
 
     @override
-    def _run_subcommand(self, subcommand: str) -> None:
+    def run_command(self, name: str) -> None:
         """Runs nothing."""
 
 
@@ -254,8 +250,7 @@ class _Instantiator:
         applied_instantiation_links: dict[str, Any],
         **kwargs: Any,
     ) -> Any:
-        self.cli._dump_config()
-        config = self.cli.config_dump.get(self.key) or {}
+        config = self.cli.resolved().get(self.key) or {}
         hparams = {"_class_path": config.get("class_path"), **config.get("init_args", {})}
         hparams.update(config.get("dict_kwargs", {}))
         prefix = f"{self.key}.init_args."
@@ -265,13 +260,8 @@ class _Instantiator:
                 hparams[name] = _plain(value)
         if self.key == "model":
             self._require_links(class_type, kwargs)
-        # Without Lightning's own mark of an instantiator: `load_from_checkpoint` then takes what is not a plain value
-        # (encoders, modalities) as arguments, as it does for modules built in Python.
-        token = _given_hyperparameters.set(hparams)
-        try:
+        with given_hyperparameters(hparams):
             return class_type(*args, **kwargs)
-        finally:
-            _given_hyperparameters.reset(token)
 
     def _require_links(self, class_type: Callable[..., Any], kwargs: dict[str, Any]) -> None:
         # A link whose source does not exist is skipped by the parser without a word.
@@ -281,7 +271,7 @@ class _Instantiator:
                 continue
             if "None" in str(parameter.annotation):
                 continue
-            data = (self.cli.config_dump.get("data") or {}).get("class_path")
+            data = (self.cli.resolved().get("data") or {}).get("class_path")
             what = f"the data module {data} has none" if data else "no data module is given"
             model = getattr(class_type, "__name__", class_type)
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""The parser's long error messages as one short one."""
+"""What the user is told when something goes wrong: one short message in place of a long one, or of a traceback."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import difflib
 import importlib
 import inspect
 import re
+import sys
+from collections.abc import Callable
 
 from omegaconf.errors import OmegaConfBaseException
+
+from lightning_mmnas.errors import MMNASError
 
 # Lines of jsonargparse's errors that name types but not the mistake.
 _NOISE = re.compile(
@@ -77,4 +81,28 @@ def _nearest(message: str) -> str | None:
         near = difflib.get_close_matches(option.group(1), list(accepted), n=1)
         if near:
             return near[0]
+    return None
+
+
+def explain(error: BaseException) -> str | None:
+    """The message for a user's mistake; None for an error of ours, which keeps its traceback."""
+    if isinstance(error, KeyboardInterrupt):
+        return str(error) or "interrupted"
+    if isinstance(error, MMNASError):
+        return str(error)
+    rules: list[tuple[str, str, Callable[[str], str]]] = [
+        ("argparse", "ArgumentError", shorten_parser_error),
+        ("omegaconf", "OmegaConfBaseException", lambda text: text.splitlines()[0]),
+        ("lightning.fabric.utilities.exceptions", "MisconfigurationException", str.strip),
+    ]
+    for module, name, shorten in rules:
+        kind = getattr(sys.modules.get(module), name, None) or getattr(sys.modules.get(f"{module}.errors"), name, None)
+        if kind is not None and isinstance(error, kind):
+            return shorten(str(error))
+    text = str(error)
+    if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in text:
+        keys = re.sub(r"\s+", " ", text)
+        return f"the checkpoint belongs to another architecture: {keys[:300]}"
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.strerror}: {error.filename}"
     return None

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from lightning_mmnas.commands import Parser
+from lightning_mmnas.commands.parser import Parser
 from lightning_mmnas.errors import ConfigError
 
 
@@ -50,8 +50,8 @@ def _avmnist(args: list[str]) -> None:
 
     import json
 
-    from lightning_mmnas.data.avmnist import MANIFEST
-    from lightning_mmnas.data.prepare_avmnist import prepare_avmnist
+    from lightning_mmnas.data.avmnist.data_module import MANIFEST
+    from lightning_mmnas.data.avmnist.prepare import prepare_avmnist
 
     text = shlex.join(["mmnas", "prepare", "avmnist", *args])
     output = prepare_avmnist(**vars(options), command=text, progress=True)

@@ -7,53 +7,47 @@ checkpoint.
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 import os
-import platform
 import shlex
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
-from lightning_mmnas.errors import ConfigError, GenotypeError, MMNASError, RunDirectoryError
-from lightning_mmnas.files import write_json
+from lightning_mmnas.commands.parser import Parser
+from lightning_mmnas.commands.stages import STAGES, Stage, claim, find_configs, read_stages
+from lightning_mmnas.commands.versions import versions
+from lightning_mmnas.errors import ConfigError, GenotypeError, MMNASError
+from lightning_mmnas.files import read_json, write_json
 
-STAGES = ("encoders", "search", "pretrain", "finetune")
-_PACKAGES = ("torch", "lightning", "lightly", "torchmetrics", "lightning-mmnas")
 
+def command(args: list[str]) -> None:
+    """Runs `mmnas run`.
 
-@dataclass(frozen=True)
-class Stage:
-    """One stage of a run: its configuration file and what the command line changes in it."""
-
-    name: str
-    config: Path
-    overrides: tuple[str, ...] = ()
-
-    def digest(self, seed: int) -> str:
-        """Hash of all that decides the stage's result; comments and layout do not."""
-        try:
-            # comparison.yaml may be missing: its defaults then hold
-            content = yaml.safe_load(self.config.read_text(encoding="utf-8")) if self.config.is_file() else None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"{self.config} is not valid YAML: {reason}") from error
-        text = json.dumps([content, self.overrides, seed], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def arguments(self, run_dir: Path, seed: int) -> list[str]:
-        """The stage as arguments of `mmnas`."""
-        arguments = ["fit", "--config", str(self.config), "--run_dir", str(run_dir)]
-        return [*arguments, "--seed_everything", str(seed), *self.overrides]
+    Raises:
+        ConfigError: An option or a configuration is wrong.
+        RunDirectoryError: The output folder cannot be written, or belongs to another run.
+    """
+    parser = Parser(
+        prog="mmnas run",
+        description="Runs the stages encoders, search, pretrain and finetune of a configuration "
+        "folder one after another, each as `mmnas fit` would, then the comparison. Run again, it "
+        "continues with the first unfinished stage.",
+        epilog="Further options override the stages' configurations: --trainer.accelerator cpu in "
+        "all of them, --search.trainer.max_epochs 3 in one.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("configs", help="a folder of stage configurations, or a shipped one: watch")
+    parser.add_argument("--output", required=True, help="the run directory", metavar="DIR")
+    parser.add_argument("--seed", type=int, default=0, help="seed of every stage (default: 0)")
+    options, overrides = parser.parse_known_args(args)
+    if not 0 <= options.seed < 2**32:
+        raise ConfigError(f"--seed must be from 0 to 4294967295, got {options.seed}")
+    run(options.configs, options.output, seed=options.seed, overrides=overrides)
 
 
 def run(
@@ -85,11 +79,11 @@ def run(
     main = _is_main()
     console = (console or Console()) if main else Console(file=io.StringIO())
     folder, run_dir = find_configs(configs), Path(output)
-    stages = _stages(folder, overrides)
-    command = ["mmnas", "run", str(configs), "--output", str(output), "--seed", str(seed)]
+    stages = read_stages(folder, overrides)
+    words = ["mmnas", "run", str(configs), "--output", str(output), "--seed", str(seed)]
     # Mistakes in any stage are told now: nothing is trained or written before.
     if (comparison := stages[-1].config).is_file():
-        from lightning_mmnas.compare import read_settings
+        from lightning_mmnas.commands.compare import read_settings
 
         read_settings(comparison)
     _check(stages, run_dir, seed)
@@ -108,7 +102,7 @@ def run(
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(
                 f"interrupted in stage {stage.name}; finished stages are kept, "
-                f"the same command continues: {shlex.join([*command, *overrides])}"
+                f"the same command continues: {shlex.join([*words, *overrides])}"
             ) from error
         except MMNASError as error:
             raise type(error)(f"stage {stage.name}: {error}") from error
@@ -126,100 +120,9 @@ def train_encoders(
     folder: Path, run_dir: Path, *, seed: int, overrides: Sequence[str] = (), console: Console | None = None
 ) -> None:
     """Runs the encoders' stage of a configuration folder alone, where there is one and it has not been run before."""
-    stages = _stages(folder, overrides)
+    stages = read_stages(folder, overrides)
     if stages[0].name == "encoders":
         _train(stages[0], run_dir, seed, console or Console())
-
-
-def stage_digests(folder: Path, overrides: Sequence[str] = ()) -> dict[str, str]:
-    """Hash of every stage's settings, whatever the seed."""
-    return {stage.name: stage.digest(0) for stage in _stages(folder, overrides)[:-1]}
-
-
-def stage_arguments(folder: Path, name: str, run_dir: Path, seed: int, overrides: Sequence[str] = ()) -> list[str]:
-    """Arguments of one stage for `MMNASCLI`, without the command ``fit``."""
-    stage = next(stage for stage in _stages(folder, overrides) if stage.name == name)
-    return stage.arguments(run_dir, seed)[1:]
-
-
-def find_configs(name: str | Path) -> Path:
-    """The folder itself, or the shipped one of that name.
-
-    Raises:
-        ConfigError: there is neither.
-    """
-    if Path(name).is_dir():
-        return Path(name)
-    here = Path(__file__).parent
-    # Inside the wheel; in a working copy the folder lies beside the package.
-    shipped = next((p for p in (here / "configs", here.parent / "configs") if p.is_dir()), None)
-    names = sorted(p.parent.name for p in shipped.glob("*/search.yaml")) if shipped else []
-    if shipped is not None and str(name) in names:
-        return shipped / str(name)
-    raise ConfigError(f"there is no folder {name}, and the shipped configurations are {names}")
-
-
-def claim(run_dir: Path, stages: Sequence[Stage], seed: int) -> None:
-    """Makes the run directory ours, or checks that it already is.
-
-    Raises:
-        RunDirectoryError: it cannot be written, or holds anything but this very run.
-    """
-    manifest = {"seed": seed, "stages": {stage.name: stage.digest(seed) for stage in stages}}
-    path = run_dir / "manifest.json"
-    if run_dir.exists() and not run_dir.is_dir():
-        raise RunDirectoryError(f"{run_dir} is a file; choose another --output")
-    known = read_json(path)
-    if known is None:
-        if run_dir.is_dir() and any(p for p in run_dir.iterdir() if not p.name.startswith((".manifest", "manifest"))):
-            raise RunDirectoryError(f"{run_dir} holds files but no run of mmnas; choose a new folder as --output")
-        write_json(path, manifest)
-        return
-    if known.get("seed") != seed:
-        different = f"its seed is {known.get('seed')}, not {seed}"
-    else:
-        there, here = known.get("stages", {}), manifest["stages"]
-        assert isinstance(here, dict)
-        changed = [name for name in here | there if here.get(name) != there.get(name)]
-        if not changed:
-            return
-        different = f"other settings of {', '.join(changed)}"
-    raise RunDirectoryError(
-        f"{run_dir} belongs to another run ({different}); choose another --output, or delete that folder"
-    )
-
-
-def versions(*others: str) -> dict[str, str]:
-    """Versions of Python and of the packages that decide the numbers, and of others if wanted."""
-    found = {"python": platform.python_version()}
-    for name in (*_PACKAGES, *others):
-        try:
-            found[name.replace("-", "_")] = version(name)
-        except PackageNotFoundError:
-            found[name.replace("-", "_")] = "unknown"
-    return found
-
-
-def _stages(folder: Path, overrides: Sequence[str]) -> list[Stage]:
-    shared: list[str] = []
-    own: dict[str, list[str]] = {name: [] for name in STAGES}
-    target = shared
-    for word in overrides:
-        if word.startswith("--"):
-            prefix, dot, rest = word[2:].partition(".")
-            target = own[prefix] if dot and prefix in own else shared
-            word = f"--{rest}" if target is not shared else word
-        elif target is shared and not shared:
-            raise ConfigError(f"unexpected {word!r}; overrides look like --search.trainer.max_epochs 3")
-        target.append(word)
-    stages = []
-    for name in STAGES:
-        path = folder / f"{name}.yaml"
-        if path.is_file():
-            stages.append(Stage(name, path, (*shared, *own[name])))
-        elif name != "encoders":  # needless where pretrained encoders are given
-            raise ConfigError(f"there is no {path}; a run needs one file per stage: {list(STAGES)}")
-    return [*stages, Stage("comparison", folder / "comparison.yaml")]
 
 
 def _check(stages: Sequence[Stage], run_dir: Path, seed: int) -> None:
@@ -228,7 +131,7 @@ def _check(stages: Sequence[Stage], run_dir: Path, seed: int) -> None:
     Raises:
         ConfigError: a key, a value or an interpolation is wrong; names the stage.
     """
-    from lightning_mmnas.cli import ConfigCheck
+    from lightning_mmnas.commands.lightning_cli import ConfigCheck
 
     for stage in stages[:-1]:
         stage.digest(seed)
@@ -252,7 +155,7 @@ def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str
     console.print(f"$ {shlex.join(['mmnas', *arguments, *resume])}", style="dim", soft_wrap=True)
 
     from lightning_mmnas.callbacks.progress import StageProgress, metrics_line, quiet
-    from lightning_mmnas.cli import MMNASCLI
+    from lightning_mmnas.commands.lightning_cli import MMNASCLI
 
     start = time.monotonic()
     with quiet():
@@ -292,7 +195,7 @@ def _compare(stages: Sequence[Stage], run_dir: Path, seed: int, console: Console
         console.print(f"{stage.name:<10} done before, in {record['seconds']:.1f} s")
         return record
     from lightning_mmnas.callbacks.progress import quiet
-    from lightning_mmnas.compare import compare, read_settings
+    from lightning_mmnas.commands.compare import compare, read_settings
     from lightning_mmnas.modules.frozen import read_checkpoint
 
     settings = read_settings(stage.config)
@@ -325,7 +228,7 @@ def _results(run_dir: Path, records: dict[str, dict[str, Any]]) -> dict[str, Any
         "comparison": [],
     }
     if genotype is not None:
-        from lightning_mmnas.genotype import Genotype
+        from lightning_mmnas.space.genotype import Genotype
 
         with suppress(GenotypeError):  # too large a space to be counted
             results["space_size"] = Genotype.load(run_dir / "genotype.json").space.size()
@@ -346,14 +249,3 @@ def _report(results: dict[str, Any], run_dir: Path, console: Console) -> None:
 def _is_main() -> bool:
     """Whether this is the process the user started, or torchrun's first; not one that Lightning started for a rank."""
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """The object in a JSON file of a run directory; None where there is no file."""
-    if not path.is_file():
-        return None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunDirectoryError(f"cannot read {path}: {error}; delete it to run again") from error
-    return content if isinstance(content, dict) else None

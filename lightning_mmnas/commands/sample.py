@@ -15,15 +15,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from lightning_mmnas.callbacks.caching import FeatureCaching
 from lightning_mmnas.callbacks.progress import quiet
 from lightning_mmnas.callbacks.selection import GenotypeSelection
-from lightning_mmnas.cli import MMNASCLI
-from lightning_mmnas.commands import Parser
-from lightning_mmnas.compare import read_features
-from lightning_mmnas.costs import CostKind, CostTable
+from lightning_mmnas.commands.compare import read_features
+from lightning_mmnas.commands.lightning_cli import MMNASCLI
+from lightning_mmnas.commands.parser import Parser
+from lightning_mmnas.commands.versions import versions
+from lightning_mmnas.costs.measuring import CostKind
+from lightning_mmnas.costs.table import CostTable
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.errors import ConfigError, GenotypeError
 from lightning_mmnas.modules import fingerprint
 from lightning_mmnas.modules.search import FusionSearch
-from lightning_mmnas.pipeline import versions
 from lightning_mmnas.sampling import record
 from lightning_mmnas.sampling.evaluators import Inherited, TrainedAlone
 from lightning_mmnas.sampling.samplers import PrunerName, SamplerName
@@ -36,7 +37,7 @@ _HERE = ("root", "cache_dir", "num_workers", "encoder_weights", "table")
 """Arguments of data and model that differ between machines though the search is the same."""
 
 
-def sample(args: list[str]) -> None:
+def command(args: list[str]) -> None:
     """Runs the command.
 
     Raises:
@@ -149,13 +150,14 @@ def open_stage(args: list[str]) -> SearchStage:
     if selection.criterion.comparative:
         raise ConfigError(
             f"{type(selection.criterion).__name__} compares candidates with each other, but mmnas sample scores "
-            "networks one at a time; give GenotypeSelection another one, such as lightning_mmnas.criteria.ViewLoss"
+            "networks one at a time; give GenotypeSelection another one, such as "
+            "lightning_mmnas.objectives.criteria.ViewLoss"
         )
     return SearchStage(
         module.to(device),
         data,
         selection,
-        cli.config_dump,
+        cli.resolved(),
         {"views": caches[0].views, "dtype": caches[0].dtype, "seed": caches[0].seed} if caches else None,
     )
 

@@ -5,17 +5,27 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
 
-from lightning_mmnas.commands import Parser
+from lightning_mmnas.commands.parser import Parser
 from lightning_mmnas.errors import ConfigError, MissingExtraError, RunDirectoryError
-from lightning_mmnas.files import write_json
+from lightning_mmnas.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from lightning import Trainer
+
+    from lightning_mmnas.callbacks.caching import FeatureCaching
+    from lightning_mmnas.space.genotype import FusionSpace
+    from lightning_mmnas.tabular.protocol import TableData
+
+_VIEWS = 8
+"""Stored views where the configuration has no feature cache."""
 
 _BLOCK = 16
 """Architectures that are trained together."""
@@ -98,9 +108,11 @@ def tabulate(
         console: Where progress is shown.
     """
     from lightning_mmnas.callbacks.progress import quiet
-    from lightning_mmnas.criteria import label_free_criteria
-    from lightning_mmnas.pipeline import find_configs, stage_arguments, stage_digests, train_encoders, versions
-    from lightning_mmnas.tabular.features import protocol_of, read_features
+    from lightning_mmnas.commands.run import train_encoders
+    from lightning_mmnas.commands.stages import find_configs, stage_arguments, stage_digests
+    from lightning_mmnas.commands.versions import versions
+    from lightning_mmnas.objectives.criteria import label_free_criteria
+    from lightning_mmnas.tabular.features import protocol_of
     from lightning_mmnas.tabular.protocol import GroupTraining
     from lightning_mmnas.tabular.simple import simple_baselines
 
@@ -156,14 +168,56 @@ def tabulate(
         )
 
 
+def read_features(
+    search: list[str], finetune: list[str], run_dir: Path, budgets: Iterable[int] = ()
+) -> tuple[FusionSpace, TableData, dict[str, Any]]:
+    """Builds what a table is made from.
+
+    Args:
+        search: Arguments of the search stage, without the command ``fit``.
+        finetune: Arguments of the fine-tuning stage, likewise.
+        run_dir: Run directory, whose encoders have been trained.
+        budgets: Labels per class that will be asked for.
+
+    Returns:
+        The space, the features, and settings of the stages that the protocol takes over.
+
+    Raises:
+        ConfigError: The stages or the data are of another kind than a table can be made of.
+        DataError: A class has fewer training samples than a budget asks for.
+    """
+    from lightning_mmnas.commands.lightning_cli import MMNASCLI
+    from lightning_mmnas.tabular.features import checked_search, make_table_data
+
+    first = MMNASCLI(search, run=False, save_config_callback=None)
+    model, unlabelled = checked_search(first.model, first.datamodule)
+    any_genotype = run_dir / "any_genotype.json"  # fine-tuning is configured for some network, whichever
+    next(iter(model.space.enumerate())).save(any_genotype)
+    second = MMNASCLI(
+        [*finetune, "--model.init_args.genotype", str(any_genotype), "--model.init_args.network_weights", "null"],
+        run=False,
+        save_config_callback=None,
+    )
+    data, settings = make_table_data(
+        model, unlabelled, second.model, second.datamodule, _caching(first.trainer, run_dir), budgets
+    )
+    return model.space, data, settings
+
+
+def _caching(trainer: Trainer, run_dir: Path) -> FeatureCaching:
+    from lightning_mmnas.callbacks.caching import FeatureCaching
+
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    found = [callback for callback in callbacks if isinstance(callback, FeatureCaching)]
+    return found[0] if found else FeatureCaching(str(run_dir / "features"), views=_VIEWS)
+
+
 def _check(output: Path, facts: dict[str, Any]) -> None:
     """Refuses a folder whose table is made of something else.
 
     Raises:
         RunDirectoryError: So it is, and what differs is named; or its card cannot be read.
     """
-    from lightning_mmnas.pipeline import read_json
-
     known = read_json(output / _CARD)
     if known is None:
         return

@@ -6,64 +6,36 @@ same number of steps; those that are pretrained see the same number of unlabelle
 
 import copy
 import statistics
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
-from sklearn.linear_model import LogisticRegression
-from sklearn.multiclass import OneVsRestClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from lightning_mmnas.baselines import LateFusion
-from lightning_mmnas.compact import compact
+from lightning_mmnas.comparison.logistic import logistic_regression
+from lightning_mmnas.comparison.rivals import rivals
+from lightning_mmnas.comparison.settings import Budget, ComparisonSettings
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.samples import Part
 from lightning_mmnas.data.splits import label_budget
-from lightning_mmnas.genotype import Genotype
-from lightning_mmnas.modules.base import FusionObjective, build_optimizer, projection_head
+from lightning_mmnas.fusion.compact import compact
+from lightning_mmnas.fusion.readout import out_features
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.metrics import build_metrics, build_tuned_metrics, tune_thresholds
 from lightning_mmnas.modules.pretrain import FusionPretraining
-from lightning_mmnas.network import FusionNetwork
-from lightning_mmnas.objectives import classification_loss
-from lightning_mmnas.readout import SUMMARY, LateFeatures, out_features
-from lightning_mmnas.selection import ViewPair, local_objective, train_together
+from lightning_mmnas.objectives.criteria import ViewPair
+from lightning_mmnas.objectives.fusion_objective import FusionObjective, projection_head
+from lightning_mmnas.objectives.labelled import Labelled
+from lightning_mmnas.objectives.losses import local_objective
+from lightning_mmnas.objectives.training import build_optimizer, train_together
+from lightning_mmnas.space.genotype import Genotype
 
 Features = dict[str, Tensor]
 Batch = dict[str, Tensor]
-Budget = int | Literal["all"]
 
 _CHUNK = 512
 """Samples that pass through a network at once where nothing is trained."""
-
-
-class ComparisonSettings(BaseModel):
-    """How much is compared; the content of ``comparison.yaml``.
-
-    Attributes:
-        labels_per_class: Label budgets.
-        draws: Label draws of each budget; with all labels, as many seeds of the classifier.
-        random_architectures: Number of random architectures.
-        steps: Fine-tuning steps of each network where labels are few.
-        steps_all: Fine-tuning steps with all labels.
-        batch_size: Batch size of the fine-tuning where labels are few.
-        batch_size_all: Batch size of the fine-tuning with all labels.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    labels_per_class: tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...] = (5, 20, "all")
-    draws: int = Field(default=3, ge=1)
-    random_architectures: int = Field(default=3, ge=1)
-    steps: int = Field(default=100, ge=1)
-    steps_all: int = Field(default=200, ge=1)
-    batch_size: int = Field(default=64, ge=2)
-    batch_size_all: int = Field(default=128, ge=2)
 
 
 class Comparison:
@@ -129,6 +101,7 @@ class Comparison:
         several = self.labelled.task == "multilabel"
         encoded_val = self._encode(self.labelled.part("val")) if several else {}
         val_targets = _labels(self.labelled.part("val")) if several else None
+        shapes, num_classes = self.pretraining.encoders.feature_shapes, len(self.labelled.class_names)
         rows = []
         for budget in self.settings.labels_per_class:
             scores: dict[str, list[float]] = {name: [] for name in [*networks, "raw_features"]}
@@ -139,7 +112,7 @@ class Comparison:
                     seen = self._predict(network, encoded_val) if several else None
                     scores[name].append(self._score(self._predict(network, encoded[1]), targets, seen, val_targets))
                 features = {name: value[chosen] for name, value in encoded[0].items()}
-                regression = self._logistic_regression(features, labels[chosen])
+                regression = logistic_regression(features, labels[chosen], shapes, num_classes)
                 seen = regression(encoded_val) if several else None
                 scores["raw_features"].append(self._score(regression(encoded[1]), targets, seen, val_targets))
             rows += self._rows(scores, budget)
@@ -147,22 +120,11 @@ class Comparison:
 
     def _networks(self) -> dict[str, nn.Module]:
         """Every network but the pretrained found one, freshly initialised."""
-        shapes = self.pretraining.encoders.feature_shapes
-        genotype = self.finetuning.network.genotype
+        genotype, hparams = self.finetuning.network.genotype, self.finetuning.hparams
         assert isinstance(genotype, Genotype)
-        generator = torch.Generator().manual_seed(self.seed)
-        hparams = self.finetuning.hparams
         options = {name: hparams[name] for name in ("readout", "dropout", "pool", "grid")}
-        networks: dict[str, nn.Module] = {"found": FusionNetwork(genotype, shapes, **options)}
-        for i in range(self.settings.random_architectures):
-            networks[f"random{i}+ssl"] = FusionNetwork(genotype.space.sample(generator), shapes, **options)
-        networks["late_fusion"] = LateFusion(shapes)
-        networks["late_fusion+ssl"] = LateFusion(shapes)
-        networks["late_fusion_all_levels"] = LateFusion(shapes, all_levels=True)
-        networks["late_fusion_linear"] = LateFusion(shapes, hidden=None)
-        for modality in genotype.space.modalities:
-            networks[f"modality:{modality}"] = LateFusion(shapes, modalities=[modality])
-        return networks
+        shapes, count = self.pretraining.encoders.feature_shapes, self.settings.random_architectures
+        return rivals(genotype, shapes, count, self.seed, **options)
 
     def _pretrain(self, networks: Mapping[str, nn.Module]) -> None:
         module = self.pretraining
@@ -224,79 +186,52 @@ class Comparison:
 
     def _finetune(
         self, networks: Mapping[str, nn.Module], train: Part, budget: Budget, draw: int
-    ) -> dict[str, nn.Module]:
+    ) -> dict[str, Labelled]:
         """Fine-tunes copies of all networks side by side: same batches, same views, same number of steps."""
         module, settings = self.finetuning, self.settings
         everything = budget == "all"
         steps = settings.steps_all if everything else settings.steps
         batch_size = settings.batch_size_all if everything else settings.batch_size
         assert self.labelled.num_classes is not None
-        tuned: dict[str, nn.Module] = {}
+        tuned: dict[str, Labelled] = {}
         for name, network in networks.items():
             torch.manual_seed(1000 * self.seed + draw)  # the same classifier for networks of the same width
-            body = copy.deepcopy(network).to(self.device)
-            head = nn.Linear(out_features(body), self.labelled.num_classes).to(self.device)
-            tuned[name] = nn.Sequential(body, head).train()
-        optimizers = {
-            name: build_optimizer(
+            body = copy.deepcopy(network)
+            tuned[name] = Labelled(body, nn.Linear(out_features(body), self.labelled.num_classes)).to(self.device)
+        torch.manual_seed(1000 * self.seed + draw)  # batches and views do not depend on which networks take part
+
+        def batches() -> Iterator[tuple[Features, Tensor]]:
+            for indices in _batches(len(train), batch_size, steps):
+                drawn = train.draw_views(indices)
+                batch = {name: value.to(self.device) for name, value in train.__getitems__(drawn).items()}
+                yield module.encoders(module.training_view(batch)), batch["label"]
+                self.advance()
+
+        train_together(
+            tuned,
+            batches(),
+            lambda labelled: build_optimizer(
                 [
-                    {"params": list(network[1].parameters()), "lr": module.head_lr},
-                    {"params": list(network[0].parameters()), "lr": module.lr},
+                    {"params": list(labelled.classifier.parameters()), "lr": module.head_lr},
+                    {"params": list(labelled.network.parameters()), "lr": module.lr},
                 ],
                 module.weight_decay,
                 module.schedule,
                 steps,
-            )
-            for name, network in tuned.items()
-            if isinstance(network, nn.Sequential)
-        }
-        torch.manual_seed(1000 * self.seed + draw)  # batches and views do not depend on which networks take part
-        for indices in _batches(len(train), batch_size, steps):
-            drawn = train.draw_views(indices)
-            batch = {name: value.to(self.device) for name, value in train.__getitems__(drawn).items()}
-            features = module.encoders(module.training_view(batch))
-            for name, network in tuned.items():
-                optimizer, schedule = optimizers[name]
-                loss = classification_loss(network(features), batch["label"])
-                optimizer.zero_grad(set_to_none=True)
-                torch.autograd.backward(loss)
-                optimizer.step()
-                schedule.step()
-            self.advance()
+            ),
+        )
         return tuned
 
     @torch.no_grad()
-    def _predict(self, network: nn.Module, features: Features) -> Tensor:
+    def _predict(self, network: Labelled, features: Features) -> Tensor:
         """Class logits of a whole split."""
         network.eval()
         count = len(next(iter(features.values())))
         parts = [
-            network({name: value[i : i + _CHUNK] for name, value in features.items()}) for i in range(0, count, _CHUNK)
+            network.logits({name: value[i : i + _CHUNK] for name, value in features.items()})
+            for i in range(0, count, _CHUNK)
         ]
         return torch.cat(parts).cpu()
-
-    def _logistic_regression(self, train: Features, labels: Tensor) -> Callable[[Features], Tensor]:
-        """Logistic regression on the pooled features of all levels of the frozen encoders: class probabilities."""
-        names = [name for name in train if not name.endswith(SUMMARY)]
-        pooled = LateFeatures(names, self.pretraining.encoders.feature_shapes)
-        several = self.labelled.task == "multilabel"
-        model = LogisticRegression(max_iter=1000)
-        classifier = make_pipeline(StandardScaler(), OneVsRestClassifier(model) if several else model)
-        with warnings.catch_warnings():
-            # Few labels may hold nothing of a rare label; its probability is then a constant.
-            warnings.filterwarnings("ignore", message="Label .* is present in all training examples")
-            warnings.filterwarnings("ignore", message="Label not .* is present in all training examples")
-            classifier.fit(pooled(train).cpu().numpy(), labels.numpy())
-
-        def predict(features: Features) -> Tensor:
-            probabilities = torch.from_numpy(classifier.predict_proba(pooled(features).cpu().numpy()))
-            if several:
-                return torch.logit(probabilities, eps=1e-6)
-            scores = probabilities.new_zeros(len(probabilities), len(self.labelled.class_names))
-            scores[:, torch.as_tensor(classifier.classes_)] = probabilities  # a class may have no training sample
-            return scores
-
-        return predict
 
     def _score(
         self, logits: Tensor, labels: Tensor, val_logits: Tensor | None = None, val_labels: Tensor | None = None

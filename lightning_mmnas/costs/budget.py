@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, product
 
-from lightning_mmnas.costs import CostTable
-from lightning_mmnas.decoding import Choice, Pair, Scores, best_choices, spell_steps
+from lightning_mmnas.costs.table import CostTable
 from lightning_mmnas.errors import CostError
-from lightning_mmnas.genotype import CellGenotype, FusionSpace, Genotype
+from lightning_mmnas.fusion.decoding import Choice, Pair, Scores, best_choices, spell_steps
+from lightning_mmnas.space.genotype import CellGenotype, FusionSpace, Genotype
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,17 @@ class Budget:
 
     table: CostTable
     limit: float
+
+    def decode(
+        self,
+        scores: Scores,
+        space: FusionSpace,
+        variants: Sequence[tuple[str, bool]],
+        coverage: bool = True,
+        distinct: bool = True,
+    ) -> Genotype:
+        """Returns the best legal architecture within the budget; see `decode_within`."""
+        return decode_within(scores, space, variants, self, coverage, distinct)
 
 
 @dataclass(frozen=True)

@@ -2,24 +2,45 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_mmnas.costs import Conditions, CostKind
-from lightning_mmnas.decoding import decode
 from lightning_mmnas.errors import CostError
-from lightning_mmnas.genotype import FusionSpace
-from lightning_mmnas.input_nodes import Grid, InputNode, Pool
-from lightning_mmnas.network import FusionNetwork
-from lightning_mmnas.pairing import IndependentPairing
-from lightning_mmnas.primitives import build_primitive
-from lightning_mmnas.readout import ReadoutName
+from lightning_mmnas.fusion.decoding import decode
+from lightning_mmnas.fusion.input_nodes import Grid, InputNode, Pool
+from lightning_mmnas.fusion.network import FusionNetwork
+from lightning_mmnas.fusion.pairing import IndependentPairing
+from lightning_mmnas.fusion.primitives import build_primitive
+from lightning_mmnas.fusion.readout import ReadoutName
+from lightning_mmnas.space.genotype import FusionSpace
+from lightning_mmnas.space.value import Value
 
 Measure = Callable[[nn.Module, tuple[Any, ...]], float]
 """(module, its arguments) -> cost of one call."""
+
+
+CostKind = Literal["parameters", "flops", "latency"]
+
+
+class Conditions(Value):
+    """Under which a latency was measured; no names of machines or devices.
+
+    Attributes:
+        torch: Version of torch.
+        device: Type of the device, such as "cpu" or "cuda".
+        dtype: Of weights and features, such as "float32".
+        threads: Threads of an operator on the CPU.
+        batch_size: Samples that went through the network together.
+    """
+
+    torch: str
+    device: str
+    dtype: str
+    threads: int
+    batch_size: int
 
 
 def count_parameters(module: nn.Module, arguments: tuple[Any, ...] = ()) -> float:

@@ -3,44 +3,24 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, ValidationError, model_validator
 from torch import Tensor
 from typing_extensions import Self
 
+from lightning_mmnas.costs.measuring import Conditions, CostKind, measure_costs
 from lightning_mmnas.errors import CostError
 from lightning_mmnas.files import write_text
-from lightning_mmnas.genotype import FusionSpace, Genotype
-from lightning_mmnas.readout import ReadoutName
-from lightning_mmnas.space import Value, describe_errors
+from lightning_mmnas.fusion.pairing import PairingLogits
+from lightning_mmnas.fusion.readout import ReadoutName
+from lightning_mmnas.fusion.supernet import FusionSupernet
+from lightning_mmnas.space.genotype import FusionSpace, Genotype
+from lightning_mmnas.space.value import Value, describe_errors
 
-if TYPE_CHECKING:
-    from lightning_mmnas.pairing import PairingLogits
-    from lightning_mmnas.supernet import FusionSupernet
-
-CostKind = Literal["parameters", "flops", "latency"]
 UNITS = {"parameters": "parameters", "flops": "FLOPs per sample", "latency": "seconds per batch"}
 Cost = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class Conditions(Value):
-    """Under which a latency was measured; no names of machines or devices.
-
-    Attributes:
-        torch: Version of torch.
-        device: Type of the device, such as "cpu" or "cuda".
-        dtype: Of weights and features, such as "float32".
-        threads: Threads of an operator on the CPU.
-        batch_size: Samples that went through the network together.
-    """
-
-    torch: str
-    device: str
-    dtype: str
-    threads: int
-    batch_size: int
 
 
 class CostTable(Value):
@@ -110,8 +90,6 @@ class CostTable(Value):
             readout: Readout of the networks.
             options: Further arguments of `measuring.measure_costs`.
         """
-        from lightning_mmnas.measuring import measure_costs
-
         return cls(**measure_costs(space, feature_shapes, kind, readout, **options))  # type: ignore[arg-type]
 
     def of(self, genotype: Genotype) -> float:
@@ -125,7 +103,7 @@ class CostTable(Value):
         steps = [self.primitives[step.primitive] for cell in genotype.cells for step in cell.steps]
         return self.fixed + sum(self.inputs[name] for name in named) + sum(steps)
 
-    def expected(self, supernet: "FusionSupernet") -> Tensor:
+    def expected(self, supernet: FusionSupernet) -> Tensor:
         """Returns the mean cost of the architectures that the logits stand for, differentiable.
 
         Inputs of cells and primitives are drawn as in decoding, in proportion to the mixture weights among the legal
@@ -145,7 +123,7 @@ class CostTable(Value):
             raise CostError("the cost table is for another space than the supernet; measure it for supernet.space")
         return self._expected(supernet.logits)
 
-    def relative(self, supernet: "FusionSupernet") -> Tensor:
+    def relative(self, supernet: FusionSupernet) -> Tensor:
         """Returns `expected` as a fraction of its value at equal mixture weights, both without the fixed rest.
 
         It is 1 before a search, unitless, and the same for all readouts; 0 where no choice costs anything.
@@ -154,7 +132,7 @@ class CostTable(Value):
         scale = float(self._expected(supernet.logits.undecided())) - self.fixed
         return expected / scale if scale > 0 else 0 * expected
 
-    def _expected(self, logits: "PairingLogits") -> Tensor:
+    def _expected(self, logits: PairingLogits) -> Tensor:
         unread, total = torch.ones(()), torch.zeros(())
         for i in range(self.space.cells):
             named = logits.read_probabilities(i)

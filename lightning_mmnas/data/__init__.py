@@ -1,14 +1,14 @@
 """Data sets: dicts of tensors keyed by modality, as LightningDataModules."""
 
-from lightning_mmnas.data.avmnist import AVMNISTDataModule
+from lightning_mmnas.data.avmnist.data_module import AVMNISTDataModule
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule
 from lightning_mmnas.data.egogesture import EgoGestureDataModule
-from lightning_mmnas.data.mmimdb import MMIMDBDataModule
+from lightning_mmnas.data.mmimdb.data_module import MMIMDBDataModule
 from lightning_mmnas.data.ntu import NTUDataModule
 from lightning_mmnas.data.samples import EpochSampler, Part, Samples, TensorSamples
 from lightning_mmnas.data.splits import group_folds, label_budget, split_groups
-from lightning_mmnas.data.table import TableDataModule
-from lightning_mmnas.data.table_columns import ColumnSpec
+from lightning_mmnas.data.table.columns import ColumnSpec
+from lightning_mmnas.data.table.data_module import TableDataModule
 from lightning_mmnas.data.tensors import TensorDataModule
 from lightning_mmnas.data.watch import WatchDataModule, load_watch
 

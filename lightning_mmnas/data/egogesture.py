@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split, Task
-from lightning_mmnas.data.columns import Column, ColumnSamples, OnError, damaged, usable_rows
-from lightning_mmnas.data.video import FrameFolderColumn, FrameRange, PresenceColumn, Sampling, check_clip
+from lightning_mmnas.data.columns.column import Column, ColumnSamples, OnError, damaged, usable_rows
+from lightning_mmnas.data.columns.video import FrameFolderColumn, FrameRange, PresenceColumn, Sampling, check_clip
 from lightning_mmnas.errors import DatasetNotFoundError
 
 Check = Literal["files", "content"]

@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split, Task
-from lightning_mmnas.data.columns import Column, ColumnSamples, OnError, usable_rows
-from lightning_mmnas.data.skeletons import BODIES, NTU_JOINTS, SkeletonColumn
-from lightning_mmnas.data.video import PresenceColumn, Sampling, check_clip, video_column, video_length
+from lightning_mmnas.data.columns.column import Column, ColumnSamples, OnError, usable_rows
+from lightning_mmnas.data.columns.skeletons import BODIES, NTU_JOINTS, SkeletonColumn
+from lightning_mmnas.data.columns.video import PresenceColumn, Sampling, check_clip, video_column, video_length
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError, DatasetNotFoundError
 
 Protocol = Literal["cross_subject", "cross_view"]

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_mmnas.data.base import MultimodalDataModule
-from lightning_mmnas.data.columns import ColumnSamples
+from lightning_mmnas.data.columns.column import ColumnSamples
 from lightning_mmnas.data.samples import Samples, tensor_digest
 from lightning_mmnas.data.spec import Split
 from lightning_mmnas.errors import DamagedFilesError, DataError

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from lightning_mmnas.input_nodes import Grid, Pool, is_square, pool_positions
-from lightning_mmnas.readout import SUMMARY, mean_max_pool
+from lightning_mmnas.fusion.input_nodes import Grid, Pool, is_square, pool_positions
+from lightning_mmnas.fusion.readout import SUMMARY, mean_max_pool
 
 
 def compact(features: Mapping[str, Tensor], length: int, pool: Pool, grid: Grid) -> dict[str, Tensor]:

@@ -4,11 +4,12 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import Protocol
 
 import torch
 
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.genotype import CellGenotype, FusionSpace, Genotype, StepGenotype
+from lightning_mmnas.space.genotype import CellGenotype, FusionSpace, Genotype, StepGenotype
 
 Pair = tuple[int, int]
 
@@ -43,6 +44,20 @@ class Scores:
             steps=[[noisy_pairs(pairs) for pairs in steps] for steps in self.steps],
             variants=[[noisy(row) for row in rows] for rows in self.variants],
         )
+
+
+class Limit(Protocol):
+    """What architectures must keep to besides the rules of `decode`, such as a `Budget`."""
+
+    def decode(
+        self,
+        scores: Scores,
+        space: FusionSpace,
+        variants: Sequence[tuple[str, bool]],
+        coverage: bool = True,
+        distinct: bool = True,
+    ) -> Genotype:
+        """Returns the best legal architecture that keeps to it."""
 
 
 def decode(

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.primitives import Attention, ConcatFC, LinearGLU, PairLinear, Sum, Zero
+from lightning_mmnas.fusion.primitives import Attention, ConcatFC, LinearGLU, PairLinear, Sum, Zero
 
 
 class Grouped(nn.Module):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.primitives import PositionBatchNorm
+from lightning_mmnas.fusion.primitives import PositionBatchNorm
 
 Grid = Literal["auto", "line", "square"]
 Pool = Literal["max", "avg"]

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from lightning_mmnas.errors import ConfigError
-from lightning_mmnas.readout import LateBranch, LateFeatures
+from lightning_mmnas.fusion.readout import LateBranch, LateFeatures
 
 
 class LateFusion(nn.Module):

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_mmnas.genotype import CellGenotype, FusionSpace, Genotype
-from lightning_mmnas.input_nodes import Grid, InputNodes, Pool
-from lightning_mmnas.primitives import PositionBatchNorm, build_primitive
-from lightning_mmnas.readout import LateFeatures, ReadoutName, build_readout, out_features
+from lightning_mmnas.fusion.input_nodes import Grid, InputNodes, Pool
+from lightning_mmnas.fusion.primitives import PositionBatchNorm, build_primitive
+from lightning_mmnas.fusion.readout import LateFeatures, ReadoutName, build_readout, out_features
+from lightning_mmnas.space.genotype import CellGenotype, FusionSpace, Genotype
 
 
 class CellOutput(nn.Module):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.grouped_layers import (
+from lightning_mmnas.fusion.grouped_layers import (
     GroupedBatchNorm,
     GroupedLayerNorm,
     GroupedLinear,
@@ -17,8 +17,8 @@ from lightning_mmnas.grouped_layers import (
     linear,
     write_back,
 )
-from lightning_mmnas.input_nodes import InputNode, key, pool_positions
-from lightning_mmnas.network import CellOutput, FusionNetwork, NetworkCell
+from lightning_mmnas.fusion.input_nodes import InputNode, key, pool_positions
+from lightning_mmnas.fusion.network import CellOutput, FusionNetwork, NetworkCell
 
 
 class NetworkGroup(nn.Module):

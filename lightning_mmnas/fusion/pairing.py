@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_mmnas.decoding import Scores
-from lightning_mmnas.genotype import Genotype, StepGenotype
-from lightning_mmnas.relaxation import Relaxation, Softmax
-from lightning_mmnas.space import FusionSpace, is_symmetric
+from lightning_mmnas.fusion.decoding import Scores
+from lightning_mmnas.fusion.relaxation import Relaxation, Softmax
+from lightning_mmnas.space.genotype import FusionSpace, Genotype, StepGenotype
+from lightning_mmnas.space.primitive_names import is_symmetric
 
 Pairing = Literal["tied", "independent"]
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.genotype import Genotype
-from lightning_mmnas.input_nodes import key
-from lightning_mmnas.supernet import FusionSupernet, SupernetCell
+from lightning_mmnas.fusion.input_nodes import key
+from lightning_mmnas.fusion.supernet import FusionSupernet, SupernetCell
+from lightning_mmnas.space.genotype import Genotype
 
 
 class SinglePath(nn.Module):

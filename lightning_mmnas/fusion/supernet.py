@@ -6,16 +6,15 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.budget import Budget, decode_within
-from lightning_mmnas.decoding import Scores, decode, decode_bmnas
 from lightning_mmnas.errors import CostError, GenotypeError
-from lightning_mmnas.genotype import FusionSpace, Genotype
-from lightning_mmnas.input_nodes import Grid, InputNodes, Pool
-from lightning_mmnas.network import CellOutput, FusionNetwork, NetworkCell, deepest_inputs
-from lightning_mmnas.pairing import Pairing, TiedPairing, build_pairing
-from lightning_mmnas.primitives import build_primitive
-from lightning_mmnas.readout import LateFeatures, ReadoutName, build_readout, out_features
-from lightning_mmnas.relaxation import Relaxation
+from lightning_mmnas.fusion.decoding import Limit, Scores, decode, decode_bmnas
+from lightning_mmnas.fusion.input_nodes import Grid, InputNodes, Pool
+from lightning_mmnas.fusion.network import CellOutput, FusionNetwork, NetworkCell, deepest_inputs
+from lightning_mmnas.fusion.pairing import Pairing, TiedPairing, build_pairing
+from lightning_mmnas.fusion.primitives import build_primitive
+from lightning_mmnas.fusion.readout import LateFeatures, ReadoutName, build_readout, out_features
+from lightning_mmnas.fusion.relaxation import Relaxation
+from lightning_mmnas.space.genotype import FusionSpace, Genotype
 
 DecodeRule = Literal["covering", "bmnas"]
 
@@ -182,7 +181,7 @@ class FusionSupernet(nn.Module):
         rule: DecodeRule = "covering",
         coverage: bool = True,
         distinct: bool = True,
-        budget: Budget | None = None,
+        budget: Limit | None = None,
     ) -> Genotype:
         """Returns the architecture that the logits favour; deterministic, ties included.
 
@@ -191,7 +190,7 @@ class FusionSupernet(nn.Module):
                 rule (tied pairing only), which never reads earlier cells and may leave dead code.
             coverage: Every modality must be read, as far as the space allows.
             distinct: No two cells have the same inputs, as far as the space allows.
-            budget: The best of those that cost no more; see `decode_within`.
+            budget: The best of those that cost no more; see `Budget`.
 
         Raises:
             CostError: No architecture keeps to the budget.
@@ -206,15 +205,15 @@ class FusionSupernet(nn.Module):
         return self._decode(self.logits.scores(), coverage, distinct, budget)
 
     def sample(
-        self, generator: torch.Generator, coverage: bool = True, distinct: bool = True, budget: Budget | None = None
+        self, generator: torch.Generator, coverage: bool = True, distinct: bool = True, budget: Limit | None = None
     ) -> Genotype:
         """Draws an architecture in proportion to the mixture weights, under the rules of `decode`."""
         return self._decode(self.logits.scores().perturbed(generator), coverage, distinct, budget)
 
-    def _decode(self, scores: Scores, coverage: bool, distinct: bool, budget: Budget | None) -> Genotype:
+    def _decode(self, scores: Scores, coverage: bool, distinct: bool, budget: Limit | None) -> Genotype:
         if budget is None:
             return decode(scores, self.space, self.logits.variants, coverage, distinct)
-        return decode_within(scores, self.space, self.logits.variants, budget, coverage, distinct)
+        return budget.decode(scores, self.space, self.logits.variants, coverage, distinct)
 
     def set_architecture(self, genotype: Genotype) -> None:
         """Makes the logits one-hot at the genotype.

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas.errors import CheckpointError, GenotypeError
-from lightning_mmnas.genotype import CellGenotype, FusionSpace, Genotype, StepGenotype
-from lightning_mmnas.input_nodes import InputNode
-from lightning_mmnas.network import FusionNetwork
-from lightning_mmnas.pairing import TiedPairing
-from lightning_mmnas.supernet import FusionSupernet
+from lightning_mmnas.fusion.input_nodes import InputNode
+from lightning_mmnas.fusion.network import FusionNetwork
+from lightning_mmnas.fusion.pairing import TiedPairing
+from lightning_mmnas.fusion.supernet import FusionSupernet
+from lightning_mmnas.space.genotype import CellGenotype, FusionSpace, Genotype, StepGenotype
 
 PRIMITIVES = {
     "Sum": "sum",

@@ -1,19 +1,17 @@
 """What the three self-supervised stages share: views, projection, objective, optimiser."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-import torch
-from lightly.models.modules import SimCLRProjectionHead
 from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lightning_mmnas.data.spec import ModalitySpec
-from lightning_mmnas.objectives import CrossModalInfoNCE, nt_xent
+from lightning_mmnas.objectives.losses import nt_xent
+from lightning_mmnas.objectives.training import Schedule, build_optimizer
 from lightning_mmnas.views import DEFAULT_AUGMENTATIONS, TwoViews
 
-Schedule = Literal["one_cycle", "cosine", "constant"]
 Views = dict[str, Tensor]
 
 
@@ -36,29 +34,6 @@ def plain_optimizer(
     fused = "mixed" not in str(module.trainer.precision)
     optimizer, scheduler = build_optimizer(groups, weight_decay, schedule, steps, fused)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-def build_optimizer(
-    groups: Iterable[dict[str, Any]], weight_decay: float, schedule: Schedule, steps: int, fused: bool = True
-) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Builds AdamW and a schedule over a known number of steps; see `plain_optimizer`."""
-    listed = list(groups)
-    optimizer = torch.optim.AdamW(listed, weight_decay=weight_decay, fused=fused)
-    scheduler: torch.optim.lr_scheduler.LRScheduler
-    if schedule == "one_cycle":
-        rates = [group["lr"] for group in listed]
-        scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=rates, total_steps=max(steps, 2) + 1)
-    elif schedule == "cosine":
-        scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(steps, 1))
-    else:
-        scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
-    return optimizer, scheduler
-
-
-def projection_head(in_features: int, hidden: int, out: int) -> nn.Module:
-    """SimCLR's projection head, (b, in_features) -> (b, out): Linear, BN, ReLU, Linear."""
-    head: nn.Module = SimCLRProjectionHead(in_features, hidden, out)
-    return head
 
 
 def build_views(
@@ -137,56 +112,6 @@ class SelfSupervisedModule(LightningModule):
         """AdamW on everything that takes gradients."""
         parameters = [p for p in self.parameters() if p.requires_grad]
         return plain_optimizer(self, [{"params": parameters, "lr": self.lr}], self.weight_decay, self.schedule)
-
-
-class FusionObjective(nn.Module):
-    """The objective of a fusion network: projections of two views, and optionally of single modalities.
-
-    Args:
-        fusion: Features by name -> (b, out_features).
-        projector: (b, out_features) -> (b, d).
-        objective: (z0, z1) -> loss.
-        cross_modal_weight: Weight of the cross-modal InfoNCE term, >= 0; 0 leaves it out.
-        temperature: Softmax temperature of the cross-modal term, unitless, > 0.
-    """
-
-    def __init__(
-        self,
-        fusion: nn.Module,
-        projector: nn.Module,
-        objective: nn.Module,
-        cross_modal_weight: float = 0.0,
-        temperature: float = 0.2,
-    ) -> None:
-        super().__init__()
-        self.fusion = fusion
-        self.projector = projector
-        self.objective = objective
-        self.cross_modal_weight = cross_modal_weight
-        self.cross_modal = CrossModalInfoNCE(temperature)
-
-    def project(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Features by name -> projection (b, d)."""
-        projection: Tensor = self.projector(self.fusion(features))
-        return projection
-
-    def forward(self, first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> Tensor:
-        """Features of both views -> loss; both views pass through the network as one batch of 2b."""
-        joined = {name: torch.cat([first[name], second[name]]) for name in first}
-        z0, z1 = self.project(joined).chunk(2)
-        loss: Tensor = self.objective(z0.float(), z1.float())
-        if self.cross_modal_weight > 0:
-            loss = loss + self.cross_modal_weight * self.cross_modal(self._single_modality_projections(first))
-        return loss
-
-    def _single_modality_projections(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Projections of the network fed one modality, the others' features at their batch mean."""
-        modalities = list(dict.fromkeys(name.rpartition("/")[0] or name for name in features))
-        means = {name: feature.mean(0, keepdim=True).expand_as(feature) for name, feature in features.items()}
-        return {
-            m: self.project({n: f if (n.rpartition("/")[0] or n) == m else means[n] for n, f in features.items()})
-            for m in modalities
-        }
 
 
 def size(batch: Mapping[str, Any]) -> int:

@@ -8,10 +8,11 @@ import torch
 from lightning import LightningModule
 from torch import Tensor
 
-from lightning_mmnas.costs import CostKind, CostTable
+from lightning_mmnas.costs.measuring import CostKind
+from lightning_mmnas.costs.table import CostTable
 from lightning_mmnas.errors import ConfigError
-from lightning_mmnas.readout import ReadoutName
-from lightning_mmnas.supernet import FusionSupernet
+from lightning_mmnas.fusion.readout import ReadoutName
+from lightning_mmnas.fusion.supernet import FusionSupernet
 
 _KEY = "costs"  # of a checkpoint
 

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mmnas.data.spec import ModalitySpec
-from lightning_mmnas.modules.base import Schedule, SelfSupervisedModule, projection_head
+from lightning_mmnas.fusion.readout import mean_max_pool
+from lightning_mmnas.modules.base import SelfSupervisedModule
 from lightning_mmnas.modules.frozen import EncoderFactory, build_encoders
-from lightning_mmnas.readout import mean_max_pool
+from lightning_mmnas.objectives.fusion_objective import projection_head
+from lightning_mmnas.objectives.training import Schedule
 
 
 class EncoderPretraining(SelfSupervisedModule):

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from lightning_mmnas.data.base import ModalitySpec, Task
 from lightning_mmnas.errors import ConfigError, DataError
-from lightning_mmnas.genotype import Genotype
-from lightning_mmnas.input_nodes import Grid, Pool
-from lightning_mmnas.modules.base import Schedule, build_views, plain_optimizer, size
+from lightning_mmnas.fusion.input_nodes import Grid, Pool
+from lightning_mmnas.fusion.readout import ReadoutName, out_features
+from lightning_mmnas.modules.base import build_views, plain_optimizer, size
 from lightning_mmnas.modules.frozen import (
     EncoderFactory,
     FrozenEncoders,
@@ -23,8 +23,9 @@ from lightning_mmnas.modules.frozen import (
 )
 from lightning_mmnas.modules.metrics import Predictions, build_metrics, build_tuned_metrics, tune_thresholds
 from lightning_mmnas.modules.pretrain import FusionFactory, fusion_of
-from lightning_mmnas.objectives import classification_loss
-from lightning_mmnas.readout import ReadoutName, out_features
+from lightning_mmnas.objectives.losses import classification_loss
+from lightning_mmnas.objectives.training import Schedule
+from lightning_mmnas.space.genotype import Genotype
 
 
 class FineTuning(LightningModule):

@@ -12,7 +12,7 @@ from typing_extensions import Self
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.encoders.base import Encoder
 from lightning_mmnas.errors import CheckpointError, ConfigError
-from lightning_mmnas.genotype import Genotype
+from lightning_mmnas.space.genotype import Genotype
 
 EncoderFactory = Callable[[ModalitySpec], Encoder]
 

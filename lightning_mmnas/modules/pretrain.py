@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.errors import ConfigError, GenotypeError
-from lightning_mmnas.genotype import Genotype
-from lightning_mmnas.input_nodes import Grid, Pool
-from lightning_mmnas.modules.base import FusionObjective, Schedule, SelfSupervisedModule, projection_head
+from lightning_mmnas.fusion.input_nodes import Grid, Pool
+from lightning_mmnas.fusion.network import FusionNetwork
+from lightning_mmnas.fusion.readout import ReadoutName, out_features
+from lightning_mmnas.modules.base import SelfSupervisedModule
 from lightning_mmnas.modules.frozen import (
     EncoderFactory,
     FrozenEncoders,
@@ -18,8 +19,9 @@ from lightning_mmnas.modules.frozen import (
     load_part,
     store_genotype,
 )
-from lightning_mmnas.network import FusionNetwork
-from lightning_mmnas.readout import ReadoutName, out_features
+from lightning_mmnas.objectives.fusion_objective import FusionObjective, projection_head
+from lightning_mmnas.objectives.training import Schedule
+from lightning_mmnas.space.genotype import Genotype
 
 FusionFactory = Callable[[dict[str, tuple[int, ...]]], nn.Module]
 

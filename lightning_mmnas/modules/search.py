@@ -6,20 +6,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.costs import CostKind
+from lightning_mmnas.costs.measuring import CostKind
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.errors import ConfigError
-from lightning_mmnas.input_nodes import Grid, Pool
-from lightning_mmnas.modules.base import FusionObjective, Schedule, SelfSupervisedModule, projection_head, size
+from lightning_mmnas.fusion.input_nodes import Grid, Pool
+from lightning_mmnas.fusion.pairing import Pairing
+from lightning_mmnas.fusion.readout import ReadoutName
+from lightning_mmnas.fusion.relaxation import Relaxation
+from lightning_mmnas.fusion.supernet import FusionSupernet
+from lightning_mmnas.modules.base import SelfSupervisedModule, size
 from lightning_mmnas.modules.cost import SearchCost
 from lightning_mmnas.modules.frozen import EncoderFactory, FrozenEncoders, build_encoders, load_part
-from lightning_mmnas.objectives import classification_loss
-from lightning_mmnas.pairing import Pairing
-from lightning_mmnas.readout import ReadoutName
-from lightning_mmnas.regularisation import Regularisation
-from lightning_mmnas.relaxation import Relaxation
-from lightning_mmnas.space import FusionSpace
-from lightning_mmnas.supernet import FusionSupernet
+from lightning_mmnas.objectives.fusion_objective import FusionObjective, projection_head
+from lightning_mmnas.objectives.losses import classification_loss
+from lightning_mmnas.objectives.regularisation import Regularisation
+from lightning_mmnas.objectives.training import Schedule
+from lightning_mmnas.space.genotype import FusionSpace
 
 
 class FusionSearch(SelfSupervisedModule):
@@ -168,9 +170,13 @@ class FusionSearch(SelfSupervisedModule):
 
     def progress(self) -> float:
         """The fraction of the trainer's weight steps done, in [0, 1]; outside of training, what was last told."""
-        if self._trainer is None or not self._trainer.training:
+        try:
+            trainer = self.trainer
+        except RuntimeError:  # attached to none
+            trainer = None
+        if trainer is None or not trainer.training:
             return float(self.supernet.logits.relaxation.progress)
-        return min(self.trainer.global_step / max(self.trainer.estimated_stepping_batches, 1), 1.0)
+        return min(trainer.global_step / max(trainer.estimated_stepping_batches, 1), 1.0)
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """One weight step's loss, on the weights' part of the data."""

@@ -5,6 +5,7 @@ that lower is better. Losses are lightly's; what they say about accuracy is meas
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,45 @@ import torch.nn.functional as F
 from lightly.loss import BarlowTwinsLoss, VICRegLoss
 from torch import Tensor, nn
 
-from lightning_mmnas.objectives import nt_xent
-from lightning_mmnas.selection import Criterion, DroppedViewsNTXent, Features, MakeViews, ViewPair, local_objective
+from lightning_mmnas.objectives.losses import local_objective, nt_xent
 
+Features = Mapping[str, Tensor]
+ViewPair = tuple[Features, Features]
 Project = Callable[[Features], Tensor]
+"""Features by name -> projections (b, d)."""
+
+MakeViews = Callable[[float], list[ViewPair]]
+"""modality dropout -> features of two views of every held-out batch."""
+
+
+class Criterion(ABC):
+    """A label-free score of a trained network; lower is better.
+
+    `prepare` runs once, `score` once per candidate, so that all candidates are scored on the same views.
+
+    Attributes:
+        comparative: The number of a candidate depends on the other candidates (`combine` compares them), so that
+            networks cannot be scored one at a time, as `mmnas sample` and `mmnas tabulate` do.
+    """
+
+    comparative = False
+
+    @abstractmethod
+    def prepare(self, make_views: MakeViews) -> Any:
+        """Makes what the candidates are scored on, from held-out samples."""
+
+    @abstractmethod
+    def score(self, project: Project, prepared: Any) -> Any:
+        """Scores one network: a number, or what `combine` makes numbers of.
+
+        Args:
+            project: Features by name -> projections (b, d), without gradients.
+            prepared: What `prepare` returned.
+        """
+
+    def combine(self, scores: Sequence[Any]) -> list[float]:
+        """Makes one number per candidate of the scores of all candidates; here they are numbers already."""
+        return [float(score) for score in scores]
 
 
 class ViewLoss(Criterion):
@@ -41,6 +77,18 @@ class ViewLoss(Criterion):
     def score(self, project: Project, prepared: Sequence[ViewPair]) -> float:
         """Mean loss over the batches."""
         return _mean([self.loss(*_project(project, pair)) for pair in prepared])
+
+
+class DroppedViewsNTXent(ViewLoss):
+    """NT-Xent between views with modality dropout: is a sample recognised when one modality is missing?
+
+    Args:
+        modality_dropout: Probability of modality dropout per sample and view, in [0, 1].
+        temperature: Softmax temperature, unitless, > 0.
+    """
+
+    def __init__(self, modality_dropout: float = 0.5, temperature: float = 0.2) -> None:
+        super().__init__(None, temperature, modality_dropout)
 
 
 class PerModalityNTXent(ViewLoss):

@@ -4,6 +4,7 @@ Any module with ``forward(z0, z1) -> loss`` on projections of shape (b, d) is an
 ``lightly.loss.VICRegLoss``, ``lightly.loss.BarlowTwinsLoss`` or ``lightly.loss.DCLLoss`` in a config is one too.
 """
 
+import copy
 import itertools
 from collections.abc import Mapping
 
@@ -51,3 +52,12 @@ def classification_loss(logits: Tensor, label: Tensor) -> Tensor:
     if label.ndim == 1:
         return nn.functional.cross_entropy(logits, label)
     return nn.functional.binary_cross_entropy_with_logits(logits, label.to(logits.dtype))
+
+
+def local_objective(objective: nn.Module) -> nn.Module:
+    """A copy of an objective that never talks to other ranks."""
+    local = copy.deepcopy(objective)
+    for module in local.modules():
+        if hasattr(module, "gather_distributed"):
+            setattr(module, "gather_distributed", False)  # noqa: B010  (no field of nn.Module)
+    return local

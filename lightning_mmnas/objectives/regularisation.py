@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_mmnas.pairing import PairingLogits
+from lightning_mmnas.fusion.pairing import PairingLogits
 
 
 class Regularisation(nn.Module):

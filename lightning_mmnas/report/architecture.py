@@ -5,26 +5,12 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 from rich.tree import Tree
 
-from lightning_mmnas.canonical import live_cells
-from lightning_mmnas.genotype import Genotype
+from lightning_mmnas.report.formulas import formula
+from lightning_mmnas.space.canonical import live_cells
+from lightning_mmnas.space.genotype import Genotype
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-FORMULAS = {
-    "zero": "0",
-    "sum": "{0} + {1}",
-    "attention": "norm(softmax({0} {1}ᵀ / √c) {1})",
-    "linear_glu": "U [{0}; {1}] ⊙ sigmoid(V [{0}; {1}])",
-    "concat_fc": "relu(W [{0}; {1}])",
-}
-"""What the primitives compute of two states, batch norm and dropout left out."""
-
-
-def formula(primitive: str, first: str, second: str) -> str:
-    """Returns what a primitive computes of two states, in mathematical notation."""
-    short = primitive.rpartition(".")[2] + "({0}, {1})"  # a user's class speaks for itself
-    return FORMULAS.get(primitive, short).format(first, second)
 
 
 def render_tree(genotype: Genotype) -> Tree:
@@ -48,7 +34,7 @@ def render_tree(genotype: Genotype) -> Tree:
                 line = f"{name} → {', '.join(readers) or 'not read'}"
                 branch.add(Text(line, "" if name in reads else "dim"))
 
-    alive = live_cells(genotype)
+    alive = live_cells(genotype.wiring)
     for i, cell in enumerate(genotype.cells):
         branch = tree.add(Text.assemble((f"cell{i}", "bold green"), " = norm(out + x)"))
         if i not in alive:
@@ -74,7 +60,7 @@ def render_tree(genotype: Genotype) -> Tree:
 
 def plot_genotype(genotype: Genotype) -> "Figure":
     """Returns a drawing of the network, inputs at the left and its output at the right."""
-    from lightning_mmnas.report.diagram import draw
+    from lightning_mmnas.report.diagram import draw  # imports matplotlib
 
     return draw(genotype)
 

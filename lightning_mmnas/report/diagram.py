@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
-from lightning_mmnas.canonical import live, live_cells, step_nodes
-from lightning_mmnas.genotype import Genotype
-from lightning_mmnas.report.architecture import formula
+from lightning_mmnas.report.formulas import formula
+from lightning_mmnas.space.canonical import live, live_cells, step_nodes
+from lightning_mmnas.space.genotype import Genotype
 
 MODALITIES = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#997700", "#56B4E9")  # by position
 PRIMITIVES = {
@@ -90,7 +90,7 @@ class _Canvas:
 def draw(genotype: Genotype) -> Figure:
     """Returns the drawing of a genotype; what does not reach the output is faint."""
     space = genotype.space
-    alive = live_cells(genotype)
+    alive = live_cells(genotype.wiring)
     depths = _depths([cell.inputs for cell in genotype.cells], "cell")
     step_depths = [_depths([step.inputs for step in cell.steps], "step") for cell in genotype.cells]
     widths = [_cell_width(genotype, max(steps)) for steps in step_depths]
@@ -173,7 +173,7 @@ def _draw_cell(
         canvas.axes.add_patch(Circle((x, y), PORT_SIZE, fc="white", ec=ink, lw=1.1, zorder=5))
         canvas.text(x, y + 0.008, name, 8.5, style="italic", color=ink)
         sources[name] = (x + PORT_SIZE, y)
-    reach = live(step_nodes(cell), 2, space.step_outputs)
+    reach = live(step_nodes(genotype.wiring.cells[i]), 2, space.step_outputs)
     for t, step in enumerate(cell.steps):
         x, y = left + PORT + depths[t] * (STEP_WIDTH + STEP_GAP), first - t * STEP_ROW
         lit = alive and t in reach

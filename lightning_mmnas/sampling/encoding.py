@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
-from lightning_mmnas.decoding import Pair, Scores, decode
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.genotype import CellGenotype, Genotype, StepGenotype
-from lightning_mmnas.space import FusionSpace, is_symmetric
+from lightning_mmnas.fusion.decoding import Pair, Scores, decode
+from lightning_mmnas.space.genotype import CellGenotype, FusionSpace, Genotype, StepGenotype
+from lightning_mmnas.space.primitive_names import is_symmetric
 
 
 class ChoiceEncoding:

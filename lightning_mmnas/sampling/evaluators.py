@@ -10,17 +10,19 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.costs import CostTable
+from lightning_mmnas.costs.table import CostTable
 from lightning_mmnas.errors import CheckpointError
 from lightning_mmnas.files import replacing
-from lightning_mmnas.genotype import Genotype
-from lightning_mmnas.modules.base import FusionObjective, build_optimizer
-from lightning_mmnas.modules.candidate import Batch, candidate, endless, view_pairs
+from lightning_mmnas.fusion.single_path import SinglePath, batch_statistics
+from lightning_mmnas.modules.candidates import Batch, candidate, endless, view_pairs
 from lightning_mmnas.modules.frozen import read_checkpoint
 from lightning_mmnas.modules.search import FusionSearch
+from lightning_mmnas.objectives.criteria import Criterion, ViewPair
+from lightning_mmnas.objectives.fusion_objective import FusionObjective
+from lightning_mmnas.objectives.losses import local_objective
+from lightning_mmnas.objectives.training import build_optimizer, train_together
 from lightning_mmnas.sampling.study import Report
-from lightning_mmnas.selection import Criterion, ViewPair, local_objective, train_together
-from lightning_mmnas.single_path import SinglePath, batch_statistics
+from lightning_mmnas.space.genotype import Genotype
 
 T = TypeVar("T")
 

@@ -13,11 +13,10 @@ from optuna.exceptions import StorageInternalError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from lightning_mmnas.errors import StudyError
-from lightning_mmnas.genotype import Genotype
 from lightning_mmnas.sampling.encoding import ChoiceEncoding, NumberEncoding
 from lightning_mmnas.sampling.samplers import PrunerName, SamplerName, build_pruner, build_sampler
 from lightning_mmnas.sampling.storage import has_died, open_storage, this_process, without_password
-from lightning_mmnas.space import FusionSpace
+from lightning_mmnas.space.genotype import FusionSpace, Genotype
 
 Report = Callable[[int, float], None]
 """(step, value so far): lets the pruner stop the trial, which it does by an exception that must pass."""
@@ -75,7 +74,7 @@ class FusionStudy:
         GenotypeError: ``"brute_force"`` in a space with too many networks.
 
     Example:
-        >>> from lightning_mmnas.space import FusionSpace
+        >>> from lightning_mmnas.space.genotype import FusionSpace
         >>> space = FusionSpace(inputs=("image/0", "image/1", "text"), cells=1)
         >>> study = FusionStudy(space, "brute_force", objectives=("inputs",))
         >>> study.run(lambda genotype, report: {"inputs": len(genotype.inputs_read())}, trials=100)

@@ -1,4 +1,4 @@
-"""When do two genotypes build the same network? Order, liveness and canonical form of a genotype.
+"""When do two networks, written in words, come out the same? Order, liveness and canonical form of a wiring.
 
 A cell is a small graph of steps and a network is a small graph of cells. Both are lists of `Node`s
 which read *outside* states (x and y for steps, inputs for cells) and earlier nodes; the last few
@@ -11,15 +11,34 @@ the exception, for it reads nothing: its inputs, and what only it refers to, are
 """
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from lightning_mmnas.space import is_symmetric
-
-if TYPE_CHECKING:
-    from lightning_mmnas.genotype import CellGenotype, Genotype
+from lightning_mmnas.space.primitive_names import is_symmetric
 
 Code = tuple[tuple[tuple[int, ...], Any], ...]
 """For each place what is read there and the label; the parts are comparable by <."""
+
+Step = tuple[tuple[str, str], str]
+"""A step in words: ((first, second), primitive)."""
+
+Cell = tuple[tuple[str, str], Sequence[Step]]
+"""A cell in words: ((x, y), its steps)."""
+
+
+class Wiring(NamedTuple):
+    """A network in words.
+
+    Attributes:
+        inputs: names of the inputs that the cells may read.
+        cells: the cells in order, each of which may read the inputs and the earlier "cell0", "cell1", ...
+        cell_outputs: how many of the last cells are the network's output.
+        step_outputs: how many of the last steps are a cell's output.
+    """
+
+    inputs: Sequence[str]
+    cells: Sequence[Cell]
+    cell_outputs: int
+    step_outputs: int
 
 
 class Node(NamedTuple):
@@ -116,64 +135,61 @@ def arrange(
     return rest({})
 
 
-def step_nodes(cell: "CellGenotype") -> list[Node]:
+def step_nodes(cell: Cell) -> list[Node]:
     """Returns the steps of a cell as nodes over two outside states, 0 = x and 1 = y.
 
     A zero step reads nothing; where the cell's two inputs are one and the same, y is x.
     """
-    number = {"x": 0, "y": 0 if cell.inputs[0] == cell.inputs[1] else 1}
-    number |= {f"step{t}": 2 + t for t in range(len(cell.steps))}
+    (x, y), steps = cell
+    number = {"x": 0, "y": 0 if x == y else 1} | {f"step{t}": 2 + t for t in range(len(steps))}
     nodes = []
-    for step in cell.steps:
-        first, second = (number[name] for name in step.inputs)
-        swappable = is_symmetric(step.primitive) or first == second
+    for inputs, primitive in steps:
+        first, second = (number[name] for name in inputs)
+        swappable = is_symmetric(primitive) or first == second
         reads = tuple(sorted((first, second))) if swappable else (first, second)
-        nodes.append(Node(() if step.primitive == "zero" else reads, step.primitive, swappable))
+        nodes.append(Node(() if primitive == "zero" else reads, primitive, swappable))
     return nodes
 
 
-def cell_nodes(genotype: "Genotype", *, pruned: bool) -> list[Node]:
+def cell_nodes(wiring: Wiring, *, pruned: bool) -> list[Node]:
     """Returns the cells as nodes over the inputs; a cell's label is the code of its steps.
 
     A cell reads (x, y), or (x,) where none of its steps gets to y.
 
     Args:
-        genotype: what to look at.
+        wiring: what to look at.
         pruned: look at the steps only that reach the output of their cell.
     """
-    space = genotype.space
-    number = {name: i for i, name in enumerate(space.candidates(space.cells))}
+    names = [*wiring.inputs, *(f"cell{i}" for i in range(len(wiring.cells)))]
+    number = {name: i for i, name in enumerate(names)}
     nodes = []
-    for cell in genotype.cells:
+    for cell in wiring.cells:
         steps = step_nodes(cell)
-        steps = prune(steps, 2, space.step_outputs) if pruned else steps
-        x, y = (number[name] for name in cell.inputs)
+        steps = prune(steps, 2, wiring.step_outputs) if pruned else steps
+        x, y = (number[name] for name in cell[0])
         reads_y = any(1 in step.reads for step in steps)
-        arranged = arrange(steps, 2, space.step_outputs)
+        arranged = arrange(steps, 2, wiring.step_outputs)
         assert arranged is not None  # nothing restricts the places of steps
         nodes.append(Node((x, y) if reads_y else (x,), arranged[0]))
     return nodes
 
 
-def live_cells(genotype: "Genotype") -> dict[int, Node]:
+def live_cells(wiring: Wiring) -> dict[int, Node]:
     """Returns the cells that reach the network's output by number, with their live steps only."""
-    space = genotype.space
-    nodes = cell_nodes(genotype, pruned=True)
-    return {i: nodes[i] for i in sorted(live(nodes, len(space.inputs), space.cell_outputs))}
+    nodes = cell_nodes(wiring, pruned=True)
+    return {i: nodes[i] for i in sorted(live(nodes, len(wiring.inputs), wiring.cell_outputs))}
 
 
-def equality_key(genotype: "Genotype") -> tuple[Any, ...]:
-    """Returns a value that two genotypes share exactly if they build the same network.
+def equality_code(wiring: Wiring) -> Code:
+    """Returns a code that two wirings of the same inputs and outputs share exactly if they build the same network.
 
-    Same inputs offered, same sizes, and the same live cells and steps up to their order.
+    It is that of the live cells and steps, up to their order.
     """
-    space = genotype.space
-    nodes = cell_nodes(genotype, pruned=True)
-    cells = prune(nodes, len(space.inputs), space.cell_outputs)
-    arranged = arrange(cells, len(space.inputs), space.cell_outputs, first_is_earlier=True)
-    assert arranged is not None  # the order of the genotype itself is one
-    sizes = (space.cell_outputs, space.step_outputs, space.channels, space.length)
-    return (space.inputs, *sizes, arranged[0])
+    nodes = cell_nodes(wiring, pruned=True)
+    cells = prune(nodes, len(wiring.inputs), wiring.cell_outputs)
+    arranged = arrange(cells, len(wiring.inputs), wiring.cell_outputs, first_is_earlier=True)
+    assert arranged is not None  # the order of the wiring itself is one
+    return arranged[0]
 
 
 def writable(inputs: int) -> Callable[[Node, int], bool]:
@@ -192,24 +208,20 @@ def writable(inputs: int) -> Callable[[Node, int], bool]:
     return fits
 
 
-Steps = list[tuple[tuple[str, str], str]]
-Cells = list[tuple[tuple[str, str], Steps]]
-
-
-def spell(code: Code, inputs: Sequence[str]) -> Cells:
-    """Returns ((x, y), [((first, second), primitive), ...]) of each cell, in words.
+def spell(code: Code, inputs: Sequence[str]) -> list[Cell]:
+    """Returns the cells that a code stands for, in words.
 
     Args:
         code: of the cells, each label being the code of the cell's steps; writable in this order.
         inputs: names of the inputs.
     """
     states = [*inputs, *(f"cell{i}" for i in range(len(code)))]
-    cells: Cells = []
+    cells: list[Cell] = []
     for place, (reads, steps) in enumerate(code):
         x = reads[0]
         y = reads[1] if len(reads) == 2 else x + (len(inputs) + place > 1)
         names = ["x", "y", *(f"step{t}" for t in range(len(steps)))]
-        spelled: Steps = []
+        spelled: list[Step] = []
         for step_reads, primitive in steps:
             first, second = (0, 1) if step_reads in ((), (0, 0)) else step_reads
             spelled.append(((names[first], names[second]), primitive))

@@ -1,4 +1,4 @@
-"""How many networks a FusionSpace holds, all of them one by one, and one drawn uniformly.
+"""How many networks a search space holds, all of them one by one, and one drawn uniformly.
 
 Listing everything that can be written down does not scale. So the programs of a cell (its steps)
 are counted as coloured graphs, the primitives being the colours, and networks as coloured graphs of
@@ -8,38 +8,63 @@ cells, where a colour is a program together with the inputs that the cell reads 
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, lru_cache
 from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lightning_mmnas.canonical import Code, Node, arrange, writable
-from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.genotype import Genotype
-from lightning_mmnas.patterns import Draw, Palette, Patterns, TooManyError, pairs_of, palette
-from lightning_mmnas.space import FusionSpace, is_symmetric
+from lightning_mmnas.space.canonical import Code, Node, arrange, writable
+from lightning_mmnas.space.patterns import Draw, Palette, Patterns, pairs_of, palette
+from lightning_mmnas.space.primitive_names import is_symmetric
 
 if TYPE_CHECKING:
     import torch
 
 
-def size(space: FusionSpace) -> int:
-    """Returns the number of different networks in the space."""
-    return _networks(space).size
+class Sizes(NamedTuple):
+    """What the number of networks depends on; names of inputs do not matter.
+
+    Attributes:
+        inputs: number of inputs.
+        cells: number of cells.
+        steps: number of steps in a cell.
+        cell_outputs: how many of the last cells are the network's output.
+        step_outputs: how many of the last steps are a cell's output.
+        primitives: those that the steps may apply.
+    """
+
+    inputs: int
+    cells: int
+    steps: int
+    cell_outputs: int
+    step_outputs: int
+    primitives: tuple[str, ...]
 
 
-def enumerate_genotypes(space: FusionSpace) -> Iterator[Genotype]:
-    """Yields every network of the space once, as its canonical genotype."""
-    for nodes, colours in _networks(space).all():
-        yield _genotype(space, nodes, colours)
+def size(sizes: Sizes) -> int:
+    """Returns the number of different networks.
+
+    Raises:
+        TooManyError: cells or steps are too many to be counted.
+    """
+    return _networks(sizes).size
 
 
-def sample(space: FusionSpace, generator: "torch.Generator") -> Genotype:
-    """Returns a canonical genotype, every network of the space with the same probability."""
-    networks = _networks(space)
-    if networks.size == 0:
-        raise GenotypeError(
-            f"the space holds no network at all: with primitives {', '.join(space.primitives)} no"
-            f" {space.cells} cells of {space.steps} steps all reach the output"
-        )
-    return _genotype(space, *networks.draw(_draw(generator)))
+def codes(sizes: Sizes) -> Iterator[Code]:
+    """Yields the canonical code of every network once.
+
+    Raises:
+        TooManyError: cells or steps are too many to be counted.
+    """
+    for nodes, colours in _networks(sizes).all():
+        yield _code(sizes, nodes, colours)
+
+
+def draw(sizes: Sizes, generator: "torch.Generator") -> Code | None:
+    """Returns the canonical code of a network, every one with the same probability; None where there is none.
+
+    Raises:
+        TooManyError: cells or steps are too many to be counted.
+    """
+    networks = _networks(sizes)
+    return _code(sizes, *networks.draw(_draw(generator))) if networks.size else None
 
 
 def _draw(generator: "torch.Generator") -> Draw:
@@ -61,75 +86,69 @@ def _draw(generator: "torch.Generator") -> Draw:
 
 
 @lru_cache(maxsize=32)
-def _networks(space: FusionSpace) -> Patterns:
-    """Returns the networks of a space as coloured graphs of cells.
+def _networks(sizes: Sizes) -> Patterns:
+    """Returns the networks as coloured graphs of cells.
 
     A node reads earlier cells; what it reads besides is part of its colour (inputs, program). The
     labels say what x and y are: "i" an input, "l" the last input, "c" a cell, "-" not read. The
     last input and the latest cell are special as an x: where y is not read, there must still be
     a later candidate that could be named as y (`writable`).
     """
-    alone = len(space.inputs) == 1
-    inputs = range(len(space.inputs))
-    try:
-        both = _programs(space, lambda nodes: any(1 in node.reads for node in nodes))
-        x_only = _programs(space, lambda nodes: all(1 not in node.reads for node in nodes))
-        twice = _programs(space, lambda nodes: any(node.label == "twice" for node in nodes), same=True)
-        palettes = {
-            "ii": pairs_of(list(combinations(inputs, 2)), both),
-            "ic": pairs_of([(i,) for i in inputs], both),
-            "cc": pairs_of([()], both),
-            "i-": pairs_of([(i,) for i in inputs[:-1]], x_only),
-            "l-": pairs_of([(inputs[-1],)], x_only),
-            "c-": pairs_of([()], x_only),
-            "xx": pairs_of([(0,)] if alone else [], twice),  # x and y are the only input
-        }
+    alone = sizes.inputs == 1
+    inputs = range(sizes.inputs)
+    both = _programs(sizes, lambda nodes: any(1 in node.reads for node in nodes))
+    x_only = _programs(sizes, lambda nodes: all(1 not in node.reads for node in nodes))
+    twice = _programs(sizes, lambda nodes: any(node.label == "twice" for node in nodes), same=True)
+    palettes = {
+        "ii": pairs_of(list(combinations(inputs, 2)), both),
+        "ic": pairs_of([(i,) for i in inputs], both),
+        "cc": pairs_of([()], both),
+        "i-": pairs_of([(i,) for i in inputs[:-1]], x_only),
+        "l-": pairs_of([(inputs[-1],)], x_only),
+        "c-": pairs_of([()], x_only),
+        "xx": pairs_of([(0,)] if alone else [], twice),  # x and y are the only input
+    }
 
-        def choices(place: int) -> list[Node]:
-            cells = range(place)
-            nodes = [Node((), label) for label in ("ii", "i-", "l-", "xx")]
-            nodes += [Node((cell,), label) for cell in cells for label in ("ic", "c-")]
-            nodes += [Node(pair, "cc") for pair in combinations(cells, 2)]
-            return [node for node in nodes if palettes[node.label].size]
+    def choices(place: int) -> list[Node]:
+        cells = range(place)
+        nodes = [Node((), label) for label in ("ii", "i-", "l-", "xx")]
+        nodes += [Node((cell,), label) for cell in cells for label in ("ic", "c-")]
+        nodes += [Node(pair, "cc") for pair in combinations(cells, 2)]
+        return [node for node in nodes if palettes[node.label].size]
 
-        def fits(node: Node, place: int) -> bool:
-            if node.label == "c-":
-                return node.reads[0] < place - 1
-            if node.label == "l-":
-                return place > 0 or alone
-            return node.label != "xx" or place == 0
+    def fits(node: Node, place: int) -> bool:
+        if node.label == "c-":
+            return node.reads[0] < place - 1
+        if node.label == "l-":
+            return place > 0 or alone
+        return node.label != "xx" or place == 0
 
-        return Patterns(
-            space.cells,
-            0,
-            space.cell_outputs,
-            choices,
-            palettes,
-            first_is_earlier=True,
-            fits=fits,
-        )
-    except TooManyError:
-        raise GenotypeError(
-            f"a space of {space.cells} cells of {space.steps} steps is too large to be counted,"
-            f" listed or drawn from uniformly; it holds at most {space.raw_size():,} (raw_size)"
-        ) from None
+    return Patterns(
+        sizes.cells,
+        0,
+        sizes.cell_outputs,
+        choices,
+        palettes,
+        first_is_earlier=True,
+        fits=fits,
+    )
 
 
-def _programs(space: FusionSpace, keep: Callable[[Sequence[Node]], bool], *, same: bool = False) -> Palette:
+def _programs(sizes: Sizes, keep: Callable[[Sequence[Node]], bool], *, same: bool = False) -> Palette:
     """Returns the different programs of a cell, as codes.
 
     Args:
-        space: says how many steps and which primitives.
+        sizes: say how many steps and which primitives.
         keep: which to take; nodes read 0 = x, 1 = y and 2 + t = step t. Labels: "any" reads an
             unordered pair, "ordered" an ordered one, "twice" x and x, "zero" nothing.
         same: x and y are the same state, then called x.
     """
-    paired = [name for name in space.primitives if name != "zero"]
+    paired = [name for name in sizes.primitives if name != "zero"]
     palettes = {
         "any": palette([name for name in paired if is_symmetric(name)]),
         "ordered": palette([name for name in paired if not is_symmetric(name)]),
         "twice": palette(paired),
-        "zero": palette([name for name in space.primitives if name == "zero"]),
+        "zero": palette([name for name in sizes.primitives if name == "zero"]),
     }
 
     def choices(place: int) -> list[Node]:
@@ -141,11 +160,11 @@ def _programs(space: FusionSpace, keep: Callable[[Sequence[Node]], bool], *, sam
             nodes += [Node((first, second), "ordered"), Node((second, first), "ordered")]
         return [node for node in nodes if palettes[node.label].size]
 
-    programs = Patterns(space.steps, 2, space.step_outputs, choices, palettes, keep=keep)
+    programs = Patterns(sizes.steps, 2, sizes.step_outputs, choices, palettes, keep=keep)
 
     def code(nodes: Sequence[Node], colours: Sequence[str]) -> Code:
         coloured = [Node(node.reads, colour, node.swappable) for node, colour in zip(nodes, colours, strict=True)]
-        found = arrange(coloured, 2, space.step_outputs)
+        found = arrange(coloured, 2, sizes.step_outputs)
         assert found is not None  # without `fits` there is always an order
         return found[0]
 
@@ -156,12 +175,12 @@ def _programs(space: FusionSpace, keep: Callable[[Sequence[Node]], bool], *, sam
     )
 
 
-def _genotype(space: FusionSpace, nodes: Sequence[Node], colours: Sequence[Any]) -> Genotype:
-    inputs = len(space.inputs)
+def _code(sizes: Sizes, nodes: Sequence[Node], colours: Sequence[Any]) -> Code:
+    inputs = sizes.inputs
     cells = [
         Node((*reads, *(inputs + cell for cell in node.reads)), program)
         for node, (reads, program) in zip(nodes, colours, strict=True)
     ]
-    found = arrange(cells, inputs, space.cell_outputs, first_is_earlier=True, fits=writable(inputs))
+    found = arrange(cells, inputs, sizes.cell_outputs, first_is_earlier=True, fits=writable(inputs))
     assert found is not None  # such graphs have been left out
-    return Genotype.spelled(space, found[0])
+    return found[0]

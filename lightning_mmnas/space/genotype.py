@@ -1,28 +1,130 @@
-"""Genotype: one point of a FusionSpace, as a validated immutable value that is JSON outside."""
+"""FusionSpace and Genotype: everything that a search may build, and one point of it, as immutable values.
 
-import json
+They stand together because each speaks of the other: a genotype knows its space, a space lists and draws genotypes.
+"""
+
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError, model_validator
 from typing_extensions import Self
 
-from lightning_mmnas.canonical import (
+from lightning_mmnas.errors import GenotypeError
+from lightning_mmnas.space import counting, rules
+from lightning_mmnas.space.canonical import (
     Code,
+    Wiring,
     arrange,
     cell_nodes,
-    equality_key,
+    equality_code,
     live_cells,
     spell,
     writable,
 )
-from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.space import NUMBERS, FusionSpace, Value, describe_errors
+from lightning_mmnas.space.definition import NUMBERS, SpaceDefinition
+from lightning_mmnas.space.json_file import read_object, read_text, write_text
+from lightning_mmnas.space.patterns import TooManyError
+from lightning_mmnas.space.value import Value, describe_errors
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["CellGenotype", "FusionSpace", "Genotype", "StepGenotype"]
+
+
+class FusionSpace(SpaceDefinition):
+    """What can be searched: named inputs, cells, steps, primitives, sizes.
+
+    Attributes:
+        inputs: names of the features that cells may read, in order; "<modality>/<level>", level 0
+            the shallowest, or just "<modality>".
+        cells: number of cells; each reads two of the inputs and earlier cells.
+        steps: number of steps in a cell; each reads two of x, y and earlier steps.
+        cell_outputs: how many of the last cells make up the network's output; default all.
+        step_outputs: how many of the last steps make up a cell's output; default all.
+        channels: channels c of every state (b, l, c).
+        length: positions l of every state (b, l, c).
+        primitives: names among zero, sum, attention, linear_glu, concat_fc, or class paths
+            "package.module.Class" (imported only when a network is built).
+
+    Example:
+        >>> space = FusionSpace(inputs=("image/0", "image/1", "text"), cells=1)
+        >>> space.modalities
+        ('image', 'text')
+        >>> space.pairs(0)
+        [('image/0', 'image/1'), ('image/0', 'text'), ('image/1', 'text')]
+        >>> space.size()
+        15
+    """
+
+    def validate(self, genotype: "Genotype") -> None:  # type: ignore[override]
+        """Raises `GenotypeError`, naming the place, unless `genotype` is legal in this space.
+
+        Legal means: as many cells and steps as the space has; each cell reads one of `pairs`;
+        each step reads two different states of its cell; and nothing is dead, that is, every cell
+        and step reaches the output. A genotype with `compatibility="bmnas"` may hold dead code.
+        """
+        genotype.require_space(self)
+        problem = self.problem(genotype)
+        if problem:
+            raise GenotypeError(f"genotype: {problem}")
+
+    def problem(self, genotype: "Genotype") -> str | None:
+        """Returns the first thing that is illegal here as `place: reason`, or None."""
+        wiring = genotype.wiring._replace(
+            inputs=self.inputs, cell_outputs=self.cell_outputs, step_outputs=self.step_outputs
+        )
+        dead_code = genotype.compatibility == "bmnas"
+        return rules.problem(wiring, self.cells, self.steps, self.primitives, dead_code=dead_code)
+
+    def size(self) -> int:
+        """Returns the exact number of different networks in the space.
+
+        Counted without listing them (`counting.py`).
+
+        Raises:
+            GenotypeError: the cells or steps are too many to count; `raw_size` is an upper bound.
+        """
+        with self._countable():
+            return counting.size(self._sizes)
+
+    def enumerate(self) -> Iterator["Genotype"]:
+        """Yields every network of the space once, as its canonical genotype."""
+        with self._countable():
+            yield from (Genotype.spelled(self, code) for code in counting.codes(self._sizes))
+
+    def sample(self, generator: "torch.Generator") -> "Genotype":
+        """Returns a genotype drawn uniformly from the `size()` different networks of the space.
+
+        Args:
+            generator: source of all randomness, on the CPU.
+        """
+        with self._countable():
+            code = counting.draw(self._sizes, generator)
+        if code is None:
+            raise GenotypeError(
+                f"the space holds no network at all: with primitives {', '.join(self.primitives)} no"
+                f" {self.cells} cells of {self.steps} steps all reach the output"
+            )
+        return Genotype.spelled(self, code)
+
+    @property
+    def _sizes(self) -> counting.Sizes:
+        outputs = (self.cell_outputs, self.step_outputs)
+        return counting.Sizes(len(self.inputs), self.cells, self.steps, *outputs, self.primitives)
+
+    @contextmanager
+    def _countable(self) -> Iterator[None]:
+        try:
+            yield
+        except TooManyError:
+            raise GenotypeError(
+                f"a space of {self.cells} cells of {self.steps} steps is too large to be counted,"
+                f" listed or drawn from uniformly; it holds at most {self.raw_size():,} (raw_size)"
+            ) from None
 
 
 class StepGenotype(Value):
@@ -53,7 +155,7 @@ class Genotype(Value):
     """One fusion network of a `FusionSpace`, by names rather than indices.
 
     What is written is kept: weights belong to cells and steps in the order given. Equality and
-    hash look at the network that is built instead (`canonical.equality_key`): genotypes that
+    hash look at the network that is built instead (`key`): genotypes that
     differ only in the order of cells or steps, in the order of a symmetric primitive's inputs or
     in dead code are equal, and so are genotypes of spaces that differ only in what else they hold.
 
@@ -91,9 +193,17 @@ class Genotype(Value):
         return self
 
     @cached_property
+    def wiring(self) -> Wiring:
+        """The network in words, without its space."""
+        cells = [(cell.inputs, [(step.inputs, step.primitive) for step in cell.steps]) for cell in self.cells]
+        return Wiring(self.space.inputs, cells, self.space.cell_outputs, self.space.step_outputs)
+
+    @cached_property
     def key(self) -> tuple[Any, ...]:
-        """What equality and hash look at."""
-        return equality_key(self)
+        """What equality and hash look at: inputs offered, sizes, and the live cells and steps up to their order."""
+        space = self.space
+        sizes = (space.cell_outputs, space.step_outputs, space.channels, space.length)
+        return (space.inputs, *sizes, equality_code(self.wiring))
 
     def __eq__(self, other: object) -> bool:
         return self.key == other.key if isinstance(other, Genotype) else NotImplemented
@@ -106,7 +216,7 @@ class Genotype(Value):
 
         Dead code, where `compatibility` allows it, is kept.
         """
-        nodes = cell_nodes(self, pruned=False)
+        nodes = cell_nodes(self.wiring, pruned=False)
         inputs, outputs = self.space.inputs, self.space.cell_outputs
         fits = writable(len(inputs))
         arranged = arrange(nodes, len(inputs), outputs, first_is_earlier=True, fits=fits)
@@ -128,7 +238,7 @@ class Genotype(Value):
     def inputs_read(self) -> frozenset[str]:
         """Returns the inputs that reach the output: dead code and zero steps do not count."""
         names = self.space.inputs
-        reads = {read for node in live_cells(self).values() for read in node.reads}
+        reads = {read for node in live_cells(self.wiring).values() for read in node.reads}
         return frozenset(names[read] for read in reads if read < len(names))
 
     def modalities_read(self) -> frozenset[str]:
@@ -172,21 +282,11 @@ class Genotype(Value):
         Raises:
             GenotypeError: it is not JSON, not a genotype, or not legal in its own space.
         """
-        return _parse(text, "genotype")
+        return cls._parse(text, "genotype")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the JSON to `path`, whole or not at all."""
-        target = Path(path)
-        new = target.with_name(f".{target.name}.{os.getpid()}.new")
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            new.write_text(self.to_json() + "\n", encoding="utf-8")
-            new.replace(target)
-        except OSError as error:
-            raise GenotypeError(f"{target}: cannot be written: {error.strerror}") from error
-        finally:
-            with suppress(OSError):
-                new.unlink()
+        write_text(path, self.to_json() + "\n")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "Genotype":
@@ -195,15 +295,7 @@ class Genotype(Value):
         Raises:
             GenotypeError: the file is missing, unreadable, not JSON in UTF-8 or not a genotype.
         """
-        try:
-            text = Path(path).read_bytes().decode("utf-8")
-        except FileNotFoundError:
-            raise GenotypeError(f"{path}: no such file; a genotype is written by the search stage") from None
-        except UnicodeDecodeError as error:
-            raise GenotypeError(f"{path}: not UTF-8 at byte {error.start}") from None
-        except OSError as error:
-            raise GenotypeError(f"{path}: cannot be read: {error.strerror}") from error
-        return _parse(text, str(path))
+        return cls._parse(read_text(path), str(path))
 
     @classmethod
     def json_schema(cls) -> dict[str, Any]:
@@ -219,39 +311,22 @@ class Genotype(Value):
         schema["required"] = ["schema_version", *schema["required"]]
         return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
+    @classmethod
+    def _parse(cls, text: str, source: str) -> "Genotype":
+        data = read_object(text, source)
+        version = data.get("schema_version")
+        if version != 1 or isinstance(version, bool):
+            raise GenotypeError(
+                f"{source}: schema_version: {version!r} is unknown; accepted: 1"
+                " (a newer lightning-mmnas may have written it)"
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise GenotypeError(f"{source}: {describe_errors(error)}") from None
+
 
 def _short(value: object) -> str:
     if isinstance(value, tuple):
         return f"[{', '.join(map(str, value))}]"
     return str(value)
-
-
-def _parse(text: str, source: str) -> Genotype:
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise GenotypeError(f"{source}: the key {twice[0]!r} appears twice in one object")
-        return dict(pairs)
-
-    try:
-        data = json.loads(text, object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise GenotypeError(f"{source}: not JSON: {error.msg} at {place}") from None
-    except GenotypeError:
-        raise
-    except (ValueError, RecursionError) as error:  # an endless number, endless nesting
-        raise GenotypeError(f"{source}: not JSON that can be read: {error}") from None
-    if not isinstance(data, dict):
-        raise GenotypeError(f"{source}: a {type(data).__name__} where an object is needed")
-    version = data.get("schema_version")
-    if version != 1 or isinstance(version, bool):
-        raise GenotypeError(
-            f"{source}: schema_version: {version!r} is unknown; accepted: 1"
-            " (a newer lightning-mmnas may have written it)"
-        )
-    try:
-        return Genotype.model_validate(data)
-    except ValidationError as error:
-        raise GenotypeError(f"{source}: {describe_errors(error)}") from None

@@ -14,7 +14,7 @@ from itertools import accumulate, product
 from math import prod
 from typing import Any, NamedTuple
 
-from lightning_mmnas.canonical import Node, arrange, live
+from lightning_mmnas.space.canonical import Node, arrange, live
 
 Draw = Callable[[int], int]
 """Returns a random whole number from 0 up to, not including, the given one."""

@@ -1,7 +1,6 @@
-"""From a configuration folder to the features that a table is made from: encoders, cache, tensors in memory."""
+"""From the stages of a run to the features that a table is made from: encoders, cache, tensors in memory."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,51 +8,52 @@ from lightly.loss import NTXentLoss
 from torch import Tensor
 
 from lightning_mmnas.callbacks.caching import FeatureCaching
-from lightning_mmnas.cli import MMNASCLI
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.cache import CachedSamples, FeatureCache
 from lightning_mmnas.data.spec import Split
 from lightning_mmnas.data.splits import label_budget
 from lightning_mmnas.errors import ConfigError
-from lightning_mmnas.genotype import FusionSpace
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.search import FusionSearch
 from lightning_mmnas.tabular.protocol import Protocol, TableData
 
-_VIEWS = 8
-"""Stored views where the configuration has no feature cache."""
+
+def checked_search(model: object, data: object) -> tuple[FusionSearch, MultimodalDataModule]:
+    """A search stage's model and data, if a table can be made of them.
+
+    Raises:
+        ConfigError: They are of another kind.
+    """
+    if not isinstance(model, FusionSearch) or not isinstance(data, MultimodalDataModule):
+        raise ConfigError("a table is made of FusionSearch on a MultimodalDataModule; see configs/avmnist")
+    return model, data
 
 
-def read_features(
-    search: list[str], finetune: list[str], run_dir: Path, budgets: Iterable[int] = ()
-) -> tuple[FusionSpace, TableData, dict[str, Any]]:
-    """Builds what a table is made from.
+def make_table_data(
+    model: FusionSearch,
+    unlabelled: MultimodalDataModule,
+    tuning: object,
+    labelled: object,
+    caching: FeatureCaching,
+    budgets: Iterable[int] = (),
+) -> tuple[TableData, dict[str, Any]]:
+    """Builds what a table is made from: the features of frozen encoders, in memory.
 
     Args:
-        search: Arguments of the search stage, without the command ``fit``.
-        finetune: Arguments of the fine-tuning stage, likewise.
-        run_dir: Run directory, whose encoders have been trained.
+        model: The search stage.
+        unlabelled: Its data.
+        tuning: The fine-tuning stage, a `FineTuning`.
+        labelled: Its data, a `MultimodalDataModule`.
+        caching: Where features are stored.
         budgets: Labels per class that will be asked for.
 
     Returns:
-        The space, the features, and settings of the stages that the protocol takes over.
+        The features, and settings of the stages that the protocol takes over.
 
     Raises:
         ConfigError: The stages or the data are of another kind than a table can be made of.
         DataError: A class has fewer training samples than a budget asks for.
     """
-    first = MMNASCLI(search, run=False, save_config_callback=None)
-    model, unlabelled = first.model, first.datamodule
-    if not isinstance(model, FusionSearch) or not isinstance(unlabelled, MultimodalDataModule):
-        raise ConfigError("a table is made of FusionSearch on a MultimodalDataModule; see configs/avmnist")
-    any_genotype = run_dir / "any_genotype.json"  # fine-tuning is configured for some network, whichever
-    next(iter(model.space.enumerate())).save(any_genotype)
-    second = MMNASCLI(
-        [*finetune, "--model.init_args.genotype", str(any_genotype), "--model.init_args.network_weights", "null"],
-        run=False,
-        save_config_callback=None,
-    )
-    tuning, labelled = second.model, second.datamodule
     if not isinstance(tuning, FineTuning) or not isinstance(labelled, MultimodalDataModule):
         raise ConfigError("a table is made with FineTuning on a MultimodalDataModule; see configs/avmnist")
     if labelled.task != "multiclass":
@@ -75,7 +75,6 @@ def read_features(
         raise ConfigError("a table needs labels of the training and of the test split")
     for budget in budgets:
         label_budget(train.labels, budget, 0, labelled.class_names)  # too few samples of a class? then say so now
-    caching = _caching(first, run_dir)
     caching.prepare(model, unlabelled, ["train", "val"])
     caching.prepare(tuning, labelled, ["train", "test"])
     data = TableData(
@@ -97,18 +96,12 @@ def read_features(
         "projection_hidden": model.hparams["projection_hidden"],
         "projection_out": model.hparams["projection_out"],
     }
-    return model.space, data, settings
+    return data, settings
 
 
 def protocol_of(settings: dict[str, Any], **changes: Any) -> Protocol:
     """The protocol with the stages' own settings, and changes."""
     return Protocol(**{**settings, **changes})
-
-
-def _caching(stage: MMNASCLI, run_dir: Path) -> FeatureCaching:
-    callbacks: list[Any] = stage.trainer.callbacks  # type: ignore[attr-defined]
-    found = [callback for callback in callbacks if isinstance(callback, FeatureCaching)]
-    return found[0] if found else FeatureCaching(str(run_dir / "features"), views=_VIEWS)
 
 
 def _means(model: FusionSearch) -> dict[str, Tensor]:

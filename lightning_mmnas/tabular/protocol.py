@@ -2,25 +2,28 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
+from lightly.loss import NTXentLoss
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_mmnas.data.splits import label_budget
-from lightning_mmnas.genotype import Genotype
-from lightning_mmnas.grouped_layers import GroupedLinear, GroupedSequential
-from lightning_mmnas.input_nodes import Grid, Pool
-from lightning_mmnas.modules.base import build_optimizer, projection_head
-from lightning_mmnas.network import FusionNetwork
-from lightning_mmnas.network_group import NetworkGroup, grouped_nt_xent
-from lightning_mmnas.readout import ReadoutName
-from lightning_mmnas.selection import Criterion, ViewPair
+from lightning_mmnas.fusion.grouped_layers import GroupedLinear, GroupedSequential
+from lightning_mmnas.fusion.input_nodes import Grid, Pool
+from lightning_mmnas.fusion.network import FusionNetwork
+from lightning_mmnas.fusion.network_group import NetworkGroup
+from lightning_mmnas.fusion.readout import ReadoutName
+from lightning_mmnas.objectives.criteria import Criterion, ViewPair
+from lightning_mmnas.objectives.fusion_objective import projection_head
+from lightning_mmnas.objectives.groups import ContrastiveGroup, LabelledGroup
+from lightning_mmnas.objectives.training import Schedule, build_optimizer, train_together
+from lightning_mmnas.space.genotype import Genotype
 from lightning_mmnas.views.pair import ModalityDropout
 
 Features = dict[str, Tensor]
@@ -209,19 +212,14 @@ class GroupTraining:
             width = cast(int, group.out_features)
             one = projection_head(width, protocol.projection_hidden, protocol.projection_out)
         head = GroupedSequential([cast(nn.Module, one.layers)] * size)
-        group.train()
-        head.train()
-        parameters = [*group.parameters(), *head.parameters()]
-        optimizer, schedule = build_optimizer(
-            [{"params": parameters, "lr": protocol.lr}], protocol.weight_decay, "one_cycle", steps
+        objectives = [NTXentLoss(temperature=protocol.temperature)] * size
+        self._train(
+            ContrastiveGroup(group, head, objectives),
+            self._training_pairs(steps, phase),
+            lambda both: [{"params": [*both.networks.parameters(), *both.heads.parameters()], "lr": protocol.lr}],
+            "one_cycle",
+            steps,
         )
-        for first, second in self._training_pairs(steps, phase):
-            joined = {name: torch.cat([first[name], second[name]]) for name in first}
-            z0, z1 = head(group(joined)).chunk(2, dim=1)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(grouped_nt_xent(z0, z1, protocol.temperature).sum())
-            optimizer.step()
-            schedule.step()
         return head
 
     def _finetune(self, group: nn.Module, size: int, chosen: Tensor, steps: int, batch_size: int) -> list[float]:
@@ -236,30 +234,37 @@ class GroupTraining:
         """
         protocol, data = self.protocol, self.data
         head = self._classifier(cast(int, group.out_features), size)
-        group.train()
-        optimizer, schedule = build_optimizer(
-            [
-                {"params": list(head.parameters()), "lr": protocol.head_lr},
-                {"params": list(group.parameters()), "lr": protocol.finetune_lr},
+        stored = next(iter(data.train_views.values())).shape[1]
+        generator = torch.Generator().manual_seed(_seed(self.seed, "finetune", len(chosen)))
+
+        def batches() -> Iterator[tuple[Features, Tensor]]:
+            for places in _batches(len(chosen), batch_size, steps, generator):
+                rows = chosen[places]
+                views = torch.randint(stored, (len(rows),), generator=generator)
+                features = {name: _plain(value[rows, views]) for name, value in data.train_views.items()}
+                yield features, data.train_labels[rows]
+
+        self._train(
+            LabelledGroup(group, head),
+            batches(),
+            lambda both: [
+                {"params": list(both.classifiers.parameters()), "lr": protocol.head_lr},
+                {"params": list(both.networks.parameters()), "lr": protocol.finetune_lr},
             ],
-            protocol.weight_decay,
             "one_cycle",
             steps,
         )
-        stored = next(iter(data.train_views.values())).shape[1]
-        generator = torch.Generator().manual_seed(_seed(self.seed, "finetune", len(chosen)))
-        for places in _batches(len(chosen), batch_size, steps, generator):
-            rows = chosen[places]
-            views = torch.randint(stored, (len(rows),), generator=generator)
-            features = {name: _plain(value[rows, views]) for name, value in data.train_views.items()}
-            logits = head(group(features))  # (g, b, classes)
-            target = data.train_labels[rows].expand(size, -1)
-            loss = F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum") / len(rows)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
         return self._accuracy(group, head)
+
+    def _train(
+        self, group: nn.Module, batches: Iterable[Sequence[Any]], rates: Any, schedule: Schedule, steps: int
+    ) -> None:
+        """Trains one group; `rates` makes the parameter groups of its optimiser."""
+        train_together(
+            {"group": group},
+            batches,
+            lambda both: build_optimizer(rates(both), self.protocol.weight_decay, schedule, steps),
+        )
 
     def _classifier(self, width: int, size: int) -> GroupedLinear:
         with torch.random.fork_rng(devices=[]):
@@ -273,19 +278,13 @@ class GroupTraining:
         mean, std = vectors.mean(1, keepdim=True), vectors.std(1, keepdim=True).clamp_min(1e-3)
         vectors = (vectors - mean) / std
         head = self._classifier(vectors.shape[2], len(vectors))
-        optimizer, schedule = build_optimizer(
-            [{"params": list(head.parameters()), "lr": protocol.probe_lr}],
-            protocol.weight_decay,
+        self._train(
+            LabelledGroup(nn.Identity(), head),
+            repeat((vectors, data.train_labels[chosen]), protocol.probe_steps),
+            lambda both: [{"params": list(both.classifiers.parameters()), "lr": protocol.probe_lr}],
             "cosine",
             protocol.probe_steps,
         )
-        target = data.train_labels[chosen].expand(len(vectors), -1)
-        for _ in range(protocol.probe_steps):
-            loss = F.cross_entropy(head(vectors).flatten(0, 1), target.flatten(), reduction="sum") / len(chosen)
-            optimizer.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            optimizer.step()
-            schedule.step()
         return self._accuracy(group, lambda found: head((found - mean) / std))
 
     @torch.no_grad()

@@ -10,8 +10,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from lightning_mmnas.baselines import LateFusion
-from lightning_mmnas.readout import LateFeatures
+from lightning_mmnas.fusion.late_fusion import LateFusion
+from lightning_mmnas.fusion.readout import LateFeatures
 from lightning_mmnas.tabular.protocol import GroupTraining
 
 

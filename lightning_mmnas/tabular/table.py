@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lightning_mmnas.errors import GenotypeError, MissingExtraError, TableError
 from lightning_mmnas.files import write_bytes
-from lightning_mmnas.genotype import FusionSpace, Genotype
+from lightning_mmnas.space.genotype import FusionSpace, Genotype
 
 Values = NDArray[np.float64]
 

@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_mmnas import ArchitectureAlternation, FusionSearch, GenotypeStability
-from lightning_mmnas.relaxation import Dirichlet, GumbelHard, Relaxation
+from lightning_mmnas.fusion.relaxation import Dirichlet, GumbelHard, Relaxation
 from tests.modules.tiny import ENCODERS, data_of, modalities, trainer_of
 
 SMALL: dict[str, Any] = {"channels": 4, "length": 2, "projection_hidden": 8, "projection_out": 4}

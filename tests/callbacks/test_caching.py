@@ -276,7 +276,7 @@ def test_stale_features_are_refused_or_rebuilt(name: str, tmp_path: Path) -> Non
 def test_other_code_and_versions_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     build(tmp_path / "f")
     with monkeypatch.context() as patch:
-        patch.setattr("lightning_mmnas.__version__", "9.9")
+        patch.setattr("lightning_mmnas.callbacks.caching.version", lambda name: "9.9")
         with pytest.raises(CacheError, match=r"versions .*now lightning-mmnas 9\.9"):
             build(tmp_path / "f")
     monkeypatch.setattr("inspect.getsource", lambda module: "other")

@@ -9,7 +9,7 @@ from lightning.pytorch import Trainer
 from rich.console import Console
 
 from lightning_mmnas.callbacks.progress import StageProgress, metrics_line, quiet
-from tests.cli.toys import ToyData, ToyModule
+from tests.commands.toys import ToyData, ToyModule
 
 
 def _fit(console: Console, folder: Path) -> Trainer:

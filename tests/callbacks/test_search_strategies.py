@@ -11,9 +11,9 @@ from lightning import seed_everything
 from torch import Tensor
 
 from lightning_mmnas import ArchitectureAlternation, BetaDecay, ConcentrationAnchor, EntropyRegularisation, FusionSearch
-from lightning_mmnas.cli import MMNASCLI
-from lightning_mmnas.pipeline import find_configs
-from lightning_mmnas.relaxation import Dirichlet, GumbelHard, Softmax
+from lightning_mmnas.commands.lightning_cli import MMNASCLI
+from lightning_mmnas.commands.stages import find_configs
+from lightning_mmnas.fusion.relaxation import Dirichlet, GumbelHard, Softmax
 from tests.callbacks.searchers import differences
 from tests.callbacks.test_alternation_resume import SaveAlways
 from tests.modules.tiny import ENCODERS, data_of, modalities, split_of, trainer_of

@@ -17,8 +17,9 @@ from lightning_mmnas import FusionSearch, Genotype, GenotypeSelection, MotionEnc
 from lightning_mmnas.callbacks import selection
 from lightning_mmnas.data import ModalitySpec
 from lightning_mmnas.errors import GenotypeError, RunDirectoryError
-from lightning_mmnas.modules import candidate
-from lightning_mmnas.selection import Criterion, DroppedViewsNTXent, Features, MakeViews, candidates
+from lightning_mmnas.modules import candidates as of_module
+from lightning_mmnas.objectives.criteria import Criterion, DroppedViewsNTXent, Features, MakeViews
+from lightning_mmnas.objectives.selection import candidates
 from lightning_mmnas.views import ModalityDropout
 from tests.callbacks.searchers import Searcher, loaders, trainer, values
 
@@ -176,7 +177,7 @@ def test_candidates_train_without_modality_dropout_and_are_scored_with_that_of_t
             used.append(self.p)
             return super().forward(views, means)
 
-    monkeypatch.setattr(candidate, "ModalityDropout", Noted)
+    monkeypatch.setattr(of_module, "ModalityDropout", Noted)
     module = search_of()
     fitted = run(tmp_path, GenotypeSelection(str(tmp_path / "first.json"), num_candidates=1), module)
     seen: list[set[float]] = []

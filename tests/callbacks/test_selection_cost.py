@@ -8,9 +8,9 @@ import pytest
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from lightning_mmnas import CostTable, FusionSearch, Genotype, GenotypeSelection
-from lightning_mmnas.budget import Budget
+from lightning_mmnas.costs.budget import Budget
 from lightning_mmnas.errors import CostError
-from lightning_mmnas.selection import candidates
+from lightning_mmnas.objectives.selection import candidates
 from tests.callbacks.test_selection import LastIsBest, run, search_of
 
 # Frozen encoders are meant to be in eval mode.

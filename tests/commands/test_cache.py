@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_mmnas.commands import main
+from lightning_mmnas.commands.mmnas import main
 
 CONFIG = """
 trainer: {accelerator: cpu, logger: false, enable_checkpointing: false, max_epochs: 1, limit_train_batches: 1,

@@ -8,7 +8,7 @@ import lightning.pytorch  # noqa: F401  # its first import sets an environment v
 import pytest
 
 from lightning_mmnas import FusionNetwork, Genotype
-from lightning_mmnas.commands import main
+from lightning_mmnas.commands.mmnas import main
 
 CONFIG = """
 trainer: {accelerator: cpu, logger: false, enable_checkpointing: false, max_epochs: 1, limit_train_batches: 1,

@@ -9,7 +9,7 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from lightning_mmnas.commands import main
+from lightning_mmnas.commands.mmnas import main
 from tests.data.file_toys import make_files
 
 
@@ -17,7 +17,7 @@ from tests.data.file_toys import make_files
 def config(tmp_path: Path) -> Path:
     make_files(tmp_path / "files")
     path = tmp_path / "finetune.yaml"
-    noise = {"class_path": "tests.cli.test_data_command.Noise", "init_args": {"std": 0.5}}
+    noise = {"class_path": "tests.commands.test_data.Noise", "init_args": {"std": 0.5}}
     content: dict[str, Any] = {
         "run_dir": str(tmp_path / "run"),
         "model": {
@@ -75,7 +75,7 @@ def test_damage_is_listed_and_ends_with_code_2(
     [
         (["--samples", "0"], "--samples must be at least 1"),
         (["--data.init_args.root", "nowhere"], "there is no folder nowhere; check data.init_args.root"),
-        (["--data.class_path", "tests.cli.toys.ToyData"], "knows MultimodalDataModules only, not ToyData"),
+        (["--data.class_path", "tests.commands.toys.ToyData"], "knows MultimodalDataModules only, not ToyData"),
     ],
 )
 def test_mistakes(config: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:

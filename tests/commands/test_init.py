@@ -9,11 +9,12 @@ import pytest
 import yaml
 from rich.console import Console
 
-from lightning_mmnas.commands import main
+from lightning_mmnas.commands.init.command import init
+from lightning_mmnas.commands.mmnas import main
+from lightning_mmnas.commands.run import run
+from lightning_mmnas.commands.stages import find_configs
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError, RunDirectoryError
-from lightning_mmnas.init import init
-from lightning_mmnas.pipeline import find_configs, run
-from tests.data.make_table import make_table
+from tests.data.table.make_table import make_table
 
 
 def quiet() -> Console:

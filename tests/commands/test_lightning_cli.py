@@ -8,18 +8,18 @@ import pytest
 import torch
 import yaml
 
-from lightning_mmnas.cli import MMNASCLI
+from lightning_mmnas.commands.lightning_cli import MMNASCLI
 from lightning_mmnas.errors import CheckpointError, ConfigError
-from tests.cli.toys import LinkedModule, Spec, ToyModule
+from tests.commands.toys import LinkedModule, Spec, ToyModule
 
 CONFIG: dict[str, Any] = {
     "run_dir": "nowhere",
     "seed_everything": 0,
     "model": {
-        "class_path": "tests.cli.toys.ToyModule",
+        "class_path": "tests.commands.toys.ToyModule",
         "init_args": {"folder": "${run_dir}/search", "hidden": "${data.init_args.batch_size}"},
     },
-    "data": {"class_path": "tests.cli.toys.ToyData", "init_args": {"batch_size": 4}},
+    "data": {"class_path": "tests.commands.toys.ToyData", "init_args": {"batch_size": 4}},
     "trainer": {
         "max_epochs": 1,
         "accelerator": "cpu",
@@ -89,7 +89,7 @@ def test_other_commands_leave_the_config_of_fit_alone(tmp_path: Path, config: Pa
 
 
 def test_links_and_encoder_factories(tmp_path: Path) -> None:
-    encoders = {"a": {"class_path": "tests.cli.toys.ToyEncoder", "init_args": {"channels": 5}}}
+    encoders = {"a": {"class_path": "tests.commands.toys.ToyEncoder", "init_args": {"channels": 5}}}
     path = _changed(tmp_path, "model", class_path="LinkedModule", init_args={"encoders": encoders})
     cli = _fit(path, "--model.encoders.a.init_args.channels", "6")
     model = cli.model
@@ -100,7 +100,7 @@ def test_links_and_encoder_factories(tmp_path: Path) -> None:
 
 
 def test_checkpoint_holds_plain_values_and_rebuilds_the_module(tmp_path: Path) -> None:
-    encoders = {"a": {"class_path": "tests.cli.toys.ToyEncoder", "init_args": {"channels": 5}}}
+    encoders = {"a": {"class_path": "tests.commands.toys.ToyEncoder", "init_args": {"channels": 5}}}
     path = _changed(tmp_path, "model", class_path="LinkedModule", init_args={"encoders": encoders})
     _fit(path)
     checkpoint = next((tmp_path / "run").rglob("*.ckpt"))
@@ -134,7 +134,7 @@ def test_misspelt_keys_name_the_nearest(tmp_path: Path) -> None:
 
 
 def test_misspelt_key_of_an_encoder(tmp_path: Path) -> None:
-    encoders = {"a": {"class_path": "tests.cli.toys.ToyEncoder", "init_args": {"chanels": 5}}}
+    encoders = {"a": {"class_path": "tests.commands.toys.ToyEncoder", "init_args": {"chanels": 5}}}
     path = _changed(tmp_path, "model", class_path="LinkedModule", init_args={"encoders": encoders})
     with pytest.raises(ConfigError, match=r"encoders: Option 'chanels' is not accepted.*'channels'"):
         _fit(path)
@@ -210,7 +210,7 @@ def test_interrupt_says_how_to_continue_and_restores_the_signal(tmp_path: Path) 
 
 
 def test_from_python_without_a_command(tmp_path: Path) -> None:
-    model = {"class_path": "tests.cli.toys.ToyModule"}
+    model = {"class_path": "tests.commands.toys.ToyModule"}
     content = {"model": model, "run_dir": str(tmp_path), "trainer": {"logger": False}}
     cli = MMNASCLI(content, run=False)
     assert isinstance(cli.model, ToyModule)

@@ -9,10 +9,11 @@ import pytest
 import yaml
 from rich.console import Console
 
+from lightning_mmnas.commands.run import run
+from lightning_mmnas.commands.stages import STAGES, Stage, find_configs
 from lightning_mmnas.errors import ConfigError, DataError, RunDirectoryError
-from lightning_mmnas.pipeline import STAGES, Stage, find_configs, run
 from lightning_mmnas.report.table import verdicts
-from tests.cli.toys import InterruptedModule
+from tests.commands.toys import InterruptedModule
 
 
 def _stage(name: str, model: str = "ToyModule", **init_args: Any) -> dict[str, Any]:
@@ -22,8 +23,8 @@ def _stage(name: str, model: str = "ToyModule", **init_args: Any) -> dict[str, A
         "init_args": {"dirpath": f"{folder}/checkpoints", "save_last": True},
     }
     return {
-        "model": {"class_path": f"tests.cli.toys.{model}", "init_args": init_args},
-        "data": {"class_path": "tests.cli.toys.ToyData"},
+        "model": {"class_path": f"tests.commands.toys.{model}", "init_args": init_args},
+        "data": {"class_path": "tests.commands.toys.ToyData"},
         "trainer": {
             "max_epochs": 3,
             "accelerator": "cpu",

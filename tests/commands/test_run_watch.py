@@ -10,9 +10,10 @@ import pytest
 from rich.console import Console
 
 from lightning_mmnas import Genotype
+from lightning_mmnas.commands.run import run
+from lightning_mmnas.commands.stages import find_configs
 from lightning_mmnas.data.watch import load_watch
 from lightning_mmnas.errors import ConfigError, MissingExtraError, RunDirectoryError
-from lightning_mmnas.pipeline import find_configs, run
 
 try:
     load_watch()

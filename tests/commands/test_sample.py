@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from lightning_mmnas import Genotype
-from lightning_mmnas.commands import main
+from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.sampling import evaluators
 from tests.sampling.toys import CONFIG
 
@@ -222,8 +222,8 @@ def test_mistakes_are_told_in_one_line(
 def test_ranks_need_company(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A rank sum of one network alone says nothing: every trial would be worth the same."""
     content = yaml.safe_load(config.read_text())
-    criteria = [{"class_path": "lightning_mmnas.criteria.ViewLoss"}]
-    rank_sum = {"class_path": "lightning_mmnas.criteria.RankSum", "init_args": {"criteria": criteria}}
+    criteria = [{"class_path": "lightning_mmnas.objectives.criteria.ViewLoss"}]
+    rank_sum = {"class_path": "lightning_mmnas.objectives.criteria.RankSum", "init_args": {"criteria": criteria}}
     selection = {"class_path": "GenotypeSelection", "init_args": {"output": "genotype.json", "criterion": rank_sum}}
     callbacks = [c for c in content["trainer"].get("callbacks") or [] if "Selection" not in c["class_path"]]
     content["trainer"]["callbacks"] = [*callbacks, selection]
@@ -257,7 +257,9 @@ def test_other_searches_are_not_overwritten(config: Path, tmp_path: Path, capsys
 def test_without_optuna_the_extra_is_named(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in [name for name in sys.modules if name.startswith("lightning_mmnas.sampling")]:
+    for name in [
+        name for name in sys.modules if name.startswith(("lightning_mmnas.sampling", "lightning_mmnas.commands.sample"))
+    ]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert sample(config, tmp_path / "out") == 2

@@ -11,9 +11,10 @@ import yaml
 from rich.console import Console
 
 from lightning_mmnas import FusionTable, TensorDataModule
-from lightning_mmnas.commands import main
+from lightning_mmnas.commands import tabulate as job
+from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.errors import ConfigError, RunDirectoryError
-from lightning_mmnas.tabular import job, protocol
+from lightning_mmnas.tabular import protocol
 from tests.modules.tiny import KINDS, split_of
 
 
@@ -50,7 +51,7 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 "callbacks": [{"class_path": "ModelCheckpoint", "init_args": checkpoint}],
             },
             "model": {"class_path": model, "init_args": {"encoders": encoder, **init_args}},
-            "data": {"class_path": "tests.tabular.test_job.TinyData", "init_args": data},
+            "data": {"class_path": "tests.commands.test_tabulate.TinyData", "init_args": data},
         }
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config))
     quick = {"screen_steps": 2, "pretrain_steps": 2, "batch_size": 8, "finetune_steps": {2: 2}, "supervised_steps": 2}

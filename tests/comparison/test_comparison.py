@@ -9,7 +9,8 @@ from lightning import seed_everything
 from pydantic import ValidationError
 
 from lightning_mmnas import FineTuning, FusionPretraining, FusionSpace, TensorDataModule
-from lightning_mmnas.report.comparison import Comparison, ComparisonSettings
+from lightning_mmnas.comparison.comparison import Comparison
+from lightning_mmnas.comparison.settings import ComparisonSettings
 from tests.modules.tiny import ENCODERS, data_of, modalities, split_of
 
 SPACE = FusionSpace(inputs=("left/0", "left/1", "right/0", "right/1"), channels=4, length=2)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from lightning_mmnas import CostTable, FusionSpace, FusionSupernet, Genotype
-from lightning_mmnas.budget import Budget
+from lightning_mmnas.costs.budget import Budget
 from lightning_mmnas.errors import CostError
-from lightning_mmnas.genotype import CellGenotype, StepGenotype
-from lightning_mmnas.pairing import Pairing
-from lightning_mmnas.selection import candidates
+from lightning_mmnas.fusion.pairing import Pairing
+from lightning_mmnas.objectives.selection import candidates
+from lightning_mmnas.space.genotype import CellGenotype, StepGenotype
 
 INPUTS = ("image/0", "image/1", "text/0")
 

@@ -12,13 +12,12 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from lightning_mmnas import CostTable, FusionNetwork, FusionSpace, FusionSupernet, Genotype
-from lightning_mmnas.costs import CostKind
+from lightning_mmnas.costs.measuring import CostKind, count_flops, measure_costs, measure_latency
 from lightning_mmnas.errors import CostError, GenotypeError
-from lightning_mmnas.measuring import count_flops, measure_costs, measure_latency
-from lightning_mmnas.pairing import Pairing
-from lightning_mmnas.primitives import Primitive
-from lightning_mmnas.readout import ReadoutName
-from lightning_mmnas.relaxation import Dirichlet, GumbelHard, Relaxation, Softmax
+from lightning_mmnas.fusion.pairing import Pairing
+from lightning_mmnas.fusion.primitives import Primitive
+from lightning_mmnas.fusion.readout import ReadoutName
+from lightning_mmnas.fusion.relaxation import Dirichlet, GumbelHard, Relaxation, Softmax
 
 SHAPES = {"image/0": (3, 8, 8), "image/1": (5, 4, 4), "text/0": (6,)}
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split, Task
-from lightning_mmnas.data.columns import ColumnSamples, FileColumn, OnError, TensorColumn, usable_rows
+from lightning_mmnas.data.columns.column import ColumnSamples, FileColumn, OnError, TensorColumn, usable_rows
 from lightning_mmnas.errors import DatasetNotFoundError
 
 SPLITS: dict[Split, range] = {"train": range(8), "val": range(8, 12), "test": range(12, 16)}

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mmnas.data.egogesture import ANNOTATION
-from tests.data.make_videos import moving_square, write_frames
+from tests.data.columns.make_videos import moving_square, write_frames
 
 RECORDINGS = {
     "training": "Subject03/Scene1/Color/rgb1",

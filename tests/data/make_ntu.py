@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from lightning_mmnas.data.ntu import Name
-from tests.data.make_skeletons import moving_body, write_skeleton
-from tests.data.make_videos import moving_square, write_video
+from tests.data.columns.make_skeletons import moving_body, write_skeleton
+from tests.data.columns.make_videos import moving_square, write_video
 
 SUBJECTS = (1, 4, 2, 5, 3, 6)
 """Two of each split."""

@@ -8,8 +8,8 @@ import torch
 
 from lightning_mmnas.data.ntu import ACTIONS, SUBJECTS, Name, NTUDataModule, split_of
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError, DatasetNotFoundError
+from tests.data.columns.make_skeletons import write_skeleton
 from tests.data.make_ntu import make_ntu
-from tests.data.make_skeletons import write_skeleton
 
 OFFICIAL = (
     Path(os.environ.get("MMNAS_LAYOUTS_DIR", Path(__file__).parents[3] / "shared" / "data" / "official_layouts"))

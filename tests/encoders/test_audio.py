@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas import AudioEncoder, ModalitySpec
-from lightning_mmnas.encoders.audio import LogMel, mel_filters
+from lightning_mmnas.data.mel import mel_filters
+from lightning_mmnas.encoders.audio import LogMel
 from lightning_mmnas.errors import ConfigError, DataError
 
 WAVEFORM = ModalitySpec("audio", (1, 4000))

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lightning_mmnas.data.columns.texts import TextTokenizer
 from lightning_mmnas.data.spec import ModalitySpec, Vocabulary
-from lightning_mmnas.data.texts import TextTokenizer
 from lightning_mmnas.encoders.text import TextEncoder, TransformersEncoder, pool_segments
 from lightning_mmnas.errors import CheckpointError, ConfigError, DataError
 

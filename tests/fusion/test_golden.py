@@ -19,10 +19,10 @@ from torch import Tensor
 
 from lightning_mmnas import FusionNetwork, FusionSpace, FusionSupernet, Genotype
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.input_nodes import Grid, InputNode
+from lightning_mmnas.fusion.input_nodes import Grid, InputNode
 from lightning_mmnas.interop import bmnas
 
-FOLDER = Path(os.environ.get("MMNAS_GOLDEN_DIR", Path(__file__).parents[2] / "shared" / "golden"))
+FOLDER = Path(os.environ.get("MMNAS_GOLDEN_DIR", Path(__file__).parents[3] / "shared" / "golden"))
 FILES = sorted(FOLDER.glob("*.npz"))
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-5}
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.input_nodes import InputNode, InputNodes, Pool, adaptive_pool
+from lightning_mmnas.fusion.input_nodes import InputNode, InputNodes, Pool, adaptive_pool
 
 SIZES = [
     ((8, 1), (4, 1)),  # regular

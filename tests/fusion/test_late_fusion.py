@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.baselines import LateFusion
 from lightning_mmnas.errors import ConfigError
-from lightning_mmnas.readout import LateBranch, mean_max_pool
+from lightning_mmnas.fusion.late_fusion import LateFusion
+from lightning_mmnas.fusion.readout import LateBranch, mean_max_pool
 
 SHAPES = {"image/0": (3, 4, 4), "image/1": (5, 2, 2), "audio/0": (2, 9), "text": (6,)}
 

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from lightning_mmnas import FusionNetwork, FusionSpace
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.grouped_layers import GroupedSequential
-from lightning_mmnas.modules.base import build_optimizer, projection_head
-from lightning_mmnas.network_group import NetworkGroup, grouped_nt_xent
-from lightning_mmnas.primitives import Primitive
+from lightning_mmnas.fusion.grouped_layers import GroupedSequential
+from lightning_mmnas.fusion.network_group import NetworkGroup, grouped_nt_xent
+from lightning_mmnas.fusion.primitives import Primitive
+from lightning_mmnas.objectives.fusion_objective import projection_head
+from lightning_mmnas.objectives.training import build_optimizer
 
 SHAPES = {"image/0": (6, 8, 8), "image/1": (10, 4, 4), "text": (7,)}
 SPACES = {
@@ -126,7 +127,7 @@ def test_refusals() -> None:
         NetworkGroup([FusionNetwork(genotypes[0], SHAPES, "pool"), FusionNetwork(genotypes[1], SHAPES, "branch")])
     with pytest.raises(GenotypeError, match="same pooling"):
         NetworkGroup([FusionNetwork(genotypes[0], SHAPES), FusionNetwork(genotypes[1], SHAPES, pool="avg")])
-    own = space.model_copy(update={"primitives": ("tests.test_network_group.Own",)})
+    own = space.model_copy(update={"primitives": ("tests.fusion.test_network_group.Own",)})
     with pytest.raises(GenotypeError, match="Own cannot be trained in a group"):
         NetworkGroup([FusionNetwork(genotype, SHAPES) for genotype in [*own.enumerate()][:2]])
     with pytest.raises(GenotypeError, match="another space"):

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from lightning_mmnas import FusionNetwork, FusionSpace, FusionSupernet
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.pairing import Pairing
-from lightning_mmnas.relaxation import GumbelHard
+from lightning_mmnas.fusion.pairing import Pairing
+from lightning_mmnas.fusion.relaxation import GumbelHard
 
 PRIMITIVES = ("sum", "attention", "linear_glu", "concat_fc")
 SPACE = FusionSpace(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lightning_mmnas import FusionNetwork, FusionSpace, FusionSupernet
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.primitives import (
+from lightning_mmnas.fusion.primitives import (
     PRIMITIVES,
     Attention,
     ConcatFC,
@@ -19,7 +19,7 @@ from lightning_mmnas.primitives import (
     build_primitive,
     primitive_class,
 )
-from lightning_mmnas.space import is_symmetric
+from lightning_mmnas.space.primitive_names import is_symmetric
 
 B, L, C = 5, 3, 4
 EPS = 1e-5

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.readout import (
+from lightning_mmnas.fusion.readout import (
     BranchReadout,
     FlattenReadout,
     LateBranch,

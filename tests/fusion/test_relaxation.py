@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas import FusionSpace, FusionSupernet
-from lightning_mmnas.relaxation import Dirichlet, GumbelHard, RandomRelaxation, Relaxation, Softmax
+from lightning_mmnas.fusion.relaxation import Dirichlet, GumbelHard, RandomRelaxation, Relaxation, Softmax
 
 LOGITS = torch.tensor([[0.3, -1.2, 2.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
 RANDOM: list[Callable[..., RandomRelaxation]] = [GumbelHard, Dirichlet]

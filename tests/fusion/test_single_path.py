@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from lightning_mmnas import FusionNetwork, FusionSpace, FusionSupernet
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.single_path import SinglePath, batch_statistics
+from lightning_mmnas.fusion.single_path import SinglePath, batch_statistics
 
 SHAPES = {"image/0": (3, 8, 8), "image/1": (5, 4, 4), "audio.v2/0": (4, 9), "text/0": (6,)}
 SPACES = [

@@ -9,9 +9,9 @@ from torch.func import functional_call
 
 from lightning_mmnas import FusionNetwork, FusionSpace, FusionSupernet
 from lightning_mmnas.callbacks.second_order import unrolled_gradient
-from lightning_mmnas.pairing import Pairing
-from lightning_mmnas.primitives import Primitive
-from lightning_mmnas.relaxation import Dirichlet, GumbelHard, Relaxation, Softmax
+from lightning_mmnas.fusion.pairing import Pairing
+from lightning_mmnas.fusion.primitives import Primitive
+from lightning_mmnas.fusion.relaxation import Dirichlet, GumbelHard, Relaxation, Softmax
 
 Make = Callable[[], Relaxation]
 RELAXATIONS: dict[str, Make] = {

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_mmnas import FusionNetwork, FusionSpace, FusionSupernet, Genotype
 from lightning_mmnas.errors import CheckpointError, GenotypeError
-from lightning_mmnas.input_nodes import InputNode
+from lightning_mmnas.fusion.input_nodes import InputNode
 from lightning_mmnas.interop import bmnas
 
 INPUTS = ["image/0", "image/1", "text/0", "text/1"]

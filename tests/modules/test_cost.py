@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_mmnas import ArchitectureAlternation, CostTable, FusionNetwork, FusionSearch, measuring
+from lightning_mmnas import ArchitectureAlternation, CostTable, FusionNetwork, FusionSearch
+from lightning_mmnas.costs import measuring
 from lightning_mmnas.errors import ConfigError
 from tests.modules.tiny import ENCODERS, data_of, modalities, split_of, trainer_of
 

@@ -19,12 +19,12 @@ from lightning_mmnas import (
     Genotype,
     TensorDataModule,
 )
-from lightning_mmnas.baselines import LateFusion
 from lightning_mmnas.errors import CheckpointError, ConfigError, DataError, GenotypeError
+from lightning_mmnas.fusion.late_fusion import LateFusion
+from lightning_mmnas.fusion.readout import mean_max_pool
 from lightning_mmnas.modules.frozen import FrozenEncoders, build_encoders
 from lightning_mmnas.modules.metrics import tune_thresholds
-from lightning_mmnas.objectives import nt_xent
-from lightning_mmnas.readout import mean_max_pool
+from lightning_mmnas.objectives.losses import nt_xent
 from tests.modules.tiny import ENCODERS, data_of, modalities, same, split_of, state_of, trainer_of
 
 SMALL: dict[str, Any] = {"channels": 4, "length": 2, "projection_hidden": 8, "projection_out": 4}

@@ -11,10 +11,12 @@ import torch.nn.functional as F
 from lightly.loss import BarlowTwinsLoss, NTXentLoss, VICRegLoss
 from torch import Tensor
 
-from lightning_mmnas.criteria import (
+from lightning_mmnas.objectives.criteria import (
     Alignment,
     BarlowTwins,
+    Criterion,
     CrossModalNTXent,
+    Features,
     NeighbourConsistency,
     PerModalityNTXent,
     RankMe,
@@ -22,10 +24,10 @@ from lightning_mmnas.criteria import (
     Uniformity,
     VICReg,
     ViewLoss,
+    ViewPair,
     label_free_criteria,
     mean_ranks,
 )
-from lightning_mmnas.selection import Criterion, Features, ViewPair
 
 
 def views(count: int = 2, b: int = 8, modalities: tuple[str, ...] = ("a", "b")) -> list[ViewPair]:

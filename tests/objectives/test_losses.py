@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.modules.base import FusionObjective
-from lightning_mmnas.objectives import CrossModalInfoNCE, classification_loss, nt_xent
+from lightning_mmnas.objectives.fusion_objective import FusionObjective
+from lightning_mmnas.objectives.losses import CrossModalInfoNCE, classification_loss, nt_xent
 
 N, D = 4, 5
 

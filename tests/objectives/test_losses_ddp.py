@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from lightning_mmnas.objectives import CrossModalInfoNCE, nt_xent
-from lightning_mmnas.selection import local_objective
+from lightning_mmnas.objectives.losses import CrossModalInfoNCE, local_objective, nt_xent
 
 WORLD, B, D = 2, 4, 6  # B: samples per rank
 

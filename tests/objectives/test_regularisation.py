@@ -8,9 +8,14 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas import FusionSpace, FusionSupernet
-from lightning_mmnas.pairing import Pairing, PairingLogits
-from lightning_mmnas.regularisation import BetaDecay, ConcentrationAnchor, EntropyRegularisation, Regularisation
-from lightning_mmnas.relaxation import Dirichlet, Softmax
+from lightning_mmnas.fusion.pairing import Pairing, PairingLogits
+from lightning_mmnas.fusion.relaxation import Dirichlet, Softmax
+from lightning_mmnas.objectives.regularisation import (
+    BetaDecay,
+    ConcentrationAnchor,
+    EntropyRegularisation,
+    Regularisation,
+)
 
 MAKERS: list[Callable[..., Regularisation]] = [BetaDecay, EntropyRegularisation, ConcentrationAnchor]
 

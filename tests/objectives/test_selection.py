@@ -10,16 +10,11 @@ from lightly.loss import NTXentLoss
 from torch import Tensor, nn
 
 from lightning_mmnas import FusionNetwork, FusionSpace, FusionSupernet
-from lightning_mmnas.modules.base import FusionObjective, build_optimizer, projection_head
-from lightning_mmnas.objectives import nt_xent
-from lightning_mmnas.selection import (
-    DroppedViewsNTXent,
-    Features,
-    ViewPair,
-    candidates,
-    local_objective,
-    train_together,
-)
+from lightning_mmnas.objectives.criteria import DroppedViewsNTXent, Features, ViewPair
+from lightning_mmnas.objectives.fusion_objective import FusionObjective, projection_head
+from lightning_mmnas.objectives.losses import local_objective, nt_xent
+from lightning_mmnas.objectives.selection import candidates
+from lightning_mmnas.objectives.training import build_optimizer, train_together
 
 SHAPES = {"image/0": (3, 4, 4), "image/1": (5, 2, 2), "text/0": (4,), "text/1": (6,)}
 

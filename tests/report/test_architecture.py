@@ -13,10 +13,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from rich.console import Console
 
-from lightning_mmnas.genotype import FusionSpace, Genotype
-from lightning_mmnas.report.architecture import formula, plot_genotype, render_tree
-from tests.test_genotype import GENOTYPE, SUM, make
-from tests.test_space import small_spaces
+from lightning_mmnas.report.architecture import plot_genotype, render_tree
+from lightning_mmnas.report.formulas import formula
+from lightning_mmnas.space.genotype import FusionSpace, Genotype
+from tests.space.test_genotype import GENOTYPE, SUM, make
+from tests.space.test_space import small_spaces
 
 
 def printed(genotype: Genotype) -> str:
@@ -114,7 +115,7 @@ def test_texts_stay_inside_the_figure() -> None:
 def test_matplotlib_is_imported_late_and_without_pyplot() -> None:
     code = (
         "import sys; from lightning_mmnas.report.architecture import plot_genotype;"
-        "from lightning_mmnas.genotype import Genotype;"
+        "from lightning_mmnas.space.genotype import Genotype;"
         "assert 'matplotlib' not in sys.modules, 'early';"
         f"plot_genotype(Genotype.from_json({GENOTYPE.to_json()!r}));"
         "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot'"

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mmnas import FusionSearch, Genotype, MotionEncoder
-from lightning_mmnas.costs import CostTable
+from lightning_mmnas.costs.table import CostTable
 from lightning_mmnas.data import ModalitySpec
 from lightning_mmnas.errors import CheckpointError
-from lightning_mmnas.modules.base import build_optimizer
-from lightning_mmnas.modules.candidate import candidate
+from lightning_mmnas.fusion.single_path import batch_statistics
+from lightning_mmnas.modules.candidates import candidate
+from lightning_mmnas.objectives.criteria import DroppedViewsNTXent
+from lightning_mmnas.objectives.training import build_optimizer
 from lightning_mmnas.sampling.evaluators import Inherited, TrainedAlone, own_random_numbers
-from lightning_mmnas.selection import DroppedViewsNTXent
-from lightning_mmnas.single_path import batch_statistics
 from tests.sampling.toys import TinyData
 
 # Frozen encoders are meant to be in eval mode.

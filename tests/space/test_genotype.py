@@ -13,8 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.genotype import CellGenotype, FusionSpace, Genotype, StepGenotype
-from tests.test_space import small_spaces, written
+from lightning_mmnas.space.genotype import CellGenotype, FusionSpace, Genotype, StepGenotype
+from tests.space.test_space import small_spaces, written
 
 SPACE = FusionSpace(inputs=("image/0", "image/1", "text"))
 

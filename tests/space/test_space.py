@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.genotype import CellGenotype, FusionSpace, Genotype, StepGenotype
+from lightning_mmnas.space.genotype import CellGenotype, FusionSpace, Genotype, StepGenotype
 
 PUBLISHED = ("sum", "attention", "linear_glu", "concat_fc")
 

@@ -11,9 +11,10 @@ from lightly.loss import NTXentLoss
 from torch import Tensor, nn
 
 from lightning_mmnas import FusionNetwork, FusionSpace
-from lightning_mmnas.criteria import ViewLoss, label_free_criteria
-from lightning_mmnas.genotype import Genotype
-from lightning_mmnas.modules.base import build_optimizer, projection_head
+from lightning_mmnas.objectives.criteria import ViewLoss, label_free_criteria
+from lightning_mmnas.objectives.fusion_objective import projection_head
+from lightning_mmnas.objectives.training import build_optimizer
+from lightning_mmnas.space.genotype import Genotype
 from lightning_mmnas.tabular.protocol import GroupTraining, Protocol, TableData, _batches, _seed
 from lightning_mmnas.tabular.simple import simple_baselines
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from lightning_mmnas.data.arrays import open_array
+from lightning_mmnas.data.columns.arrays import open_array
 from lightning_mmnas.data.spec import Kind
-from lightning_mmnas.data.table_columns import ColumnSpec
-from lightning_mmnas.data.table_reading import Cell, Table, number, values
+from lightning_mmnas.data.table.columns import ColumnSpec
+from lightning_mmnas.data.table.reading import Cell, Table, number, values
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError
 
 _SUFFIXES: dict[str, Kind] = {

@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_mmnas.commands import Parser
+from lightning_mmnas.commands.parser import Parser
 from lightning_mmnas.errors import ConfigError, RunDirectoryError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lightning_mmnas.data.table import TableDataModule
-    from lightning_mmnas.data.table_columns import ColumnSpec
-    from lightning_mmnas.init_configs import Plan
+    from lightning_mmnas.commands.init.configs import Plan
+    from lightning_mmnas.data.table.columns import ColumnSpec
+    from lightning_mmnas.data.table.data_module import TableDataModule
 
 _GUESSED = ("label", "split", "group", "id")
 """Columns of these very names are taken for what they say, unless an option says otherwise."""
@@ -86,10 +86,10 @@ def init(
     """
     from rich.console import Console
 
-    from lightning_mmnas.data.table import TableDataModule
-    from lightning_mmnas.data.table_reading import read_table
-    from lightning_mmnas.init_columns import check_proposal, parse_modality, propose
-    from lightning_mmnas.init_configs import write_configs
+    from lightning_mmnas.commands.init.columns import check_proposal, parse_modality, propose
+    from lightning_mmnas.commands.init.configs import write_configs
+    from lightning_mmnas.data.table.data_module import TableDataModule
+    from lightning_mmnas.data.table.reading import read_table
 
     console = console or Console()
     folder = Path(output)
@@ -145,9 +145,9 @@ def init(
 def _plan(
     data: TableDataModule, shared: dict[str, Any], columns: dict[str, ColumnSpec], run_dir: str, seed: int
 ) -> Plan:
+    from lightning_mmnas.commands.init.configs import Plan
     from lightning_mmnas.data.splits import split_groups
     from lightning_mmnas.errors import DataError
-    from lightning_mmnas.init_configs import Plan
 
     train = data.source("train")
     if len(train) < 8:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from lightning_mmnas.data.table_columns import ColumnSpec
+from lightning_mmnas.data.table.columns import ColumnSpec
 
 _TITLES = {
     "encoders": "Stage 0: one self-supervised encoder per modality.",

@@ -1,1 +1,5 @@
 """AV-MNIST: digits seen and heard."""
+
+from lightning_mmnas.data.avmnist.data_module import AVMNISTDataModule
+
+__all__ = ["AVMNISTDataModule"]

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.arrays import Array, ArrayColumn, open_array
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split, Task
-from lightning_mmnas.data.columns import Column, ColumnSamples, OnError, damaged, usable_rows
+from lightning_mmnas.data.columns.arrays import Array, ArrayColumn, open_array
+from lightning_mmnas.data.columns.column import Column, ColumnSamples, OnError, damaged, usable_rows
 from lightning_mmnas.errors import ConfigError, DataError, DatasetNotFoundError
 
 MANIFEST = "manifest.json"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightning_mmnas.data.columns import damaged
+from lightning_mmnas.data.columns.column import damaged
 from lightning_mmnas.errors import DatasetNotFoundError
 
 Pictures = np.ndarray[Any, np.dtype[np.uint8]]

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.audio import fit_length, read_audio
-from lightning_mmnas.data.avmnist import MANIFEST
-from lightning_mmnas.data.columns import FileColumn, damaged, usable_rows
-from lightning_mmnas.data.mnist import Degradation, Mnist, Pictures, fit_degradation, read_mnist
+from lightning_mmnas.data.avmnist.data_module import MANIFEST
+from lightning_mmnas.data.avmnist.mnist import Degradation, Mnist, Pictures, fit_degradation, read_mnist
+from lightning_mmnas.data.columns.audio import fit_length, read_audio
+from lightning_mmnas.data.columns.column import FileColumn, damaged, usable_rows
+from lightning_mmnas.data.mel import mel_filters
 from lightning_mmnas.data.spec import Split
-from lightning_mmnas.encoders.audio import mel_filters
 from lightning_mmnas.errors import ConfigError, DataError, DatasetNotFoundError, RunDirectoryError
 from lightning_mmnas.files import write_json
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns import Column, damaged
+from lightning_mmnas.data.columns.column import Column, damaged
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

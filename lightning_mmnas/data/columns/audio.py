@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns import FileColumn, damaged
+from lightning_mmnas.data.columns.column import FileColumn, damaged
 from lightning_mmnas.errors import ConfigError, MissingExtraError
 
 _RATES = (1_000, 768_000)

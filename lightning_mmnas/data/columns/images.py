@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns import FileColumn, damaged
+from lightning_mmnas.data.columns.column import FileColumn, damaged
 from lightning_mmnas.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.arrays import Array, open_array
-from lightning_mmnas.data.columns import Column, damaged
+from lightning_mmnas.data.columns.arrays import Array, open_array
+from lightning_mmnas.data.columns.column import Column, damaged
 from lightning_mmnas.errors import ConfigError, DamagedFilesError
 from lightning_mmnas.files import replacing
 

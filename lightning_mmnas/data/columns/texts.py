@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns import TensorColumn, damaged
+from lightning_mmnas.data.columns.column import TensorColumn, damaged
 from lightning_mmnas.data.spec import Vocabulary
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError, MissingExtraError
 from lightning_mmnas.files import replacing

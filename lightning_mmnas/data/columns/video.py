@@ -9,8 +9,8 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns import Column, FileColumn, damaged
-from lightning_mmnas.data.images import Channels, decode_image
+from lightning_mmnas.data.columns.column import Column, FileColumn, damaged
+from lightning_mmnas.data.columns.images import Channels, decode_image
 from lightning_mmnas.errors import ConfigError, MissingExtraError
 
 Sampling = Literal["uniform", "random", "centre"]

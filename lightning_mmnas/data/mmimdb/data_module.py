@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split, Task
-from lightning_mmnas.data.columns import (
+from lightning_mmnas.data.columns.column import (
     Column,
     ColumnSamples,
     KeptColumn,
@@ -18,10 +18,10 @@ from lightning_mmnas.data.columns import (
     damaged,
     usable_rows,
 )
-from lightning_mmnas.data.images import image_column
-from lightning_mmnas.data.mmimdb_files import Film, HDF5File, HDF5Posters, PlotChoice, films, read_split
-from lightning_mmnas.data.texts import TextColumn, TextTokenizer
-from lightning_mmnas.data.video import PresenceColumn
+from lightning_mmnas.data.columns.images import image_column
+from lightning_mmnas.data.columns.texts import TextColumn, TextTokenizer
+from lightning_mmnas.data.columns.video import PresenceColumn
+from lightning_mmnas.data.mmimdb.files import Film, HDF5File, HDF5Posters, PlotChoice, films, read_split
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError, DatasetNotFoundError
 
 GENRES = (

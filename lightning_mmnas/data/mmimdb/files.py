@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns import Column, damaged
+from lightning_mmnas.data.columns.column import Column, damaged
+from lightning_mmnas.data.columns.texts import check_text
 from lightning_mmnas.data.spec import Split
-from lightning_mmnas.data.texts import check_text
 from lightning_mmnas.errors import DamagedFilesError, DataError, MissingExtraError, MMNASError
 
 PlotChoice = Literal["longest", "first"]

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
-from lightning_mmnas.data.arrays import open_array
-from lightning_mmnas.data.audio import read_audio
-from lightning_mmnas.data.columns import Column, FileColumn, damaged
-from lightning_mmnas.data.images import decode_image
+from lightning_mmnas.data.columns.arrays import open_array
+from lightning_mmnas.data.columns.audio import read_audio
+from lightning_mmnas.data.columns.column import Column, FileColumn, damaged
+from lightning_mmnas.data.columns.images import decode_image
+from lightning_mmnas.data.columns.skeletons import prepare_skeleton, read_joints
+from lightning_mmnas.data.columns.video import clip_positions, read_video
 from lightning_mmnas.data.samples import tensor_digest
-from lightning_mmnas.data.skeletons import prepare_skeleton, read_joints
 from lightning_mmnas.data.spec import Kind, ModalitySpec, Vocabulary
-from lightning_mmnas.data.table_reading import Table, number
-from lightning_mmnas.data.video import clip_positions, read_video
+from lightning_mmnas.data.table.reading import Table, number
 from lightning_mmnas.errors import ConfigError
 
 _PER_FILE = ("image", "audio", "video", "motion", "skeleton", "text")

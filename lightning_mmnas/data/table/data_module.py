@@ -10,11 +10,12 @@ from lightning.fabric.utilities import rank_zero_warn
 from torch import Tensor
 
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split, Task
-from lightning_mmnas.data.columns import Column, ColumnSamples, OnError, SelectedColumn, usable_rows
+from lightning_mmnas.data.columns.column import Column, ColumnSamples, OnError, SelectedColumn, usable_rows
+from lightning_mmnas.data.columns.texts import TextColumn, TextTokenizer
 from lightning_mmnas.data.spec import to_unit
-from lightning_mmnas.data.table_columns import ColumnSpec, NumberColumn, StandardisedColumn, file_column
-from lightning_mmnas.data.table_reading import Cell, Table, read_table
-from lightning_mmnas.data.table_splits import (
+from lightning_mmnas.data.table.columns import ColumnSpec, NumberColumn, StandardisedColumn, file_column
+from lightning_mmnas.data.table.reading import Cell, Table, read_table
+from lightning_mmnas.data.table.splits import (
     Classes,
     check_classes,
     class_names,
@@ -24,7 +25,6 @@ from lightning_mmnas.data.table_splits import (
     group_numbers,
     read_classes,
 )
-from lightning_mmnas.data.texts import TextColumn, TextTokenizer
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError
 
 Missing = Literal["error", "drop", "mask"]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_mmnas.data.spec import Split
 from lightning_mmnas.data.splits import split_groups
-from lightning_mmnas.data.table_reading import Cell, Table
+from lightning_mmnas.data.table.reading import Cell, Table
 from lightning_mmnas.errors import DataError
 
 _SPLIT_NAMES: dict[str, Split] = {

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tests.data.test_audio import write_wav
+from tests.data.columns.test_audio import write_wav
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

@@ -12,9 +12,9 @@ import torch
 
 from lightning_mmnas import AVMNISTDataModule
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError, DatasetNotFoundError
-from tests.data.make_avmnist import make_avmnist
+from tests.data.avmnist.make_avmnist import make_avmnist
 
-SHARED = Path(os.environ.get("MMNAS_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
+SHARED = Path(os.environ.get("MMNAS_SHARED_DATA", Path(__file__).parents[4] / "shared" / "data"))
 LAYOUT = SHARED / "official_layouts" / "avmnist"
 
 

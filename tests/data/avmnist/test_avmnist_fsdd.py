@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_mmnas.data.mnist import read_mnist
-from lightning_mmnas.data.prepare_avmnist import find_recordings, prepare_avmnist
+from lightning_mmnas.data.avmnist.mnist import read_mnist
+from lightning_mmnas.data.avmnist.prepare import find_recordings, prepare_avmnist
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "avmnist_fsdd.py"
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "avmnist_fsdd.py"
 
 
 def test_splits_survive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

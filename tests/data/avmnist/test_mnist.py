@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_mmnas.data.mnist import fit_degradation, read_mnist
+from lightning_mmnas.data.avmnist.mnist import fit_degradation, read_mnist
 from lightning_mmnas.errors import DamagedFilesError, DatasetNotFoundError
-from tests.data.make_avmnist import make_mnist, write_idx
+from tests.data.avmnist.make_avmnist import make_mnist, write_idx
 
 
 @pytest.mark.parametrize("packed", [True, False])

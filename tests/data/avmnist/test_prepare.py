@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from lightning_mmnas import AVMNISTDataModule
-from lightning_mmnas.commands import main
-from lightning_mmnas.data import prepare_avmnist as module
-from lightning_mmnas.data.mnist import fit_degradation, read_mnist
-from lightning_mmnas.data.prepare_avmnist import draw_pairs, find_recordings, prepare_avmnist, spectrograms
-from lightning_mmnas.encoders.audio import mel_filters
+from lightning_mmnas.commands.mmnas import main
+from lightning_mmnas.data.avmnist import prepare as module
+from lightning_mmnas.data.avmnist.mnist import fit_degradation, read_mnist
+from lightning_mmnas.data.avmnist.prepare import draw_pairs, find_recordings, prepare_avmnist, spectrograms
+from lightning_mmnas.data.mel import mel_filters
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError, DatasetNotFoundError, RunDirectoryError
-from tests.data.make_avmnist import make_fsdd, make_mnist
-from tests.data.test_audio import write_wav
+from tests.data.avmnist.make_avmnist import make_fsdd, make_mnist
+from tests.data.columns.test_audio import write_wav
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mmnas.data.arrays import ArrayColumn, open_array
+from lightning_mmnas.data.columns.arrays import ArrayColumn, open_array
 from lightning_mmnas.errors import DamagedFilesError
 
 

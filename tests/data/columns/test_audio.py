@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.audio import audio_column, fit_length, read_audio, resample
-from lightning_mmnas.data.columns import usable_rows
+from lightning_mmnas.data.columns.audio import audio_column, fit_length, read_audio, resample
+from lightning_mmnas.data.columns.column import usable_rows
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, MissingExtraError
 
 

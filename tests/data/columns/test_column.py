@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns import ColumnSamples, FileColumn, TensorColumn, usable_rows
+from lightning_mmnas.data.columns.column import ColumnSamples, FileColumn, TensorColumn, usable_rows
 from lightning_mmnas.data.samples import Part
 from lightning_mmnas.data.spec import ModalitySpec, Vocabulary
 from lightning_mmnas.errors import DamagedFilesError, DataError

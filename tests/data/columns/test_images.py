@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageFile
 
-from lightning_mmnas.data.images import decode_image, image_column
+from lightning_mmnas.data.columns.images import decode_image, image_column
 from lightning_mmnas.errors import ConfigError, DamagedFilesError
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mmnas.data import skeletons
-from lightning_mmnas.data.skeletons import SkeletonColumn, parse_skeleton, prepare_skeleton, read_joints
+from lightning_mmnas.data.columns import skeletons
+from lightning_mmnas.data.columns.skeletons import SkeletonColumn, parse_skeleton, prepare_skeleton, read_joints
 from lightning_mmnas.errors import ConfigError, DamagedFilesError
-from tests.data.make_skeletons import moving_body, write_skeleton
+from tests.data.columns.make_skeletons import moving_body, write_skeleton
 
 OFFICIAL = (
-    Path(os.environ.get("MMNAS_LAYOUTS_DIR", Path(__file__).parents[3] / "shared" / "data" / "official_layouts"))
+    Path(os.environ.get("MMNAS_LAYOUTS_DIR", Path(__file__).parents[4] / "shared" / "data" / "official_layouts"))
     / "ntu_rgbd"
 )
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from lightning_mmnas.data.columns.texts import TextColumn, TextTokenizer, check_text, read_text
 from lightning_mmnas.data.spec import Vocabulary
-from lightning_mmnas.data.texts import TextColumn, TextTokenizer, check_text, read_text
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError
 
 TEXTS = ["The cat saw the dog.", "A dog, a cat and a BIRD!", "Émile saw nothing"]

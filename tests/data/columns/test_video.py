@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns import usable_rows
-from lightning_mmnas.data.video import (
+from lightning_mmnas.data.columns.column import usable_rows
+from lightning_mmnas.data.columns.video import (
     FrameFolderColumn,
     FrameRange,
     PresenceColumn,
@@ -20,7 +20,7 @@ from lightning_mmnas.data.video import (
     video_length,
 )
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, MissingExtraError
-from tests.data.make_videos import moving_square, write_frames, write_video
+from tests.data.columns.make_videos import moving_square, write_frames, write_video
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lightning_mmnas.data.mmimdb import GENRES
+from lightning_mmnas.data.mmimdb.data_module import GENRES
 
 WORDS = {
     "Drama": "tears family loss letter",

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mmnas.data.mmimdb import GENRES, MMIMDBDataModule
-from lightning_mmnas.data.mmimdb_files import read_film, read_split
+from lightning_mmnas.data.mmimdb.data_module import GENRES, MMIMDBDataModule
+from lightning_mmnas.data.mmimdb.files import read_film, read_split
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError, DatasetNotFoundError
-from tests.data.make_mmimdb import make_mmimdb, make_mmimdb_hdf5
+from tests.data.mmimdb.make_mmimdb import make_mmimdb, make_mmimdb_hdf5
 
-LAYOUT = Path(__file__).parents[3] / "shared" / "data" / "official_layouts" / "mmimdb"
+LAYOUT = Path(__file__).parents[4] / "shared" / "data" / "official_layouts" / "mmimdb"
 
 
 @pytest.fixture

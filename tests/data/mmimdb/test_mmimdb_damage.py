@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_mmnas.data.mmimdb import MMIMDBDataModule
+from lightning_mmnas.data.mmimdb.data_module import MMIMDBDataModule
 from lightning_mmnas.errors import DataError
-from tests.data.make_mmimdb import make_both
+from tests.data.mmimdb.make_mmimdb import make_both
 
 pytest.importorskip("h5py")
 

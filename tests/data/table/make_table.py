@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tests.data.test_audio import write_wav
+from tests.data.columns.test_audio import write_wav
 
 CLASSES = ("blackbird", "cuckoo", "heron")
 

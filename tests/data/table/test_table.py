@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mmnas.data.table import TableDataModule
-from lightning_mmnas.data.table_columns import ColumnSpec
-from lightning_mmnas.data.table_reading import read_table
+from lightning_mmnas.data.table.columns import ColumnSpec
+from lightning_mmnas.data.table.data_module import TableDataModule
+from lightning_mmnas.data.table.reading import read_table
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError, DatasetNotFoundError
-from tests.data.make_table import CLASSES, make_table
+from tests.data.table.make_table import CLASSES, make_table
 
 BIRDS = {
     "photo": ColumnSpec("image", ["photo"], size=(8, 8)),

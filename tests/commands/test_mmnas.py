@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lightning_mmnas.commands import main
-from tests.cli.test_cli import CONFIG
+from lightning_mmnas.commands.mmnas import main
+from tests.commands.test_lightning_cli import CONFIG
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def _message(capsys: pytest.CaptureFixture[str], *args: str) -> str:
 
 def test_help_lists_the_commands_without_importing_torch() -> None:
     code = (
-        "import sys; from lightning_mmnas.commands import main; main(['--help']); "
+        "import sys; from lightning_mmnas.commands.mmnas import main; main(['--help']); "
         "sys.exit(any(name in sys.modules for name in ('torch', 'lightning')))"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
@@ -121,7 +121,7 @@ def test_debug_raises(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_interrupt(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     flag = tmp_path / "flag"
     flag.touch()
-    model = ["--model", "tests.cli.toys.InterruptedModule", "--model.flag", str(flag)]
+    model = ["--model", "tests.commands.toys.InterruptedModule", "--model.flag", str(flag)]
     content = yaml.safe_load(config.read_text())
     del content["model"]
     config.write_text(yaml.safe_dump(content))

@@ -1,0 +1,157 @@
+"""Everything that depends on Lightning's private parts: where its loops stand, and private steps of its command line.
+
+Nothing else in the package reads a private attribute of Lightning. Tested with Lightning 2.6.0 to 2.6.6; an update of
+Lightning is an update of this file.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from torch.utils.data import DataLoader
+from typing_extensions import override
+
+_NOT_RESUMABLE = "You're resuming from a checkpoint that ended before the epoch ended"
+
+
+def begun_and_done(trainer: Trainer) -> tuple[int, int]:
+    """How many batches of this epoch were begun, and how many had their weight step."""
+    current: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return current.ready, current.processed
+
+
+def batch_index(trainer: Trainer) -> int:
+    """The number of the batch at hand in its epoch."""
+    return trainer.fit_loop.batch_idx
+
+
+def leave_finished_epoch(trainer: Trainer) -> None:
+    """Keeps Lightning (2.6) from adding a batch to an epoch that was over.
+
+    With ``max_steps`` it restarts the epoch of a checkpoint written at an epoch's end.
+    """
+    loop = trainer.fit_loop
+    if loop.restarted_on_epoch_end:
+        loop.epoch_progress.increment_completed()
+        loop.reset_restart_stage()
+        loop.epoch_loop.reset_restart_stage()
+        loop.epoch_loop.restarting = False
+
+
+def iterates_anew(trainer: Trainer) -> bool:
+    """Whether Lightning, at the start of an epoch, is about to iterate the train loaders (the condition is its own)."""
+    loop = trainer.fit_loop
+    return trainer.current_epoch > 0 and not loop.is_resuming and not loop.epoch_loop.restarting
+
+
+def train_loaders(trainer: Trainer) -> list[Any]:
+    """The train loaders, those of a combined loader one by one."""
+    combined = trainer.fit_loop._combined_loader
+    return [] if combined is None else combined.flattened
+
+
+def validation_loaders(trainer: Trainer) -> list[Any]:
+    """The loaders of the validation that belongs to training."""
+    combined = trainer.fit_loop.epoch_loop.val_loop._combined_loader
+    return [] if combined is None else combined.flattened
+
+
+def epochs_begun(trainer: Trainer) -> int:
+    """The number that Lightning gives to a sampler's ``set_epoch``."""
+    progress: Any = trainer.fit_loop.epoch_progress.current
+    return int(progress.processed)
+
+
+def has_iterators(trainer: Trainer) -> bool:
+    """Whether there is something that fetches batches from the train loaders."""
+    return trainer.fit_loop._data_fetcher is not None
+
+
+def iterate_and_skip(trainer: Trainer, batches: int, quiet: ExitStack) -> None:
+    """Starts the epoch's iterators anew, and loads and drops some batches.
+
+    Args:
+        trainer: At the start of training.
+        batches: How many.
+        quiet: Closed by the caller after the first batch: until then Lightning would warn of what this does away with.
+    """
+    fetcher = trainer.fit_loop._data_fetcher
+    assert fetcher is not None
+    iter(fetcher)
+    for _ in range(batches):
+        next(fetcher)
+    fetcher.fetched -= batches  # Lightning adds them again
+    if batches:
+        quiet.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", message=_NOT_RESUMABLE)
+
+
+def own_iterator(loader: Any) -> Iterator[Any]:
+    """An iterator of a loader whose other one is in use: a loader with persistent workers would give that one again."""
+    if isinstance(loader, DataLoader) and loader.persistent_workers:
+        return iter(loader._get_iterator())
+    return iter(loader)
+
+
+class CommandLine(LightningCLI):
+    """LightningCLI with names for some of its private steps, which a subclass may override."""
+
+    def merge_checkpoint(self) -> None:
+        """Lets the hyperparameters of the checkpoint in ``ckpt_path`` replace those of the configuration."""
+        super()._parse_ckpt_path()
+
+    def seed(self) -> None:
+        """Seeds everything as configured."""
+        super()._set_seed()
+
+    def run_command(self, name: str) -> None:
+        """Runs fit, validate, test or predict."""
+        super()._run_subcommand(name)
+
+    def instantiator(self, key: str) -> Callable[..., Any]:
+        """What builds the model (``"model"``) or the data module (``"data"``).
+
+        Called as ``(class, *args, applied_instantiation_links=…, **kwargs)``.
+        """
+        raise NotImplementedError
+
+    def resolved(self) -> dict[str, Any]:
+        """The configuration as plain values, without the command's name."""
+        super()._dump_config()
+        config: dict[str, Any] = self.config_dump
+        return config
+
+    @override
+    def _parse_ckpt_path(self) -> None:
+        self.merge_checkpoint()
+
+    @override
+    def _set_seed(self) -> None:
+        self.seed()
+
+    @override
+    def _run_subcommand(self, subcommand: str) -> None:
+        self.run_command(subcommand)
+
+    @override
+    def _add_instantiators(self) -> None:
+        for key, base in (("model", self._model_class), ("data", self._datamodule_class)):
+            self.parser.add_instantiator(self.instantiator(key), base, subclasses=True)
+
+
+@contextmanager
+def given_hyperparameters(hparams: dict[str, Any]) -> Iterator[None]:
+    """Has ``save_hyperparameters`` store these values instead of a constructor's arguments.
+
+    Without Lightning's own mark of an instantiator: `load_from_checkpoint` then takes what is not a plain value
+    (encoders, modalities) as arguments, as it does for modules built in Python.
+    """
+    token = _given_hyperparameters.set(hparams)
+    try:
+        yield
+    finally:
+        _given_hyperparameters.reset(token)

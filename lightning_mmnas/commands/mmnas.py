@@ -1,0 +1,122 @@
+"""The commands of `mmnas`, and how a user's mistake ends: one message on stderr, exit code 2.
+
+Nothing heavy is imported before a command asks for it, so that `mmnas --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from lightning_mmnas.errors import ConfigError
+
+_LIGHTNING = {
+    "fit": "train one stage, or any Lightning module, from a configuration",
+    "validate": "run one validation epoch",
+    "test": "run one test epoch, on the test split",
+    "predict": "run inference on the data",
+}
+# Command: its help, and the function that takes the rest of the command line.
+_OWN = {
+    "cache": (
+        "run the frozen encoders of a stage once and store their features: mmnas cache --config search.yaml",
+        "lightning_mmnas.commands.cache:command",
+    ),
+    "cost": (
+        "count and time the network of a genotype: mmnas cost genotype.json --config search.yaml",
+        "lightning_mmnas.commands.cost:command",
+    ),
+    "prepare": (
+        "build a data set from files you have: mmnas prepare avmnist --help",
+        "lightning_mmnas.commands.prepare:command",
+    ),
+    "data": (
+        "print what is in a data set and draw a few samples with their views: mmnas data watch",
+        "lightning_mmnas.commands.data:command",
+    ),
+    "init": (
+        "write configurations for a table of your own: mmnas init my_table.csv --output my_configs",
+        "lightning_mmnas.commands.init.command:command",
+    ),
+    "run": (
+        "run all stages one after another, then the comparison: mmnas run watch --output DIR",
+        "lightning_mmnas.commands.run:command",
+    ),
+    "sample": (
+        "search without gradients, by Optuna's samplers: mmnas sample --config search.yaml --output DIR",
+        "lightning_mmnas.commands.sample:command",
+    ),
+    "tabulate": (
+        "train every architecture of a space, in blocks: mmnas tabulate avmnist --output DIR",
+        "lightning_mmnas.commands.tabulate:command",
+    ),
+    "show": (
+        "show a genotype as a tree, or as a picture: mmnas show genotype.json --output x.png",
+        "lightning_mmnas.commands.show:command",
+    ),
+}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code.
+
+    Args:
+        args: the command line without the program's name; by default that of the process.
+
+    Returns:
+        0, or 2 for what the user can mend (a wrong file, key, value or folder, or Ctrl-C). With
+        MMNAS_DEBUG=1 in the environment the error is raised instead, with its traceback.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    try:
+        _dispatch(args)
+    except (Exception, KeyboardInterrupt) as error:
+        from lightning_mmnas.commands.messages import explain
+
+        message = explain(error)
+        if message is None or os.environ.get("MMNAS_DEBUG", "0") not in ("", "0"):
+            raise
+        print(f"mmnas: {message}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _dispatch(args: list[str]) -> None:
+    command = args[0] if args else "--help"
+    if command in ("-h", "--help"):
+        print(_help())
+    elif command == "--version":
+        print(f"mmnas {version('lightning-mmnas')}")
+    elif command in _OWN:
+        _see_own_modules()
+        module, _, function = _OWN[command][1].partition(":")
+        getattr(importlib.import_module(module), function)(args[1:])
+    elif command in _LIGHTNING:
+        _see_own_modules()
+        from lightning_mmnas.commands.lightning_cli import MMNASCLI
+
+        MMNASCLI(args)
+    else:
+        commands = [*_LIGHTNING, *_OWN]
+        near = difflib.get_close_matches(command, commands, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; the commands are {commands}"
+        raise ConfigError(f"there is no command {command!r}{hint}")
+
+
+def _see_own_modules() -> None:
+    """Puts the current folder on the path: a console script does not see the user's own modules."""
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+
+
+def _help() -> str:
+    lines = ["usage: mmnas COMMAND [options]", "", "commands:"]
+    own = {name: text for name, (text, _) in _OWN.items()}
+    lines += [f"  {name:<9} {text}" for name, text in (_LIGHTNING | own).items()]
+    lines += ["", "options:", "  -h, --help  show this text; mmnas COMMAND --help says more"]
+    lines += ["  --version   show the version"]
+    return "\n".join(lines)

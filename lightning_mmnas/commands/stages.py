@@ -1,0 +1,130 @@
+"""The stages of a configuration folder, and the run directory that they write to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from lightning_mmnas.errors import ConfigError, RunDirectoryError
+from lightning_mmnas.files import read_json, write_json
+
+STAGES = ("encoders", "search", "pretrain", "finetune")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of a run: its configuration file and what the command line changes in it."""
+
+    name: str
+    config: Path
+    overrides: tuple[str, ...] = ()
+
+    def digest(self, seed: int) -> str:
+        """Hash of all that decides the stage's result; comments and layout do not."""
+        try:
+            # comparison.yaml may be missing: its defaults then hold
+            content = yaml.safe_load(self.config.read_text(encoding="utf-8")) if self.config.is_file() else None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"{self.config} is not valid YAML: {reason}") from error
+        text = json.dumps([content, self.overrides, seed], sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def arguments(self, run_dir: Path, seed: int) -> list[str]:
+        """The stage as arguments of `mmnas`."""
+        arguments = ["fit", "--config", str(self.config), "--run_dir", str(run_dir)]
+        return [*arguments, "--seed_everything", str(seed), *self.overrides]
+
+
+def find_configs(name: str | Path) -> Path:
+    """The folder itself, or the shipped one of that name.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    here = Path(__file__).parents[1]
+    # Inside the wheel; in a working copy the folder lies beside the package.
+    shipped = next((p for p in (here / "configs", here.parent / "configs") if p.is_dir()), None)
+    names = sorted(p.parent.name for p in shipped.glob("*/search.yaml")) if shipped else []
+    if shipped is not None and str(name) in names:
+        return shipped / str(name)
+    raise ConfigError(f"there is no folder {name}, and the shipped configurations are {names}")
+
+
+def read_stages(folder: Path, overrides: Sequence[str]) -> list[Stage]:
+    """The stages of a configuration folder in their order, the comparison last, each with its overrides.
+
+    Args:
+        folder: Configuration folder.
+        overrides: `--search.key value` for one stage, `--key value` for all.
+
+    Raises:
+        ConfigError: A stage has no file, or the overrides do not look like any.
+    """
+    shared: list[str] = []
+    own: dict[str, list[str]] = {name: [] for name in STAGES}
+    target = shared
+    for word in overrides:
+        if word.startswith("--"):
+            prefix, dot, rest = word[2:].partition(".")
+            target = own[prefix] if dot and prefix in own else shared
+            word = f"--{rest}" if target is not shared else word
+        elif target is shared and not shared:
+            raise ConfigError(f"unexpected {word!r}; overrides look like --search.trainer.max_epochs 3")
+        target.append(word)
+    stages = []
+    for name in STAGES:
+        path = folder / f"{name}.yaml"
+        if path.is_file():
+            stages.append(Stage(name, path, (*shared, *own[name])))
+        elif name != "encoders":  # needless where pretrained encoders are given
+            raise ConfigError(f"there is no {path}; a run needs one file per stage: {list(STAGES)}")
+    return [*stages, Stage("comparison", folder / "comparison.yaml")]
+
+
+def stage_digests(folder: Path, overrides: Sequence[str] = ()) -> dict[str, str]:
+    """Hash of every stage's settings, whatever the seed."""
+    return {stage.name: stage.digest(0) for stage in read_stages(folder, overrides)[:-1]}
+
+
+def stage_arguments(folder: Path, name: str, run_dir: Path, seed: int, overrides: Sequence[str] = ()) -> list[str]:
+    """Arguments of one stage for `MMNASCLI`, without the command ``fit``."""
+    stage = next(stage for stage in read_stages(folder, overrides) if stage.name == name)
+    return stage.arguments(run_dir, seed)[1:]
+
+
+def claim(run_dir: Path, stages: Sequence[Stage], seed: int) -> None:
+    """Makes the run directory ours, or checks that it already is.
+
+    Raises:
+        RunDirectoryError: it cannot be written, or holds anything but this very run.
+    """
+    manifest = {"seed": seed, "stages": {stage.name: stage.digest(seed) for stage in stages}}
+    path = run_dir / "manifest.json"
+    if run_dir.exists() and not run_dir.is_dir():
+        raise RunDirectoryError(f"{run_dir} is a file; choose another --output")
+    known = read_json(path)
+    if known is None:
+        if run_dir.is_dir() and any(p for p in run_dir.iterdir() if not p.name.startswith((".manifest", "manifest"))):
+            raise RunDirectoryError(f"{run_dir} holds files but no run of mmnas; choose a new folder as --output")
+        write_json(path, manifest)
+        return
+    if known.get("seed") != seed:
+        different = f"its seed is {known.get('seed')}, not {seed}"
+    else:
+        there, here = known.get("stages", {}), manifest["stages"]
+        assert isinstance(here, dict)
+        changed = [name for name in here | there if here.get(name) != there.get(name)]
+        if not changed:
+            return
+        different = f"other settings of {', '.join(changed)}"
+    raise RunDirectoryError(
+        f"{run_dir} belongs to another run ({different}); choose another --output, or delete that folder"
+    )
