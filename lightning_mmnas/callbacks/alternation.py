@@ -138,9 +138,11 @@ class ArchitectureAlternation(Callback):
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._check(trainer, pl_module)
         self._resume = ExactResume.companion(trainer, self)
-        if stage != "fit":
-            return
+
+    def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for name in ("architecture_parameters", "architecture_step"):
             require(
                 callable(getattr(pl_module, name, None)),
@@ -215,13 +217,16 @@ class ArchitectureAlternation(Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        if self._resume is not None and self._resume.undoes and self._before_batch is not None:
-            return self._before_batch
-        return self._state() if self._optimizer is not None else self._loaded or {}
+        state = self._before_batch if self._resume is not None and self._resume.undoes else None
+        if state is None:
+            state = self._state() if self._optimizer is not None else self._loaded
+        return {"architecture": state or {}}
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._loaded = state_dict or None
+        self._loaded = state_dict["architecture"] or None
+        if "run" in state_dict and self._resume is not None:  # written before exact resume was a callback of its own
+            self._resume.load_state_dict(state_dict["run"])
 
     def _state(self) -> dict[str, Any]:
         assert self._optimizer is not None

@@ -246,7 +246,7 @@ def test_a_gradient_that_is_not_finite_is_left_out_with_one_warning(tmp_path: Pa
 
 def test_state_of_the_callback_round_trips() -> None:
     alternation = ArchitectureAlternation()
-    state = {"architecture": {"steps": 3}, "run": {"batches": 2}}
+    state = {"architecture": {"steps": 3}}
     alternation.load_state_dict(state)
     assert alternation.state_dict() == state
 

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from lightning.pytorch.cli import LightningCLI
 
-from lightning_mmnas.callbacks import ArchitectureAlternation
+from lightning_mmnas.callbacks import ArchitectureAlternation, ExactResume
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,8 @@ def cli(root: Path, *arguments: str) -> Any:
 
 def test_a_user_s_module_is_searched(tmp_path: Path) -> None:
     run = cli(tmp_path)
-    alternation = run.trainer.callbacks[0]
+    resume, alternation, *_ = run.trainer.callbacks
+    assert isinstance(resume, ExactResume)  # which the alternation added, in front of itself
     assert isinstance(alternation, ArchitectureAlternation)
     state = alternation.state_dict()["architecture"]
     assert state["steps"] == 13 * 2

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_mmnas.callbacks import ArchitectureAlternation
+from lightning_mmnas.callbacks import ArchitectureAlternation, ExactResume
 from tests.callbacks.searchers import (
     Part,
     Searcher,
@@ -208,3 +208,50 @@ def test_resumed_after_an_exception(place: str, accumulate: int, tmp_path: Path)
             fit(tmp_path, module(place, at), OnException(checkpoint), **options)
         resumed = fit(tmp_path, module(), checkpoint=checkpoint, seed=99, **options)
         assert not differences(resumed, expected), at
+
+
+class TwoNames(Random):
+    """The searched part stands under two names, as the supernet of `FusionSearch` does."""
+
+    def __init__(self, fail_in: str = "", at: int = -1) -> None:
+        super().__init__(fail_in, at)
+        self.again = self.net
+
+
+@pytest.mark.parametrize("place", ["after architecture", "before forward", "after forward"])
+def test_an_exception_is_undone_under_every_name(place: str, tmp_path: Path) -> None:
+    expected = fit(tmp_path, TwoNames(), max_epochs=2)
+    checkpoint = tmp_path / "killed.ckpt"
+    with pytest.raises(KilledError):
+        fit(tmp_path, TwoNames(place, 4), OnException(checkpoint), max_epochs=2)
+    weights = torch.load(checkpoint, weights_only=True)["state_dict"]
+    for name in [name for name in weights if name.startswith("net.")]:
+        assert torch.equal(weights[name], weights[name.replace("net.", "again.", 1)]), name
+    resumed = fit(tmp_path, TwoNames(), checkpoint=checkpoint, seed=99, max_epochs=2)
+    assert not differences(resumed, expected)
+
+
+@pytest.mark.parametrize("order", ["before", "after", "none"])
+def test_exact_resume_stands_before_the_alternation(order: str, tmp_path: Path) -> None:
+    resume, alternation = ExactResume(), ArchitectureAlternation()
+    listed = {"before": [resume, alternation], "after": [alternation, resume], "none": [alternation]}[order]
+    run = trainer(tmp_path, *listed, max_epochs=1)
+    run.fit(Random(), loaders())
+    found: list[Any] = [c for c in run.callbacks if isinstance(c, ExactResume | ArchitectureAlternation)]  # type: ignore[attr-defined]
+    assert [type(callback) for callback in found] == [ExactResume, ArchitectureAlternation]
+    assert order == "none" or found[0] is resume
+    run.fit_loop.max_epochs = 2
+    run.fit(Random(), loaders())  # again: nothing is added twice
+    assert [c for c in run.callbacks if isinstance(c, ExactResume)] == found[:1]  # type: ignore[attr-defined]
+
+
+def test_checkpoints_that_hold_both_states_in_one_are_read(tmp_path: Path) -> None:
+    expected = fit(tmp_path, Random(), max_epochs=2)
+    save = SaveAlways(tmp_path)
+    fit(tmp_path, Random(), save, max_epochs=2)
+    path = save.paths[2]  # in the middle of the first epoch
+    checkpoint = torch.load(path, weights_only=True)
+    checkpoint["callbacks"]["ArchitectureAlternation"]["run"] = checkpoint["callbacks"].pop("ExactResume")
+    torch.save(checkpoint, path)
+    resumed = fit(tmp_path, Random(), checkpoint=path, seed=99, max_epochs=2)
+    assert not differences(resumed, expected)
