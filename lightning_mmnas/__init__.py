@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from lightning_mmnas.fusion.relaxation import Dirichlet, GumbelHard, Relaxation, Softmax
     from lightning_mmnas.fusion.single_path import SinglePath
     from lightning_mmnas.fusion.supernet import FusionSupernet
-    from lightning_mmnas.modules.encoders import EncoderPretraining
     from lightning_mmnas.modules.finetune import FineTuning
     from lightning_mmnas.modules.pretrain import FusionPretraining
+    from lightning_mmnas.modules.pretrain_encoders import EncoderPretraining
     from lightning_mmnas.modules.search import FusionSearch
     from lightning_mmnas.objectives.regularisation import (
         BetaDecay,
@@ -62,7 +62,7 @@ _HOMES = {
     "Dirichlet": "fusion.relaxation",
     "EgoGestureDataModule": "data.egogesture",
     "Encoder": "encoders.base",
-    "EncoderPretraining": "modules.encoders",
+    "EncoderPretraining": "modules.pretrain_encoders",
     "EntropyRegularisation": "objectives.regularisation",
     "ExactResume": "callbacks.resume",
     "FeatureCaching": "callbacks.caching",

@@ -22,7 +22,7 @@ from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.summary import SPLITS, summarise
 from lightning_mmnas.errors import ConfigError, DamagedFilesError
 from lightning_mmnas.files import write_bytes, write_json
-from lightning_mmnas.report.data import plot_views, render_summary
+from lightning_mmnas.report.data_summary import plot_views, render_summary
 from lightning_mmnas.views import DEFAULT_AUGMENTATIONS, TwoViews
 
 

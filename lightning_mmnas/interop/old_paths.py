@@ -45,6 +45,8 @@ MOVED = {
     "measuring": ("costs.measuring",),
     "messages": ("commands.messages",),
     "modules.candidate": ("modules.candidates", "objectives.training", "objectives.groups"),
+    "modules.cost": ("modules.search_cost",),
+    "modules.encoders": ("modules.pretrain_encoders",),
     "network": ("fusion.network",),
     "network_group": ("fusion.network_group",),
     "pairing": ("fusion.pairing",),
@@ -56,6 +58,7 @@ MOVED = {
     "regularisation": ("objectives.regularisation",),
     "relaxation": ("fusion.relaxation",),
     "report.comparison": ("comparison.comparison", "comparison.settings"),
+    "report.data": ("report.data_summary",),
     "sampling.command": ("commands.sample",),
     "selection": ("objectives.criteria", "objectives.selection", "objectives.training", "objectives.losses"),
     "single_path": ("fusion.single_path",),
@@ -85,7 +88,8 @@ class OldPaths(MetaPathFinder, Loader):
         )
 
         def look_up(name: str) -> Any:
-            for home in homes:
+            # `__file__` and the like are asked for by whoever looks through all modules, such as torch while it loads.
+            for home in homes if not name.startswith("__") else ():
                 new = import_module(home)
                 if hasattr(new, name):
                     return getattr(new, name)

@@ -15,8 +15,8 @@ from lightning_mmnas.fusion.readout import ReadoutName
 from lightning_mmnas.fusion.relaxation import Relaxation
 from lightning_mmnas.fusion.supernet import FusionSupernet
 from lightning_mmnas.modules.base import SelfSupervisedModule, size
-from lightning_mmnas.modules.cost import SearchCost
 from lightning_mmnas.modules.frozen import EncoderFactory, FrozenEncoders, build_encoders, load_part
+from lightning_mmnas.modules.search_cost import SearchCost
 from lightning_mmnas.objectives.fusion_objective import FusionObjective, projection_head
 from lightning_mmnas.objectives.losses import classification_loss
 from lightning_mmnas.objectives.regularisation import Regularisation

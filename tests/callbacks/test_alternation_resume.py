@@ -234,8 +234,12 @@ def test_an_exception_is_undone_under_every_name(place: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("order", ["before", "after", "none"])
 def test_exact_resume_stands_before_the_alternation(order: str, tmp_path: Path) -> None:
     resume, alternation = ExactResume(), ArchitectureAlternation()
-    listed = {"before": [resume, alternation], "after": [alternation, resume], "none": [alternation]}[order]
-    run = trainer(tmp_path, *listed, max_epochs=1)
+    listed: dict[str, list[Any]] = {
+        "before": [resume, alternation],
+        "after": [alternation, resume],
+        "none": [alternation],
+    }
+    run = trainer(tmp_path, *listed[order], max_epochs=1)
     run.fit(Random(), loaders())
     found: list[Any] = [c for c in run.callbacks if isinstance(c, ExactResume | ArchitectureAlternation)]  # type: ignore[attr-defined]
     assert [type(callback) for callback in found] == [ExactResume, ArchitectureAlternation]
