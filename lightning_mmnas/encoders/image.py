@@ -1,5 +1,6 @@
 """Encoders of images: a small convolutional one, and the backbones of torchvision and timm."""
 
+import logging
 import operator
 import warnings
 from collections.abc import Sequence
@@ -9,9 +10,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from lightning_mmnas.data.packages import names_package
 from lightning_mmnas.data.spec import ModalitySpec, to_unit
 from lightning_mmnas.encoders.base import Encoder
-from lightning_mmnas.encoders.weights import load_weights, read_weights
+from lightning_mmnas.encoders.weights import load_state, load_weights, read_weights, renamed_by_order
 from lightning_mmnas.errors import CheckpointError, ConfigError, DataError, MissingExtraError
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -166,7 +168,8 @@ class TimmEncoder(Encoder):
         name: Name of the model, as `timm.list_models` gives it.
         levels: Which of its levels, shallow to deep; None: all.
         weights: A local file of the whole model's weights, as timm publishes them, or of the part that gives features
-            (see `load_weights`; the classifier need not match), "pretrained": timm downloads them, or None: random.
+            (see `load_weights`; the classifier need not match; entries of other names must stand in timm's order), the
+            file of an installed package as ``package:NAME``, "pretrained": timm downloads them, or None: random.
 
     Raises:
         MissingExtraError: timm is not installed.
@@ -297,7 +300,8 @@ def torchvision_model(name: str, weights: str | None) -> nn.Module:
     """A torchvision model with random weights, those of a local file, or those that torchvision downloads."""
     from torchvision import models
 
-    file = weights if weights is not None and (Path(weights).suffix or Path(weights).exists()) else None
+    local = weights is not None and (names_package(weights) or Path(weights).suffix or Path(weights).exists())
+    file = weights if local else None
     # These two rescale their input to the range they were trained with, if told so.
     options = {"transform_input": True} if name in ("googlenet", "inception_v3") else {}
     try:
@@ -326,12 +330,21 @@ def _timm_features(name: str, levels: Sequence[int] | None, weights: str | None,
         raise CheckpointError(f"timm cannot download the weights of {name!r}: {error}") from error
     if weights is None or weights == "pretrained":
         return extractor
-    if read_weights(weights).keys() == extractor.state_dict().keys():
-        load_weights(extractor, weights)
+    state = read_weights(weights)
+    if state.keys() == extractor.state_dict().keys():
+        load_state(extractor, state, weights)
         return extractor
     whole: Any = timm.create_model(name)
     classifier = whole.default_cfg.get("classifier") or ()
-    load_weights(whole, weights, ignore=(classifier,) if isinstance(classifier, str) else tuple(classifier))
-    # timm knows how the names of the whole model become those of its features.
+    if not state.keys() & whole.state_dict().keys():
+        state = renamed_by_order(state, [(key, tuple(value.shape)) for key, value in whole.state_dict().items()])
+    load_state(whole, state, weights, ignore=(classifier,) if isinstance(classifier, str) else tuple(classifier))
+    # timm knows how the names of the whole model become those of its features, and tells which are left over.
     overlay = {"state_dict": dict(whole.state_dict())}
-    return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    logger = logging.getLogger("timm")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+    finally:
+        logger.setLevel(level)

