@@ -73,6 +73,7 @@ def compare(
             pretraining_steps=pretraining_steps,
             settings=settings,
             seed=seed,
+            accumulate=first.trainer.accumulate_grad_batches,
             device=device,
         )
         columns = [

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.comparison.logistic import logistic_regression
+from lightning_mmnas.comparison.logistic import logistic_rivals
 from lightning_mmnas.comparison.rivals import rivals
 from lightning_mmnas.comparison.settings import Budget, ComparisonSettings
 from lightning_mmnas.data.base import MultimodalDataModule
@@ -48,7 +48,8 @@ class Comparison:
         labelled: Data of the fine-tuning stage, with all labels.
         pretraining_steps: Steps of the pretraining stage; the others get as many.
         settings: How much is compared.
-        seed: Seed of random architectures, label draws and weights.
+        seed: Seed of random architectures, label draws, folds and weights.
+        accumulate: Batches per step of the pretraining stage.
         device: Where the networks are trained; None: the CPU.
         advance: Called after each of `total` units of work, for a progress bar.
     """
@@ -62,6 +63,7 @@ class Comparison:
         pretraining_steps: int,
         settings: ComparisonSettings,
         seed: int,
+        accumulate: int = 1,
         device: torch.device | None = None,
         advance: Callable[[], None] = lambda: None,
     ) -> None:
@@ -72,6 +74,7 @@ class Comparison:
         self.pretraining_steps = pretraining_steps
         self.settings = settings
         self.seed = seed
+        self.accumulate = accumulate
         self.device = device or torch.device("cpu")
         self.advance = advance
         self.pretraining.to(self.device)
@@ -83,7 +86,7 @@ class Comparison:
         few = sum(1 for budget in self.settings.labels_per_class if budget != "all")
         every = len(self.settings.labels_per_class) - few
         tuning = self.settings.draws * (few * self.settings.steps + every * self.settings.steps_all)
-        return self.pretraining_steps + tuning
+        return self.pretraining_steps * self.accumulate + tuning
 
     def run(self) -> list[dict[str, Any]]:
         """Returns one row per name and label budget; the documentation says what the names mean."""
@@ -104,17 +107,21 @@ class Comparison:
         shapes, num_classes = self.pretraining.encoders.feature_shapes, len(self.labelled.class_names)
         rows = []
         for budget in self.settings.labels_per_class:
-            scores: dict[str, list[float]] = {name: [] for name in [*networks, "raw_features"]}
+            scores: dict[str, list[float]] = {name: [] for name in networks}
             for draw in range(self.settings.draws):
                 chosen = self._draw(labels, budget, draw)
                 tuned = self._finetune(networks, train.subset(chosen), budget, draw)
                 for name, network in tuned.items():
                     seen = self._predict(network, encoded_val) if several else None
                     scores[name].append(self._score(self._predict(network, encoded[1]), targets, seen, val_targets))
-                features = {name: value[chosen] for name, value in encoded[0].items()}
-                regression = logistic_regression(features, labels[chosen], shapes, num_classes)
-                seen = regression(encoded_val) if several else None
-                scores["raw_features"].append(self._score(regression(encoded[1]), targets, seen, val_targets))
+                if draw == 0 or budget != "all":  # it is convex: with the same labels it would be the same again
+                    features = {name: value[chosen] for name, value in encoded[0].items()}
+                    groups = None if train.groups is None else train.groups[chosen]
+                    seed = 1000 * self.seed + draw
+                    regressions = logistic_rivals(features, labels[chosen], groups, shapes, num_classes, seed)
+                for name, regression in regressions.items():
+                    seen = regression(encoded_val) if several else None
+                    scores.setdefault(name, []).append(self._score(regression(encoded[1]), targets, seen, val_targets))
             rows += self._rows(scores, budget)
         return rows
 
@@ -142,7 +149,7 @@ class Comparison:
         }
 
         def views() -> Iterator[ViewPair]:
-            for batch in islice(self._unlabelled_batches(), steps):
+            for batch in islice(self._unlabelled_batches(), steps * self.accumulate):
                 first, second = module.views({name: value.to(self.device) for name, value in batch.items()})
                 yield module.encoders(first), module.encoders(second)
                 self.advance()
@@ -156,6 +163,7 @@ class Comparison:
                 module.schedule,
                 steps,
             ),
+            self.accumulate,
         )
 
     def _unlabelled_batches(self) -> Iterator[Batch]:
@@ -182,7 +190,7 @@ class Comparison:
         """Indices of the training samples whose labels may be used."""
         if budget == "all":
             return torch.arange(len(labels))
-        return label_budget(labels, budget, draw, self.labelled.class_names)
+        return label_budget(labels, budget, 1000 * self.seed + draw, self.labelled.class_names)
 
     def _finetune(
         self, networks: Mapping[str, nn.Module], train: Part, budget: Budget, draw: int
@@ -252,11 +260,11 @@ class Comparison:
         return "accuracy" if self.labelled.task == "multiclass" else "f1_weighted_tuned"
 
     def _rows(self, scores: Mapping[str, list[float]], budget: Budget) -> list[dict[str, Any]]:
-        """Rows of one budget; of the random architectures, the one of median mean."""
-        random = sorted((name for name in scores if name.startswith("random")), key=lambda n: _mean(scores[n]))
-        kept = {name: values for name, values in scores.items() if name not in random}
+        """Rows of one budget; of the random architectures, the median of each draw."""
+        random = [values for name, values in scores.items() if name.startswith("random")]
+        kept = {name: values for name, values in scores.items() if not name.startswith("random")}
         if random:
-            kept["random+ssl"] = scores[random[(len(random) - 1) // 2]]
+            kept["random+ssl"] = [statistics.median(draw) for draw in zip(*random, strict=True)]
         order = ["found+ssl", "found", "random+ssl"]
         names = [n for n in order if n in kept] + [n for n in kept if n not in order]
         return [
@@ -264,9 +272,10 @@ class Comparison:
                 "name": name,
                 "labels_per_class": budget,
                 "metric": self.metric,
-                "mean": _mean(kept[name]),
+                "mean": statistics.fmean(kept[name]),
                 "std": statistics.stdev(kept[name]) if len(kept[name]) > 1 else 0.0,
                 "n": len(kept[name]),
+                "scores": kept[name],
             }
             for name in names
         ]
@@ -276,10 +285,6 @@ def _labels(part: Part) -> Tensor:
     """Labels of all the samples of a labelled part."""
     assert part.labels is not None
     return part.labels
-
-
-def _mean(values: list[float]) -> float:
-    return statistics.fmean(values)
 
 
 def _batches(count: int, size: int, steps: int) -> Iterator[Tensor]:

@@ -49,24 +49,30 @@ def build_optimizer(
     return optimizer, scheduler
 
 
-def train_together(networks: Mapping[str, nn.Module], batches: Iterable[Sequence[Any]], optimizer: Optimizer) -> None:
+def train_together(
+    networks: Mapping[str, nn.Module], batches: Iterable[Sequence[Any]], optimizer: Optimizer, accumulate: int = 1
+) -> None:
     """Trains networks side by side, each alone, all on the very same batches: a batch is made once.
 
     Args:
         networks: Each maps what a batch holds to its loss.
-        batches: One per step.
+        batches: What is trained on, `accumulate` of them per step.
         optimizer: Builds a network's optimiser and schedule.
+        accumulate: Batches whose gradients a step averages, as Lightning's ``accumulate_grad_batches``.
     """
     built = {name: optimizer(network) for name, network in networks.items()}
     for network in networks.values():
         network.train()
-    for batch in batches:
+    for index, batch in enumerate(batches):
         for name, network in networks.items():
             step, schedule = built[name]
-            step.zero_grad(set_to_none=True)
-            network(*batch).backward()
-            step.step()
-            schedule.step()
+            if index % accumulate == 0:
+                step.zero_grad(set_to_none=True)
+            loss = network(*batch)
+            (loss if accumulate == 1 else loss / accumulate).backward()
+            if (index + 1) % accumulate == 0:
+                step.step()
+                schedule.step()
 
 
 def train_candidates(

@@ -12,7 +12,6 @@ from rich.console import Console
 from lightning_mmnas.commands.run import run
 from lightning_mmnas.commands.stages import STAGES, Stage, find_configs
 from lightning_mmnas.errors import ConfigError, DataError, RunDirectoryError
-from lightning_mmnas.report.table import verdicts
 from tests.commands.toys import InterruptedModule
 
 
@@ -188,27 +187,6 @@ def test_damaged_bookkeeping_is_reported(tmp_path: Path, configs: Path) -> None:
     (output / "manifest.json").write_text("{")
     with pytest.raises(RunDirectoryError, match=r"cannot read .*manifest.json"):
         _run(configs, output)
-
-
-def test_verdicts() -> None:
-    def entry(name: str, mean: float) -> dict[str, Any]:
-        return {
-            "name": name,
-            "labels_per_class": 5,
-            "metric": "f1",
-            "mean": mean,
-            "std": 0.0,
-            "n": 3,
-        }
-
-    good = [entry("found+ssl", 0.9), entry("random+ssl", 0.8), entry("late_fusion", 0.7)]
-    assert verdicts(good) == ["The found network is at or above the random median and every simple baseline."]
-    bad = [entry("found+ssl", 0.7), entry("random+ssl", 0.8), entry("late_fusion_linear", 0.75)]
-    assert [sentence.split("beat ")[1] for sentence in verdicts(bad)] == [
-        "random+ssl: 0.700 against 0.800.",
-        "late_fusion_linear: 0.700 against 0.750.",
-    ]
-    assert verdicts([]) == []
 
 
 def test_mistakes_in_a_late_stage_are_told_before_anything_is_written(tmp_path: Path, configs: Path) -> None:

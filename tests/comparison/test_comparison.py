@@ -10,7 +10,9 @@ from pydantic import ValidationError
 
 from lightning_mmnas import FineTuning, FusionPretraining, FusionSpace, TensorDataModule
 from lightning_mmnas.comparison.comparison import Comparison
+from lightning_mmnas.comparison.rivals import random_genotypes
 from lightning_mmnas.comparison.settings import ComparisonSettings
+from lightning_mmnas.errors import GenotypeError
 from tests.modules.tiny import ENCODERS, data_of, modalities, split_of
 
 SPACE = FusionSpace(inputs=("left/0", "left/1", "right/0", "right/1"), channels=4, length=2)
@@ -26,6 +28,9 @@ NAMES = [
     "modality:left",
     "modality:right",
     "raw_features",
+    "raw_features_deepest",
+    "raw_features:left",
+    "raw_features:right",
 ]
 
 
@@ -52,9 +57,10 @@ def test_rows() -> None:
     rows = comparison.run()
     assert len(units) == comparison.total
     assert [(row["name"], row["labels_per_class"]) for row in rows] == [(n, b) for b in (4, "all") for n in NAMES]
-    assert all(set(row) == {"name", "labels_per_class", "metric", "mean", "std", "n"} for row in rows)
+    assert all(set(row) == {"name", "labels_per_class", "metric", "mean", "std", "n", "scores"} for row in rows)
     assert {(row["metric"], row["n"]) for row in rows} == {("accuracy", 2)}
     assert all(0 <= row["mean"] <= 1 for row in rows)
+    assert all(row["mean"] == pytest.approx(statistics.fmean(row["scores"])) for row in rows)
     assert comparison_of().run() == rows
 
 
@@ -67,13 +73,56 @@ def test_rivals_are_pretrained_on_batches_that_are_shuffled_anew_every_epoch() -
     torch.testing.assert_close(*ordered)  # the same samples
 
 
-def test_random_row_is_the_median_architecture() -> None:
+def test_random_row_is_the_median_of_each_draw() -> None:
     comparison = comparison_of()
-    scores = {"random0+ssl": [0.1, 0.3], "random1+ssl": [0.9, 0.9], "random2+ssl": [0.5, 0.7], "found": [1.0, 0.0]}
+    scores = {"random0+ssl": [0.1, 0.3], "random1+ssl": [0.9, 0.2], "random2+ssl": [0.5, 0.7], "found": [1.0, 0.0]}
     rows = {row["name"]: row for row in comparison._rows(scores, 4)}
-    assert rows["random+ssl"]["mean"] == pytest.approx(0.6)
-    assert rows["random+ssl"]["std"] == pytest.approx(statistics.stdev([0.5, 0.7]))
+    assert rows["random+ssl"]["scores"] == [0.5, 0.3]
+    assert rows["random+ssl"]["mean"] == pytest.approx(0.4)
+    assert rows["random+ssl"]["std"] == pytest.approx(statistics.stdev([0.5, 0.3]))
     assert set(rows) == {"random+ssl", "found"}
+    two = {"random0+ssl": [0.7], "random1+ssl": [0.9]}  # of an even number the mean of the middle two
+    assert comparison._rows(two, 4)[0]["mean"] == pytest.approx(0.8)
+
+
+def test_label_draws_of_two_runs_are_different_ones() -> None:
+    labels = torch.arange(60) % 2
+    first, second = (comparison_of(seed) for seed in (0, 1))
+    draws = [tuple(c._draw(labels, 4, draw).tolist()) for c in (first, second) for draw in range(3)]
+    assert len(set(draws)) == 6
+
+
+def test_rivals_see_as_many_samples_as_the_found_network() -> None:
+    """Four batches per step, as `accumulate_grad_batches: 4` of the pretraining stage."""
+    seen: dict[int, int] = {}
+    for accumulate in (1, 4):
+        comparison = comparison_of()
+        comparison.accumulate = accumulate
+        batches = comparison._unlabelled_batches
+        count = 0
+
+        def counted(batches: Any = batches) -> Any:
+            nonlocal count
+            for batch in batches():
+                count += 1
+                yield batch
+
+        comparison._unlabelled_batches = counted  # type: ignore[method-assign]
+        comparison._pretrain({"late_fusion+ssl": comparison._networks()["late_fusion+ssl"]})
+        seen[accumulate] = count
+        assert comparison.total == 3 * accumulate + 2 * (3 + 4)
+    assert seen == {1: 3, 4: 12}
+
+
+def test_a_space_too_large_to_be_counted_has_random_architectures() -> None:
+    space = FusionSpace(inputs=("left/0", "left/1", "right/0"), cells=2, steps=5, channels=4, length=2)
+    with pytest.raises(GenotypeError, match="too large"):
+        space.size()
+    found = random_genotypes(space, 3, torch.Generator().manual_seed(0))
+    assert len(set(found)) == 3
+    again = random_genotypes(space, 3, torch.Generator().manual_seed(0))
+    assert found == again
+    assert all(space.problem(genotype) is None for genotype in found)
 
 
 def test_networks_are_fine_tuned_as_if_alone() -> None:
