@@ -11,6 +11,7 @@ from pathlib import Path
 from lightning.pytorch.utilities.seed import isolate_rng
 
 from lightning_mmnas.commands.lightning_cli import MMNASCLI
+from lightning_mmnas.commands.shared import config_options
 from lightning_mmnas.commands.stages import find_configs
 from lightning_mmnas.modules.search import FusionSearch
 
@@ -28,7 +29,7 @@ def main() -> None:
     blind = 0
     for seed in range(options.searches):
         with isolate_rng():
-            arguments = ["fit", "--config", str(config), "--run_dir", str(options.run)]
+            arguments = ["fit", *config_options(config), "--run_dir", str(options.run)]
             arguments += ["--seed_everything", str(seed), "--data.init_args.fold", fold]
             # Only the alternation: no selection, no checkpoint, nothing written into the run.
             arguments += ["--trainer.callbacks", "ArchitectureAlternation", "--trainer.callbacks.lr", "0.1"]

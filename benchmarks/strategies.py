@@ -11,7 +11,6 @@ and called again. `benchmarks/search_quality.py` makes tables and pictures of th
 
 import argparse
 import contextlib
-import copy
 import io
 import json
 import statistics
@@ -123,13 +122,11 @@ def main() -> None:
                 continue
             home = table.seeds[seed % len(table.seeds)]
             run_dir = options.table / f"seed{home}"
-            arguments = stage_arguments(folder, "search", run_dir, seed, overrides)[2:]
+            arguments = stage_arguments(folder, "search", run_dir, seed, overrides)
             arguments += ["--data.init_args.fold", str(home)] if options.fold else []
-            config = yaml.safe_load((folder / "search.yaml").read_text(encoding="utf-8"))
             path.parent.mkdir(parents=True, exist_ok=True)
-            found = (
-                _search(name, config, arguments, seed) if name in STRATEGIES else _sample(name, config, arguments, seed)
-            )
+            run = _search if name in STRATEGIES else _sample
+            found = run(name, folder / "search.yaml", arguments, seed)
             write_json(path, {"strategy": name, "seed": seed, "encoders": home, **found, "versions": versions()})
             print(
                 f"{name}, seed {seed}: {found['seconds']:.1f} s, selection {found['selection_seconds']:.1f} s",
@@ -141,11 +138,13 @@ def main() -> None:
         write_json(options.results, {"versions": versions(), "by_seed": options.fold, "runs": runs})
 
 
-def _prepared(config: Config, candidates: int = CANDIDATES) -> Config:
+def _prepared(stage: Path, candidates: int = CANDIDATES) -> Config:
     """The search stage without files of its own; with a feature cache, many candidates and NT-Xent as criterion."""
-    config = copy.deepcopy(config)
+    config: Config = yaml.safe_load(stage.read_text(encoding="utf-8"))
     kept = ("FeatureCaching", "ArchitectureAlternation", "GenotypeSelection")
-    callbacks = [entry for entry in config["trainer"]["callbacks"] if entry["class_path"] in kept]
+    # With a common file the stage adds to its callbacks; here all of them are replaced.
+    given = [*config["trainer"].pop("callbacks", []), *config["trainer"].pop("callbacks+", [])]
+    callbacks = [entry for entry in given if entry["class_path"] in kept]
     if callbacks[0]["class_path"] != "FeatureCaching":
         callbacks.insert(0, _named("FeatureCaching", folder="${run_dir}/features", views=8, dtype="float16"))
     config["trainer"].update(callbacks=callbacks, logger=False, enable_checkpointing=False)
@@ -154,19 +153,24 @@ def _prepared(config: Config, candidates: int = CANDIDATES) -> Config:
     return config
 
 
-def _search(name: str, config: Config, arguments: list[str], seed: int) -> Config:
+def _in_place_of(stage: Path, path: Path, config: Config, arguments: list[str]) -> list[str]:
+    """Writes a changed stage, and returns the arguments with its path in place of the stage's."""
+    path.write_text(yaml.safe_dump(config), encoding="utf-8")
+    return [str(path) if argument == str(stage) else argument for argument in arguments]
+
+
+def _search(name: str, stage: Path, arguments: list[str], seed: int) -> Config:
     """One search: its favourite, what the selection makes of it, and CPU seconds of both."""
-    config = _prepared(config)
+    config = _prepared(stage)
     for change in STRATEGIES[name]:
         change(config)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "search.yaml"
         _callback("GenotypeSelection", output=f"{folder}/genotype.json", seed=seed)(config)
-        path.write_text(yaml.safe_dump(config), encoding="utf-8")
+        arguments = _in_place_of(stage, Path(folder) / "search.yaml", config, arguments)
         with quiet(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             settings = ["--data.init_args.seed", str(seed), "--trainer.enable_progress_bar", "false"]
             settings += ["--trainer.enable_model_summary", "false"]
-            cli = MMNASCLI(["--config", str(path), *arguments, *settings], run=False, save_config_callback=None)
+            cli = MMNASCLI([*arguments, *settings], run=False, save_config_callback=None)
             callbacks: list[Any] = cli.trainer.callbacks  # type: ignore[attr-defined]
             selection = next(callback for callback in callbacks if isinstance(callback, GenotypeSelection))
             seconds: list[float] = []
@@ -198,14 +202,14 @@ def _search(name: str, config: Config, arguments: list[str], seed: int) -> Confi
     }
 
 
-def _sample(name: str, config: Config, arguments: list[str], seed: int) -> Config:
+def _sample(name: str, stage: Path, arguments: list[str], seed: int) -> Config:
     """One search without gradients; what the criterion puts first."""
     with tempfile.TemporaryDirectory() as folder:
-        path, output = Path(folder) / "search.yaml", Path(folder) / "sample"
-        config = _prepared(config)
+        output = Path(folder) / "sample"
+        config = _prepared(stage)
         _callback("GenotypeSelection", output=f"{folder}/genotype.json")(config)
-        path.write_text(yaml.safe_dump(config), encoding="utf-8")
-        command = ["sample", "--config", str(path), *arguments, "--seed", str(seed), "--output", str(output)]
+        arguments = _in_place_of(stage, Path(folder) / "search.yaml", config, arguments)
+        command = ["sample", *arguments, "--seed", str(seed), "--output", str(output)]
         start = time.process_time()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             code = mmnas([*command, *SAMPLERS[name]])

@@ -16,6 +16,7 @@ from torch import nn
 
 from lightning_mmnas.commands.lightning_cli import ConfigCheck, instantiation_error
 from lightning_mmnas.commands.parser import Parser
+from lightning_mmnas.commands.shared import config_options, stage_files
 from lightning_mmnas.commands.stages import STAGES, find_configs
 from lightning_mmnas.commands.versions import versions
 from lightning_mmnas.data.base import MultimodalDataModule
@@ -49,6 +50,8 @@ def command(args: list[str]) -> None:
     console = Console()
 
     configs = _stage_configs(options.config)
+    if Path(options.config).is_file() and len(files := stage_files(configs[0])) > 1:
+        console.print(f"{files[1]} with {files[0]} before it", highlight=False, markup=False, soft_wrap=True)
     parsed = {path: _parse(path, overrides) for path in configs}
     # Of the stages, fine-tuning is the one that knows the labels.
     main = parsed[configs[-1]]
@@ -85,7 +88,7 @@ def _stage_configs(name: str) -> list[Path]:
 
 def _parse(path: Path, overrides: list[str]) -> Namespace:
     """The configuration of a stage, overrides applied; nothing of it is built."""
-    return cast(Namespace, ConfigCheck(["fit", "--config", str(path), *overrides]).config.fit)
+    return cast(Namespace, ConfigCheck(["fit", *config_options(path), *overrides]).config.fit)
 
 
 def _build_data(config: Namespace) -> MultimodalDataModule:

@@ -1,6 +1,6 @@
 """`MMNASCLI`: Lightning's command line, with interpolation, data-to-model links and short errors.
 
-    mmnas fit --config configs/watch/search.yaml --run_dir runs/mine --trainer.max_epochs 3
+    mmnas fit --config configs/watch/common.yaml --config configs/watch/search.yaml --run_dir runs/mine
 
 `${run_dir}` or `${model.init_args.hidden}` in a configuration follow later files and command-line
 overrides; shapes and class counts go from the data module to the model without being typed twice.
@@ -13,6 +13,7 @@ import inspect
 import pkgutil
 import re
 import signal
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
@@ -35,6 +36,7 @@ from typing_extensions import override
 
 from lightning_mmnas.callbacks.lightning_private import CommandLine, given_hyperparameters
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
+from lightning_mmnas.commands.shared import advice, refuse_parts
 from lightning_mmnas.errors import CheckpointError, ConfigError, MMNASError
 from lightning_mmnas.files import write_text
 
@@ -95,8 +97,8 @@ class SaveConfigCallback(LightningSaveConfigCallback):
 class MMNASCLI(CommandLine):
     """LightningCLI for any LightningModule and any LightningDataModule, ours or the user's.
 
-    Adds the top-level key `run_dir` (everything is written below it unless told otherwise), the
-    links from the data module's `modalities`, `num_classes` and `task` to arguments of the same
+    Adds the top-level keys `run_dir` (everything is written below it unless told otherwise) and
+    `shared` (what several stages have in common, taken by `${shared.NAME}`), the links from the data module's `modalities`, `num_classes` and `task` to arguments of the same
     name in the model, and errors a user can act on: `ConfigError`, `CheckpointError`.
 
     Args:
@@ -144,6 +146,12 @@ class MMNASCLI(CommandLine):
             default="runs/default",
             help="Folder of everything that is written; use it as ${run_dir} in a configuration.",
         )
+        parser.add_argument(
+            "--shared",
+            type=dict[str, Any],
+            default={},
+            help="What several stages have in common, by names of one's own; use it as ${shared.NAME}.",
+        )
         parser.set_defaults({"trainer.default_root_dir": "${..run_dir}"})
         for name in _LINKED:
             target = f"model.init_args.{name}"
@@ -152,13 +160,22 @@ class MMNASCLI(CommandLine):
 
     @override
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        words = sys.argv[1:] if args is None else [] if isinstance(args, dict | Namespace) else list(args)
+        refuse_parts(words)
         try:
             if isinstance(args, dict | Namespace):
                 self.config = parser.parse_object(args)
             else:
                 self.config = parser.parse_args(None if args is None else _anchor(args))
+            if self.config.get(self.config.get("subcommand") or "", self.config).get("shared"):
+                # Once more: what ${shared.NAME} stood for has not got its classes' defaults yet.
+                self.config = parser.parse_object(self.config)
         except OmegaConfBaseException as error:
-            raise ConfigError(shorten_interpolation_error(error)) from error
+            raise ConfigError(shorten_interpolation_error(error) + advice(words)) from error
+        except ConfigError as error:
+            if way_out := advice(words):
+                raise ConfigError(f"{error}{way_out}") from error
+            raise
 
     @override
     def merge_checkpoint(self) -> None:

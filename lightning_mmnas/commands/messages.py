@@ -51,6 +51,8 @@ def shorten_interpolation_error(error: OmegaConfBaseException) -> str:
     reason = re.sub(r"'(fit|validate|test|predict)\.", "'", str(error).splitlines()[0].strip())
     key = (error.full_key or "").partition(".")[2]  # without the command's name
     place = f" in {key}" if key else ""
+    if "'shared." in reason:
+        return f"bad ${{…}}{place}: {reason}; `shared` of the last file that has one counts, as a whole"
     return f"bad ${{…}}{place}: {reason}; it must name a key of the configuration, as ${{run_dir}}"
 
 

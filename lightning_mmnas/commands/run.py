@@ -1,7 +1,7 @@
 """`mmnas run`: the four stages of a configuration folder in a row, then the comparison.
 
-Each stage is an ordinary `mmnas fit --config <stage>.yaml`; what one leaves for the next are files
-in the run directory. A finished stage is not run again, an interrupted one goes on from its last
+Each stage is an ordinary `mmnas fit --config common.yaml --config <stage>.yaml`; what one leaves for the
+next are files in the run directory. A finished stage is not run again, an interrupted one goes on from its last
 checkpoint.
 """
 
@@ -61,8 +61,9 @@ def run(
     """Runs the unfinished stages of a configuration folder and writes `results.json`.
 
     Args:
-        configs: folder with search.yaml, pretrain.yaml, finetune.yaml, and if wanted encoders.yaml
-            and comparison.yaml; or the name of a shipped one, such as "watch".
+        configs: folder with search.yaml, pretrain.yaml, finetune.yaml, and if wanted encoders.yaml,
+            comparison.yaml and common.yaml, which comes before each stage's file; or the name of a
+            shipped one, such as "watch".
         output: the run directory; new, empty, or that of the same run.
         seed: seed of every stage.
         overrides: `--search.key value` for one stage, `--key value` for all.

@@ -7,9 +7,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from lightning_mmnas.commands.shared import config_options, stage_files
 from lightning_mmnas.errors import ConfigError, RunDirectoryError
 from lightning_mmnas.files import read_json, write_json
 
@@ -18,26 +20,28 @@ STAGES = ("encoders", "search", "pretrain", "finetune")
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a run: its configuration file and what the command line changes in it."""
+    """One stage of a run: its configuration file, the common one beside it, and what the command line changes."""
 
     name: str
     config: Path
     overrides: tuple[str, ...] = ()
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that there are: the folder's common one and the stage's own, of the comparison its own alone."""
+        files = stage_files(self.config)[-1 if self.name == "comparison" else 0 :]
+        # comparison.yaml may be missing: its defaults then hold
+        return [path for path in files if path.is_file()]
+
     def digest(self, seed: int) -> str:
         """Hash of all that decides the stage's result; comments and layout do not."""
-        try:
-            # comparison.yaml may be missing: its defaults then hold
-            content = yaml.safe_load(self.config.read_text(encoding="utf-8")) if self.config.is_file() else None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise ConfigError(f"{self.config} is not valid YAML: {reason}") from error
-        text = json.dumps([content, self.overrides, seed], sort_keys=True, default=str)
+        contents = [_read(path) for path in self.files] or [None]
+        text = json.dumps([contents[-1], self.overrides, seed, *contents[:-1]], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def arguments(self, run_dir: Path, seed: int) -> list[str]:
         """The stage as arguments of `mmnas`."""
-        arguments = ["fit", "--config", str(self.config), "--run_dir", str(run_dir)]
+        arguments = ["fit", *config_options(self.config), "--run_dir", str(run_dir)]
         return [*arguments, "--seed_everything", str(seed), *self.overrides]
 
 
@@ -128,3 +132,11 @@ def claim(run_dir: Path, stages: Sequence[Stage], seed: int) -> None:
     raise RunDirectoryError(
         f"{run_dir} belongs to another run ({different}); choose another --output, or delete that folder"
     )
+
+
+def _read(path: Path) -> Any:
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not valid YAML: {reason}") from error

@@ -1,0 +1,83 @@
+"""`common.yaml`: what the stages of a configuration folder share, and what is said where it is missing.
+
+The file comes before each stage's own; a stage takes from it by `${shared.NAME}`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from lightning_mmnas.errors import ConfigError
+
+COMMON = "common.yaml"
+_OVERRIDE = re.compile(r"--shared\.([^.=\s]+)\.")
+_MODEL_OVERRIDE = re.compile(r"--model\.(?:init_args\.)?(\w+)\.")
+
+
+def stage_files(stage: Path) -> list[Path]:
+    """The files of a stage in their order: the `common.yaml` beside it, where there is one, and its own."""
+    common = stage.with_name(COMMON)
+    return [common, stage] if common.is_file() and stage.name != COMMON else [stage]
+
+
+def config_options(stage: Path) -> list[str]:
+    """The files of a stage as options of `mmnas fit`."""
+    return [word for path in stage_files(stage) for word in ("--config", str(path))]
+
+
+def refuse_parts(args: Sequence[str]) -> None:
+    """Refuses options for a part of a shared entry, which would take the place of the whole entry.
+
+    Raises:
+        ConfigError: There is such an option; the message tells the way out.
+    """
+    for arg in args:
+        if found := _OVERRIDE.match(arg):
+            entry = f"shared.{found.group(1)}"
+            option = arg.partition("=")[0]
+            raise ConfigError(f"{option} is a part of {entry}; give that as a whole: --{entry} '{{...}}'")
+
+
+def advice(args: Sequence[str]) -> str:
+    """What a configuration that cannot be read may lack: the common file, or an option for a shared entry as a whole.
+
+    Args:
+        args: Arguments of `mmnas fit` and its siblings.
+
+    Returns:
+        The end of an error message; empty where there is nothing to say.
+    """
+    given = [Path(path) for path in _values(args, "--config", "-c") if Path(path).is_file()]
+    texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in given}
+    there = {path.resolve() for path in given}
+    for path in given:
+        common = path.with_name(COMMON)
+        if common.is_file() and common.resolve() not in there and _is_part(texts[path]):
+            return f"; {path} goes with the common file beside it: --config {common} --config {path}"
+    for found in filter(None, map(_MODEL_OVERRIDE.match, args)):
+        taken = re.compile(rf"^\s*{found.group(1)}: \$\{{shared\.(\w+)}}", re.MULTILINE)
+        for entry in filter(None, map(taken.search, texts.values())):
+            name = entry.group(1)
+            return f"; {found.group(1)} is shared.{name}, to be given as a whole: --shared.{name} '{{...}}'"
+    return ""
+
+
+def _values(args: Sequence[str], *options: str) -> list[str]:
+    following = [value for option, value in zip(args, args[1:], strict=False) if option in options]
+    return following + [value for arg in args for option, _, value in [arg.partition("=")] if value and option in options]
+
+
+def _is_part(text: str) -> bool:
+    """Whether a stage's file lacks what a common file has: shared entries, or the class of the model or the data."""
+    if "${shared." in text:
+        return True
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return False
+    parts = [content.get(name) for name in ("model", "data")] if isinstance(content, dict) else []
+    return any(isinstance(part, dict) and "class_path" not in part for part in parts)
