@@ -14,6 +14,7 @@ from rich.console import Console
 from lightning_mmnas import Genotype
 from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.commands.run import run
+from lightning_mmnas.commands.shared import COMMON, config_options
 from lightning_mmnas.commands.stages import STAGES, find_configs
 from tests.data.avmnist.make_avmnist import make_avmnist
 from tests.data.make_egogesture import make_egogesture
@@ -71,7 +72,7 @@ def test_stages(name: str, tmp_path: Path) -> None:
         # Nothing is downloaded here.
         published.write_text(published.read_text().replace("weights: DEFAULT", "weights: null"))
         data = [option for option in overrides if option.startswith("--data")]
-        arguments = ["fit", "--config", str(published), "--run_dir", str(output), "--trainer.fast_dev_run=1", *data]
+        arguments = ["fit", *config_options(published), "--run_dir", str(output), "--trainer.fast_dev_run=1", *data]
         assert main(arguments) == 0
         assert Genotype.load(output / "genotype_bmnas.json").space.channels > 0
 
@@ -98,8 +99,20 @@ def test_every_folder_is_run() -> None:
 def test_configs_hold_no_absolute_path_and_write_below_run_dir() -> None:
     for path in sorted(find_configs("watch").parent.glob("*/*.yaml")):
         content = yaml.safe_load(path.read_text())
-        if path.stem not in STAGES:
-            continue
-        assert content["run_dir"] == f"runs/{path.parent.name}"
-        assert content["trainer"]["default_root_dir"] == f"${{run_dir}}/{path.stem}"
         assert " /" not in path.read_text(), f"absolute path in {path}"
+        if path.name == COMMON:
+            assert content["run_dir"] == f"runs/{path.parent.name}"
+        elif path.stem != "comparison":
+            assert content["trainer"]["default_root_dir"] == f"${{run_dir}}/{path.stem}"
+
+
+def test_stages_do_not_repeat_what_is_common() -> None:
+    for path in sorted(find_configs("watch").parent.glob("*/*.yaml")):
+        if path.name == COMMON or path.stem == "comparison":
+            continue
+        common, content = (yaml.safe_load(file.read_text()) for file in (path.with_name(COMMON), path))
+        assert set(content) == {"trainer", "model", "data"}, path
+        assert not set(content["trainer"]) & set(common["trainer"]), path
+        assert set(content["data"]) == {"init_args"}, path
+        own, shared = content["data"]["init_args"], common["data"]["init_args"]
+        assert not [name for name in own.keys() & shared if own[name] == shared[name]], path

@@ -9,7 +9,7 @@ from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.cache import megabytes
 from lightning_mmnas.errors import ConfigError
 
-_HELP = """usage: mmnas cache --config STAGE.yaml [options of mmnas fit]
+_HELP = """usage: mmnas cache [--config common.yaml] --config STAGE.yaml [options of mmnas fit]
 
 Runs the frozen encoders of a stage once per sample and view and stores their features, as the
 stage's callback FeatureCaching would when it starts; without such a callback, by its defaults in
@@ -26,7 +26,9 @@ def command(args: list[str]) -> None:
     """
     if not args or "-h" in args or "--help" in args:
         if not args:
-            Parser(prog="mmnas cache").error("give the configuration of a stage: --config search.yaml")
+            Parser(prog="mmnas cache").error(
+                "give the configuration of a stage: --config common.yaml --config search.yaml"
+            )
         print(_HELP)
         return
     cli = MMNASCLI(args, run=False, save_config_callback=None)

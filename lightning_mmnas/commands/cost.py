@@ -13,7 +13,7 @@ from lightning_mmnas.fusion.network import FusionNetwork
 from lightning_mmnas.modules.search import FusionSearch
 from lightning_mmnas.space.genotype import Genotype
 
-_HELP = """usage: mmnas cost GENOTYPE --config SEARCH.yaml [options of mmnas fit]
+_HELP = """usage: mmnas cost GENOTYPE [--config common.yaml] --config SEARCH.yaml [options of mmnas fit]
 
 Prints the parameters, the FLOPs per sample (matrix products and convolutions) and the latency of the
 fusion network of a genotype: of every part, their sum, and, for latency, that of the whole network as
@@ -33,7 +33,9 @@ def command(args: list[str]) -> None:
         print(_HELP)
         return
     if len(args) < 2 or args[0].startswith("-"):
-        Parser(prog="mmnas cost").error("give a genotype and a configuration: genotype.json --config search.yaml")
+        Parser(prog="mmnas cost").error(
+            "give a genotype and a configuration: genotype.json --config common.yaml --config search.yaml"
+        )
     genotype = Genotype.load(args[0])
     # Encoders cost the same whatever their weights, which may not be there yet.
     cli = MMNASCLI([*args[1:], "--model.init_args.encoder_weights=null"], run=False, save_config_callback=None)

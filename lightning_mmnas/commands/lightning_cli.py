@@ -98,8 +98,9 @@ class MMNASCLI(CommandLine):
     """LightningCLI for any LightningModule and any LightningDataModule, ours or the user's.
 
     Adds the top-level keys `run_dir` (everything is written below it unless told otherwise) and
-    `shared` (what several stages have in common, taken by `${shared.NAME}`), the links from the data module's `modalities`, `num_classes` and `task` to arguments of the same
-    name in the model, and errors a user can act on: `ConfigError`, `CheckpointError`.
+    `shared` (what several stages have in common, taken by `${shared.NAME}`), the links from the
+    data module's `modalities`, `num_classes` and `task` to arguments of the same name in the model,
+    and errors a user can act on: `ConfigError`, `CheckpointError`.
 
     Args:
         args: command-line arguments without the program's name, or a dict or Namespace of them.
@@ -148,7 +149,7 @@ class MMNASCLI(CommandLine):
         )
         parser.add_argument(
             "--shared",
-            type=dict[str, Any],
+            type=dict,  # with values of type Any the parser would make classes of them, wherever they are used
             default={},
             help="What several stages have in common, by names of one's own; use it as ${shared.NAME}.",
         )

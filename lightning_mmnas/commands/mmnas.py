@@ -23,11 +23,11 @@ _LIGHTNING = {
 # Command: its help, and the function that takes the rest of the command line.
 _OWN = {
     "cache": (
-        "run the frozen encoders of a stage once and store their features: mmnas cache --config search.yaml",
+        "store the features of a stage's frozen encoders: mmnas cache --config common.yaml --config search.yaml",
         "lightning_mmnas.commands.cache:command",
     ),
     "cost": (
-        "count and time the network of a genotype: mmnas cost genotype.json --config search.yaml",
+        "count and time a genotype's network: mmnas cost genotype.json --config common.yaml --config search.yaml",
         "lightning_mmnas.commands.cost:command",
     ),
     "prepare": (
@@ -47,7 +47,7 @@ _OWN = {
         "lightning_mmnas.commands.run:command",
     ),
     "sample": (
-        "search without gradients, by Optuna's samplers: mmnas sample --config search.yaml --output DIR",
+        "search without gradients: mmnas sample --config common.yaml --config search.yaml --output DIR",
         "lightning_mmnas.commands.sample:command",
     ),
     "tabulate": (

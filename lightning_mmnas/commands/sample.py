@@ -133,7 +133,7 @@ def open_stage(args: list[str]) -> SearchStage:
     if not isinstance(module, FusionSearch) or not isinstance(data, MultimodalDataModule):
         raise ConfigError(
             f"mmnas sample needs a FusionSearch and a MultimodalDataModule, not {type(module).__name__} and "
-            f"{type(data).__name__}; give the configuration of a search stage: --config search.yaml"
+            f"{type(data).__name__}; give that of a search stage: --config common.yaml --config search.yaml"
         )
     if module.classifier is not None:
         raise ConfigError("networks are compared without labels; set model.init_args.supervised to false")
@@ -168,8 +168,8 @@ def _parser() -> Parser:
         description="Searches without gradients: Optuna proposes networks of the space of a search stage; each is "
         "trained alone for a short while and scored without labels, or scored with the weights of one supernet. "
         "Run again, it continues; so do other processes with the same --storage and --study.",
-        epilog="Further options are those of mmnas fit: --config search.yaml --run_dir runs/mine "
-        "--model.init_args.cells 3",
+        epilog="Further options are those of mmnas fit: --config common.yaml --config search.yaml "
+        "--run_dir runs/mine --model.init_args.cells 3",
         allow_abbrev=False,
     )
     parser.add_argument("--output", required=True, metavar="DIR", help="folder of genotype.json and trials.json")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -67,8 +68,8 @@ def advice(args: Sequence[str]) -> str:
 
 
 def _values(args: Sequence[str], *options: str) -> list[str]:
-    following = [value for option, value in zip(args, args[1:], strict=False) if option in options]
-    return following + [value for arg in args for option, _, value in [arg.partition("=")] if value and option in options]
+    apart = [value for option, value in pairwise(args) if option in options]
+    return [*apart, *(arg.partition("=")[2] for arg in args if arg.partition("=")[0] in options and "=" in arg)]
 
 
 def _is_part(text: str) -> bool:

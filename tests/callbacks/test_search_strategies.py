@@ -1,5 +1,6 @@
 """FusionSearch with every strategy: progress, the architecture's loss, exact resume, the command line."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from lightning_mmnas import ArchitectureAlternation, BetaDecay, ConcentrationAnchor, EntropyRegularisation, FusionSearch
 from lightning_mmnas.commands.lightning_cli import MMNASCLI
+from lightning_mmnas.commands.shared import config_options
 from lightning_mmnas.commands.stages import find_configs
 from lightning_mmnas.fusion.relaxation import Dirichlet, GumbelHard, Softmax
 from tests.callbacks.searchers import differences
@@ -109,8 +111,11 @@ def test_second_order(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_strategies_by_the_command_line(tmp_path: Path) -> None:
-    config = yaml.safe_load((find_configs("table") / "search.yaml").read_text())
-    config["trainer"]["callbacks"] = [
+    folder = find_configs("table")
+    shutil.copy(folder / "common.yaml", tmp_path)
+    config = yaml.safe_load((folder / "search.yaml").read_text())
+    del config["trainer"]["callbacks+"]
+    config["trainer"]["callbacks"] = [  # in place of those of the common file
         {"class_path": "ArchitectureAlternation", "init_args": {"lr": 0.1}},
         {"class_path": "GenotypeStability", "init_args": {"patience": 2}},
         {"class_path": "ModelCheckpoint", "init_args": {"dirpath": "${run_dir}", "filename": "search"}},
@@ -129,7 +134,7 @@ def test_strategies_by_the_command_line(tmp_path: Path) -> None:
     options = [option for option in small_data("table", tmp_path / "data") if option.startswith("--data")]
     run_dir = ["--run_dir", str(tmp_path / "run"), "--seed_everything=3"]
     short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
-    cli = MMNASCLI(["fit", "--config", str(path), *run_dir, *short, *options])
+    cli = MMNASCLI(["fit", *config_options(path), *run_dir, *short, *options])
     relaxation = cli.model.supernet.logits.relaxation
     assert isinstance(relaxation, GumbelHard)
     assert (relaxation.temperature, relaxation.final_temperature, relaxation.seed) == (5, 0.1, 3)
@@ -141,4 +146,5 @@ def test_strategies_by_the_command_line(tmp_path: Path) -> None:
     ]
     checkpoint = torch.load(tmp_path / "run" / "search.ckpt", weights_only=True)
     assert int(checkpoint["state_dict"]["supernet.logits.relaxation.draws"]) == 4
-    MMNASCLI(["validate", "--config", str(path), *run_dir, *options, "--ckpt_path", str(tmp_path / "run/search.ckpt")])
+    checkpoint = ["--ckpt_path", str(tmp_path / "run/search.ckpt")]
+    MMNASCLI(["validate", *config_options(path), *run_dir, *options, *checkpoint])

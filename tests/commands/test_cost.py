@@ -71,7 +71,7 @@ def test_other_models_and_missing_arguments_are_refused(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["cost"]) == 2
-    assert "genotype.json --config search.yaml" in capsys.readouterr().err
+    assert "genotype.json --config common.yaml --config search.yaml" in capsys.readouterr().err
     assert main(["cost", str(tmp_path / "none.json"), "--config", str(config)]) == 2
     assert "none.json: no such file" in capsys.readouterr().err
     assert main(["cost", "--help"]) == 0

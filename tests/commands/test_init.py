@@ -12,6 +12,7 @@ from rich.console import Console
 from lightning_mmnas.commands.init.command import init
 from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.commands.run import run
+from lightning_mmnas.commands.shared import config_options, stage_files
 from lightning_mmnas.commands.stages import find_configs
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError, RunDirectoryError
 from tests.data.table.make_table import make_table
@@ -22,8 +23,11 @@ def quiet() -> Console:
 
 
 def arguments(folder: Path, stage: str = "encoders") -> dict[str, object]:
-    content: dict[str, object] = yaml.safe_load((folder / f"{stage}.yaml").read_text())["data"]["init_args"]
-    return content
+    """The data module's arguments: those of the common file, then the stage's."""
+    found: dict[str, object] = {}
+    for path in stage_files(folder / f"{stage}.yaml"):
+        found |= yaml.safe_load(path.read_text())["data"]["init_args"]
+    return found
 
 
 def test_a_table_of_photos_sounds_and_numbers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,7 +39,7 @@ def test_a_table_of_photos_sounds_and_numbers(tmp_path: Path, capsys: pytest.Cap
     assert "blackbird 14" in told
     assert "left out: column 'site'" in told
     assert f"mmnas run {folder} --output runs/configs" in told
-    names = ["comparison.yaml", "encoders.yaml", "finetune.yaml", "pretrain.yaml", "search.yaml"]
+    names = ["common.yaml", "comparison.yaml", "encoders.yaml", "finetune.yaml", "pretrain.yaml", "search.yaml"]
     assert sorted(path.name for path in folder.iterdir()) == names
     assert arguments(folder)["columns"] == {
         "photo": {"kind": "image", "columns": ["photo"], "size": [64, 64], "channels": 3},
@@ -59,7 +63,7 @@ def test_shipped_configurations_are_what_init_writes(tmp_path: Path) -> None:
     folder = init(str(table), str(tmp_path / "table"), console=quiet())
     for shipped in sorted(find_configs("table").glob("*.yaml")):
         written = yaml.safe_load((folder / shipped.name).read_text())
-        if "data" in written:
+        if shipped.name == "common.yaml":
             written["data"]["init_args"]["table"] = "data/table/table.csv"
         assert yaml.safe_load(shipped.read_text()) == written
 
@@ -102,8 +106,11 @@ def test_kinds_are_proposed(tmp_path: Path) -> None:
     assert "column 'n': it numbers the rows" in told
     assert "column 'same': it is constant: '1'" in told
     assert "no label column" in told
-    assert "mmnas fit --config" in told
-    assert sorted(path.name for path in folder.iterdir()) == ["encoders.yaml", "pretrain.yaml", "search.yaml"]
+    for stage in ("encoders", "search", "pretrain"):
+        assert f"mmnas fit --config {folder / 'common.yaml'} --config {folder / stage}.yaml" in told
+    assert told.count("mmnas fit") == 3
+    names = ["common.yaml", "encoders.yaml", "pretrain.yaml", "search.yaml"]
+    assert sorted(path.name for path in folder.iterdir()) == names
     columns = arguments(folder)["columns"]
     assert isinstance(columns, dict)
     kinds = {"m": "motion", "s": "skeleton", "d": "video", "v": "features", "note": "text", "numbers": "features"}
@@ -111,7 +118,7 @@ def test_kinds_are_proposed(tmp_path: Path) -> None:
     assert columns["m"]["channels"] == 6
     assert columns["s"]["joints"] == 17
     assert columns["v"]["length"] == 12
-    assert main(["fit", "--config", str(folder / "encoders.yaml"), "--run_dir", str(tmp_path / "run"), *FAST]) == 0
+    assert main(["fit", *config_options(folder / "encoders.yaml"), "--run_dir", str(tmp_path / "run"), *FAST]) == 0
 
 
 FAST = ["--trainer.fast_dev_run=1", "--trainer.accelerator=cpu"]

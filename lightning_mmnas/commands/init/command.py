@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_mmnas.commands.parser import Parser
+from lightning_mmnas.commands.shared import COMMON, config_options
 from lightning_mmnas.errors import ConfigError, RunDirectoryError
 
 if TYPE_CHECKING:
@@ -137,7 +138,9 @@ def init(
             soft_wrap=True,
         )
         for name in files:
-            line = shlex.join(["mmnas", "fit", "--config", str(folder / name)])
+            if name == COMMON:
+                continue
+            line = shlex.join(["mmnas", "fit", *config_options(folder / name)])
             console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
     return folder
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from lightning_mmnas.commands.shared import COMMON
 from lightning_mmnas.data.table.columns import ColumnSpec
 
 _TITLES = {
@@ -34,6 +35,22 @@ _READ_BY_KIND = {
     "text": ("length", "vocabulary"),
     "video": ("size", "channels", "length", "maximum"),
 }
+_TRAINER = """\
+trainer:
+  accelerator: auto
+  logger:
+    class_path: CSVLogger
+    init_args: {save_dir: "${trainer.default_root_dir}", name: logs}
+  callbacks:
+    - class_path: ExactResume
+    - class_path: ModelCheckpoint
+      init_args:
+        dirpath: "${trainer.default_root_dir}/checkpoints"
+        save_last: true
+        save_top_k: 0
+        save_on_exception: true
+        enable_version_counter: false
+"""
 # Weight steps that a stage is worth on small data; epochs follow from them.
 _STEPS = {"encoders": 400, "search": 200, "pretrain": 300}
 
@@ -82,7 +99,7 @@ def power_of_two(most: float, least: int, largest: int) -> int:
 def write_configs(plan: Plan) -> dict[str, str]:
     """The files of a configuration folder: name and content; without labels no fine-tuning and no comparison."""
     stages = ["encoders", "search", "pretrain", *(["finetune"] if plan.classes else [])]
-    files = {f"{stage}.yaml": _stage(stage, plan) for stage in stages}
+    files = {COMMON: _common(plan), **{f"{stage}.yaml": _stage(stage, plan) for stage in stages}}
     if plan.classes:
         batch = power_of_two(plan.labelled / 2, 2, 128)
         files["comparison.yaml"] = (
@@ -102,64 +119,66 @@ def batch_sizes(plan: Plan) -> dict[str, int]:
     return {"encoders": whole, "search": half, "pretrain": whole, "finetune": power_of_two(plan.labelled / 2, 2, 64)}
 
 
+def _common(plan: Plan) -> str:
+    lines = ["# What the stages share; this file comes before each of theirs."]
+    lines += [f"run_dir: {_quoted(plan.run_dir)}", f"seed_everything: {plan.seed}", "shared:", "  encoders:"]
+    for name, spec in plan.columns.items():
+        encoder, arguments = _ENCODERS[spec.kind]
+        arguments = arguments | ({"rate": spec.rate} if spec.kind == "audio" else {})
+        inner = f", init_args: {_value(arguments)}" if arguments else ""
+        lines.append(f"    {name}: {{class_path: {encoder}{inner}}}")
+    lines += ["  encoder_weights: ${run_dir}/encoders/checkpoints/last.ckpt"]
+    lines += ["  readout: branch # of the network that was found, in pretraining and fine-tuning"]
+    lines += _TRAINER.splitlines()
+    lines += ["data:", "  class_path: TableDataModule", "  init_args:"]
+    lines += [f"    {name}: {_value(value)}" for name, value in plan.data.items()]
+    lines += ["    columns:", *(f"      {name}: {_column(spec)}" for name, spec in plan.columns.items())]
+    return "\n".join(lines) + "\n"
+
+
 def _stage(stage: str, plan: Plan) -> str:
     size = batch_sizes(plan)[stage]
     steps = max(1, (plan.half if stage == "search" else plan.train) // size)
     epochs = 15 if stage == "finetune" else min(40, max(6, math.ceil(_STEPS[stage] / steps)))
-    lines = [f"# {_TITLES[stage]}", f"run_dir: {_quoted(plan.run_dir)}", f"seed_everything: {plan.seed}"]
-    place = f"${{run_dir}}/{stage}"
-    lines += ["trainer:", f"  default_root_dir: {place}", "  accelerator: auto", f"  max_epochs: {epochs}"]
+    lines = [f"# {_TITLES[stage]}", "trainer:", f"  default_root_dir: ${{run_dir}}/{stage}", f"  max_epochs: {epochs}"]
     lines += [] if stage == "finetune" else ["  limit_val_batches: 0"]
     lines += ["  log_every_n_steps: 1" if steps < 50 else "  log_every_n_steps: 50"]
-    lines += ["  logger:", "    class_path: CSVLogger", f'    init_args: {{save_dir: "{place}", name: logs}}']
-    lines += ["  callbacks:"]
     if stage != "encoders":
         cache = '{folder: "${run_dir}/features", views: 8, dtype: float16}'
-        lines += ["    - class_path: FeatureCaching", f"      init_args: {cache}"]
+        lines += ["  callbacks+:", "    - class_path: FeatureCaching", f"      init_args: {cache}"]
     if stage == "search":
         warm = f"warmup_epochs: {epochs // 3}"
         lines += ["    - class_path: ArchitectureAlternation"]
         lines += [f"      init_args: {{lr: 0.1, betas: [0.5, 0.999], weight_decay: 1.0e-3, {warm}}}"]
         lines += ["    - class_path: GenotypeSelection"]
         lines += ['      init_args: {output: "${run_dir}/genotype.json", num_candidates: 16, steps: 60}']
-    else:
-        lines += ["    - class_path: ExactResume"]
-    saved = "save_last: true, save_top_k: 0, save_on_exception: true, enable_version_counter: false"
-    lines += ["    - class_path: ModelCheckpoint", f'      init_args: {{dirpath: "{place}/checkpoints", {saved}}}']
-    lines += _model(stage, plan)
-    lines += ["data:", "  class_path: TableDataModule", "  init_args:"]
-    lines += [f"    {name}: {_value(value)}" for name, value in plan.data.items()]
-    lines += ["    columns:", *(f"      {name}: {_column(spec)}" for name, spec in plan.columns.items())]
+    lines += _model(stage)
     own: dict[str, Any] = {"batch_size": size, "labels": stage == "finetune"}
     if stage == "search":
         own["architecture_fraction"] = 0.5
     few = [budget for budget in plan.budgets if budget != "all"] if stage == "finetune" else []
     if few:
         own["labels_per_class"] = few[-1]
-    lines += [f"    {name}: {_value(value)}" for name, value in own.items()]
+    lines += ["data:", f"  init_args: {_value(own)}"]
     return "\n".join(lines) + "\n"
 
 
-def _model(stage: str, plan: Plan) -> list[str]:
+def _model(stage: str) -> list[str]:
     names = {"encoders": "EncoderPretraining", "search": "FusionSearch", "pretrain": "FusionPretraining"}
-    lines = ["model:", f"  class_path: {names.get(stage, 'FineTuning')}", "  init_args:", "    encoders:"]
-    for name, spec in plan.columns.items():
-        encoder, arguments = _ENCODERS[spec.kind]
-        arguments = arguments | ({"rate": spec.rate} if spec.kind == "audio" else {})
-        inner = f", init_args: {_value(arguments)}" if arguments else ""
-        lines.append(f"      {name}: {{class_path: {encoder}{inner}}}")
-    weights = "    encoder_weights: ${run_dir}/encoders/checkpoints/last.ckpt"
-    genotype = "    genotype: ${run_dir}/genotype.json"
+    lines = ["model:", f"  class_path: {names.get(stage, 'FineTuning')}", "  init_args:"]
+    lines += ["    encoders: ${shared.encoders}"]
     if stage == "encoders":
         return [*lines, "    temperature: 0.2", "    lr: 2.0e-3"]
+    lines += ["    encoder_weights: ${shared.encoder_weights}"]
     if stage == "search":
-        lines += [weights, "    cells: 2", "    steps: 1", "    channels: 32", "    length: 8"]
+        lines += ["    cells: 2", "    steps: 1", "    channels: 32", "    length: 8"]
         lines += ["    pairing: independent", "    readout: pool", "    modality_dropout: 0.5"]
         return [*lines, "    temperature: 0.2", "    lr: 3.0e-3"]
+    found = ["    genotype: ${run_dir}/genotype.json", "    readout: ${shared.readout}"]
     if stage == "pretrain":
-        return [*lines, weights, genotype, "    readout: branch", "    temperature: 0.2", "    lr: 3.0e-3"]
-    lines += [weights, "    network_weights: ${run_dir}/pretrain/checkpoints/last.ckpt", genotype]
-    return [*lines, "    readout: branch", "    mode: full", "    lr: 2.0e-3", "    head_lr: 2.0e-2"]
+        return [*lines, *found, "    temperature: 0.2", "    lr: 3.0e-3"]
+    lines += ["    network_weights: ${run_dir}/pretrain/checkpoints/last.ckpt", *found]
+    return [*lines, "    mode: full", "    lr: 2.0e-3", "    head_lr: 2.0e-2"]
 
 
 def _column(spec: ColumnSpec) -> str:
