@@ -284,3 +284,19 @@ def test_objectives_are_interchangeable() -> None:
         seed_everything(0, verbose=False)
         losses.append(FusionSearch(modalities(), ENCODERS, objective=objective, **SMALL).loss(batch).item())
     assert len(set(losses)) == 3
+
+
+def test_encoders_that_come_with_their_weights_keep_them(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    stage = EncoderPretraining(modalities(), ENCODERS, frozen=["left"], projection_hidden=8, projection_out=4)
+    before = state_of(stage.encoders)
+    trainer_of(tmp_path, limit_val_batches=0).fit(stage, data_of())
+    after = state_of(stage.encoders)
+    assert [name for name in before if name.startswith("left.") and not torch.equal(before[name], after[name])] == []
+    assert any(not torch.equal(before[name], after[name]) for name in before if name.startswith("right."))
+    assert list(stage.projectors) == ["right"]
+    torch.manual_seed(0)
+    with pytest.raises(ConfigError, match="all encoders are frozen"):
+        EncoderPretraining(modalities(), ENCODERS, frozen=["motion"])
+    with pytest.raises(ConfigError, match=r"frozen names \['middle'\], but the modalities are \['left', 'right'\]"):
+        EncoderPretraining(modalities(), ENCODERS, frozen=["middle"])

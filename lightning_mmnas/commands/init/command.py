@@ -49,6 +49,12 @@ def command(args: Sequence[str]) -> None:
         metavar="NAME=KIND:COLUMN,...",
         help="a modality and its columns, in place of the proposed ones; may be repeated",
     )
+    parser.add_argument(
+        "--encoders",
+        choices=["small", "pretrained"],
+        default="small",
+        help="of images and texts: small ones, trained in stage 0 (default), or pretrained ones (extra pretrained)",
+    )
     parser.add_argument("--missing", choices=["error", "drop", "mask"], default="error", help="empty cells")
     parser.add_argument("--on-error", choices=["raise", "skip"], default="raise", help="damaged files")
     parser.add_argument("--seed", type=int, default=0, help="seed of the splits and of the stages (default: 0)")
@@ -70,6 +76,7 @@ def init(
     group: str | None = None,
     id: str | None = None,
     modality: Sequence[str] = (),
+    encoders: str = "small",
     missing: str = "error",
     on_error: str = "raise",
     seed: int = 0,
@@ -89,6 +96,7 @@ def init(
 
     from lightning_mmnas.commands.init.columns import check_proposal, parse_modality, propose
     from lightning_mmnas.commands.init.configs import write_configs
+    from lightning_mmnas.commands.init.pretrained import proposal, with_pretrained
     from lightning_mmnas.data.table.data_module import TableDataModule
     from lightning_mmnas.data.table.reading import read_table
 
@@ -110,6 +118,8 @@ def init(
     proposed, left = propose(content, [*special.values(), *claimed]) if not given else ({}, {})
     columns: dict[str, ColumnSpec] = {**proposed, **dict(given)}
     check_proposal(content, columns, left)
+    if encoders == "pretrained":
+        columns = with_pretrained(columns)
 
     shared: dict[str, Any] = {"table": str(Path(table).resolve())}
     shared |= {name: column for name, column in special.items() if column is not None}
@@ -122,10 +132,12 @@ def init(
             data.build(part)
     for message in dict.fromkeys(str(warning.message) for warning in told):
         console.print(f"note: {message}", highlight=False, markup=False, soft_wrap=True)
-    plan = _plan(data, shared, columns, f"runs/{folder.name}", seed)
+    plan = _plan(data, shared, columns, f"runs/{folder.name}", seed, encoders == "pretrained")
     files = write_configs(plan)
     _write(folder, files)
     _report(data, plan, left, console)
+    if encoders == "small" and (hint := proposal(columns)) is not None:
+        console.print(f"note: {hint}", highlight=False, markup=False, soft_wrap=True)
     if plan.classes:
         next_one = shlex.join(["mmnas", "run", str(folder), "--output", plan.run_dir])
         console.print(f"wrote {folder}; next: {next_one}", highlight=False, markup=False, soft_wrap=True)
@@ -146,7 +158,12 @@ def init(
 
 
 def _plan(
-    data: TableDataModule, shared: dict[str, Any], columns: dict[str, ColumnSpec], run_dir: str, seed: int
+    data: TableDataModule,
+    shared: dict[str, Any],
+    columns: dict[str, ColumnSpec],
+    run_dir: str,
+    seed: int,
+    pretrained: bool,
 ) -> Plan:
     from lightning_mmnas.commands.init.configs import Plan
     from lightning_mmnas.data.splits import split_groups
@@ -176,7 +193,8 @@ def _plan(
             labelled = len(there)
         if len([count for count in counts.values() if count]) < 2:
             raise DataError(f"{data.path}: the training rows are of {list(counts)} only; leave --label out")
-    return Plan(shared, columns, run_dir, len(train), least, counts, labelled, data.task == "multilabel", seed)
+    several = data.task == "multilabel"
+    return Plan(shared, columns, run_dir, len(train), least, counts, labelled, several, seed, pretrained)
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:

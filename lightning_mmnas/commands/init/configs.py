@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from lightning_mmnas.commands.init.pretrained import ENCODERS as PRETRAINED
 from lightning_mmnas.commands.shared import COMMON
 from lightning_mmnas.data.table.columns import ColumnSpec
 
@@ -32,7 +33,7 @@ _READ_BY_KIND = {
     "image": ("size", "channels", "maximum"),
     "motion": ("channels", "length", "fit"),
     "skeleton": ("length", "joints"),
-    "text": ("length", "vocabulary"),
+    "text": ("length", "vocabulary", "tokenizer"),
     "video": ("size", "channels", "length", "maximum"),
 }
 _TRAINER = """\
@@ -69,6 +70,7 @@ class Plan:
         labelled: Labelled training rows.
         several: Whether a row may have several classes.
         seed: Seed of all stages.
+        pretrained: Whether images and texts get encoders that come with their weights.
     """
 
     data: Mapping[str, Any]
@@ -80,6 +82,17 @@ class Plan:
     labelled: int
     several: bool
     seed: int
+    pretrained: bool = False
+
+    @property
+    def frozen(self) -> list[str]:
+        """Modalities whose encoders come with their weights."""
+        return [name for name, spec in self.columns.items() if self.pretrained and spec.kind in PRETRAINED]
+
+    @property
+    def encoders_stage(self) -> bool:
+        """Whether there are encoders to train."""
+        return len(self.frozen) < len(self.columns)
 
     @property
     def budgets(self) -> list[int | str]:
@@ -98,7 +111,8 @@ def power_of_two(most: float, least: int, largest: int) -> int:
 
 def write_configs(plan: Plan) -> dict[str, str]:
     """The files of a configuration folder: name and content; without labels no fine-tuning and no comparison."""
-    stages = ["encoders", "search", "pretrain", *(["finetune"] if plan.classes else [])]
+    first = ["encoders"] if plan.encoders_stage else []
+    stages = [*first, "search", "pretrain", *(["finetune"] if plan.classes else [])]
     files = {COMMON: _common(plan), **{f"{stage}.yaml": _stage(stage, plan) for stage in stages}}
     if plan.classes:
         batch = power_of_two(plan.labelled / 2, 2, 128)
@@ -123,11 +137,12 @@ def _common(plan: Plan) -> str:
     lines = ["# What the stages share; this file comes before each of theirs."]
     lines += [f"run_dir: {_quoted(plan.run_dir)}", f"seed_everything: {plan.seed}", "shared:", "  encoders:"]
     for name, spec in plan.columns.items():
-        encoder, arguments = _ENCODERS[spec.kind]
+        encoder, arguments = (PRETRAINED if name in plan.frozen else _ENCODERS)[spec.kind]
         arguments = arguments | ({"rate": spec.rate} if spec.kind == "audio" else {})
         inner = f", init_args: {_value(arguments)}" if arguments else ""
         lines.append(f"    {name}: {{class_path: {encoder}{inner}}}")
-    lines += ["  encoder_weights: ${run_dir}/encoders/checkpoints/last.ckpt"]
+    weights = "${run_dir}/encoders/checkpoints/last.ckpt" if plan.encoders_stage else "null # they come with theirs"
+    lines += [f"  encoder_weights: {weights}"]
     lines += ["  readout: branch # of the network that was found, in pretraining and fine-tuning"]
     lines += _TRAINER.splitlines()
     lines += ["data:", "  class_path: TableDataModule", "  init_args:"]
@@ -144,7 +159,8 @@ def _stage(stage: str, plan: Plan) -> str:
     lines += [] if stage == "finetune" else ["  limit_val_batches: 0"]
     lines += ["  log_every_n_steps: 1" if steps < 50 else "  log_every_n_steps: 50"]
     if stage != "encoders":
-        cache = '{folder: "${run_dir}/features", views: 8, dtype: float16}'
+        views = 4 if plan.frozen else 8  # of large features and slow encoders fewer
+        cache = f'{{folder: "${{run_dir}}/features", views: {views}, dtype: float16}}'
         lines += ["  callbacks+:", "    - class_path: FeatureCaching", f"      init_args: {cache}"]
     if stage == "search":
         warm = f"warmup_epochs: {epochs // 3}"
@@ -152,7 +168,7 @@ def _stage(stage: str, plan: Plan) -> str:
         lines += [f"      init_args: {{lr: 0.1, betas: [0.5, 0.999], weight_decay: 1.0e-3, {warm}}}"]
         lines += ["    - class_path: GenotypeSelection"]
         lines += ['      init_args: {output: "${run_dir}/genotype.json", num_candidates: 16, steps: 60}']
-    lines += _model(stage)
+    lines += _model(stage, plan)
     own: dict[str, Any] = {"batch_size": size, "labels": stage == "finetune"}
     if stage == "search":
         own["architecture_fraction"] = 0.5
@@ -163,11 +179,12 @@ def _stage(stage: str, plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _model(stage: str) -> list[str]:
+def _model(stage: str, plan: Plan) -> list[str]:
     names = {"encoders": "EncoderPretraining", "search": "FusionSearch", "pretrain": "FusionPretraining"}
     lines = ["model:", f"  class_path: {names.get(stage, 'FineTuning')}", "  init_args:"]
     lines += ["    encoders: ${shared.encoders}"]
     if stage == "encoders":
+        lines += [f"    frozen: [{', '.join(plan.frozen)}] # they come with their weights"] if plan.frozen else []
         return [*lines, "    temperature: 0.2", "    lr: 2.0e-3"]
     lines += ["    encoder_weights: ${shared.encoder_weights}"]
     if stage == "search":
@@ -186,7 +203,7 @@ def _column(spec: ColumnSpec) -> str:
     kept = {"kind": spec.kind, "columns": spec.columns}
     for name in _READ_BY_KIND[spec.kind]:
         numbers_in_cells = spec.kind == "features" and not spec.files
-        if not numbers_in_cells and not (name in ("fit", "maximum") and content[name] == defaults[name]):
+        if not numbers_in_cells and not (name in ("fit", "maximum", "tokenizer") and content[name] == defaults[name]):
             kept[name] = list(content[name]) if isinstance(content[name], tuple) else content[name]
     return _value(kept)
 

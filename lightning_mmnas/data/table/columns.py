@@ -44,6 +44,7 @@ class ColumnSpec:
         seconds: Length of audio, in seconds.
         joints: Joints of a skeleton.
         vocabulary: Greatest number of token ids of a text.
+        tokenizer: Of a text, see `TextTokenizer`; None: learnt from the training texts.
         maximum: Value in image and video arrays that becomes white; None: 255 for uint8, 65535 for uint16, 1 for
             floats.
     """
@@ -59,6 +60,7 @@ class ColumnSpec:
     seconds: float = 1.0
     joints: int = 25
     vocabulary: int = 8192
+    tokenizer: str | None = None
     maximum: float | None = None
 
     def check(self, name: str) -> None:

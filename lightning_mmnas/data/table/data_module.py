@@ -113,7 +113,7 @@ class TableDataModule(MultimodalDataModule):
         self.missing: Missing = missing
         self.on_error: OnError = on_error
         self.split_seed = split_seed
-        self._tokenizers = {n: TextTokenizer(size=s.vocabulary) for n, s in columns.items() if s.kind == "text"}
+        self._tokenizers = {n: TextTokenizer(s.tokenizer, s.vocabulary) for n, s in columns.items() if s.kind == "text"}
         super().__init__(
             modalities=modalities,
             batch_size=batch_size,
