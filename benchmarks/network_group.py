@@ -18,8 +18,9 @@ from lightning_mmnas import FusionNetwork, FusionSpace
 from lightning_mmnas.fusion.compact import compact_shapes
 from lightning_mmnas.fusion.readout import ReadoutName
 from lightning_mmnas.objectives.fusion_objective import FusionObjective, projection_head
+from lightning_mmnas.objectives.groups import ContrastiveGroup
 from lightning_mmnas.objectives.losses import local_objective, nt_xent
-from lightning_mmnas.objectives.training import CandidateGroup, build_optimizer
+from lightning_mmnas.objectives.training import build_optimizer
 
 SHAPES = {
     f"{modality}/{level}": shape
@@ -60,7 +61,7 @@ def main() -> None:
                 network = FusionNetwork(space.sample(generator), SHAPES, readout)
                 head = projection_head(network.out_features, 128, 64)
                 members.append(FusionObjective(network, head, local_objective(nt_xent(0.2))))
-            together = stepper(CandidateGroup(members), first, second)
+            together = stepper(ContrastiveGroup.of(members), first, second)
             alone = [stepper(member, first, second) for member in members]
             times: dict[str, list[float]] = {"group": [], "one by one": []}
             for _ in range(options.rounds + 2):

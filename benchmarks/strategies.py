@@ -29,11 +29,11 @@ from lightning_mmnas.callbacks.selection import GenotypeSelection
 from lightning_mmnas.commands.lightning_cli import MMNASCLI
 from lightning_mmnas.commands.mmnas import main as mmnas
 from lightning_mmnas.commands.stages import find_configs, stage_arguments
+from lightning_mmnas.commands.tabulate import read_features
 from lightning_mmnas.commands.versions import versions
 from lightning_mmnas.files import write_json
 from lightning_mmnas.objectives.criteria import label_free_criteria
 from lightning_mmnas.tabular.collecting import collect
-from lightning_mmnas.tabular.features import read_features
 from lightning_mmnas.tabular.protocol import GroupTraining, Protocol
 from lightning_mmnas.tabular.table import is_accuracy
 

@@ -16,6 +16,7 @@ from lightning_mmnas.commands.shared import config_options, stage_files
 from lightning_mmnas.commands.stages import find_configs
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError, RunDirectoryError
 from tests.data.table.make_table import make_table
+from tests.test_configs import few_candidates
 
 
 def quiet() -> Console:
@@ -140,8 +141,7 @@ def test_damaged_files_are_listed_with_their_number(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_from_a_table_to_results_without_code(tmp_path: Path) -> None:
     folder = init(str(make_table(tmp_path / "data")), str(tmp_path / "configs"), console=quiet())
-    search = (folder / "search.yaml").read_text().replace("num_candidates: 6, steps: 70", "num_candidates: 2, steps: 2")
-    (folder / "search.yaml").write_text(search)
+    few_candidates(folder / "search.yaml")
     settings = {"labels_per_class": [5, "all"], "draws": 1, "random_architectures": 1, "steps": 2, "steps_all": 2}
     (folder / "comparison.yaml").write_text(yaml.safe_dump(settings))
     overrides = ["--trainer.accelerator=cpu", "--trainer.limit_train_batches=1", "--trainer.max_epochs=1"]

@@ -14,6 +14,7 @@ from lightning_mmnas.commands.run import run
 from lightning_mmnas.commands.stages import find_configs
 from lightning_mmnas.data.watch import load_watch
 from lightning_mmnas.errors import ConfigError, MissingExtraError, RunDirectoryError
+from tests.test_configs import few_candidates
 
 try:
     load_watch()
@@ -31,8 +32,9 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("configs") / "watch"
     shutil.copytree(find_configs("watch"), folder)
     search = (folder / "search.yaml").read_text()
-    search = search.replace("warmup_epochs: 3", "warmup_epochs: 0").replace("num_candidates: 6", "num_candidates: 2")
-    (folder / "search.yaml").write_text(search.replace("steps: 70", "steps: 2"))
+    assert "warmup_epochs: 3" in search
+    (folder / "search.yaml").write_text(search.replace("warmup_epochs: 3", "warmup_epochs: 0"))
+    few_candidates(folder / "search.yaml")
     settings = {"labels_per_class": [2, "all"], "draws": 2, "random_architectures": 2, "steps": 2, "steps_all": 2}
     (folder / "comparison.yaml").write_text(json.dumps(settings))
     return folder
