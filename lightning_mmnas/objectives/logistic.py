@@ -6,7 +6,6 @@ the weights, intercepts free. All labels and all strengths are solved together h
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -16,13 +15,17 @@ from torch.nn import functional as F
 
 from lightning_mmnas.errors import DataError
 
-STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Values of C that are tried, from strong to weak regularisation."""
 
 _DEFAULT = 1e-2
 """C where there are too few samples to choose."""
 
-_FOLDS = 5
+_FOLDS, _FOLDS_OF_MANY, _MANY = 5, 3, 2000
+"""Folds, and folds of so many samples or more, of which fewer tell as much."""
+
+_EXACT, _ROUGH = 1e-6, 1e-3
+"""Tolerances of the solver: of the model that is returned, and of those that only tell which strength is best."""
 _UNSEEN = 5.0
 """A class without a training sample has a logit so far below the least likely one that has some."""
 
@@ -64,8 +67,9 @@ def fit_logistic(x: Tensor, labels: Tensor, num_classes: int, strength: float) -
     Raises:
         DataError: There is no sample, or a feature is not finite.
     """
-    problem = _Problem(x, labels, num_classes)
-    return problem.model(problem.solve(strength, None), strength, {})
+    coordinates = _Coordinates(x)
+    solution = _Problem(coordinates, labels, num_classes).solve(strength, _EXACT)
+    return coordinates.model(solution, strength, {})
 
 
 def choose_logistic(
@@ -79,7 +83,7 @@ def choose_logistic(
     """Fits logistic regression with the strength that is best on held-out folds of the samples at hand.
 
     The path goes from strong to weak regularisation and ends when the held-out loss has risen twice in a row. With
-    too few samples to hold any out, C is 0.01.
+    too few samples to hold any out, C is 0.01. The features are standardised once, by all samples at hand.
 
     Args:
         x: Features, (n, d).
@@ -92,37 +96,43 @@ def choose_logistic(
     Raises:
         DataError: There is no sample, or a feature is not finite.
     """
+    labels = labels.cpu()
+    coordinates = _Coordinates(x)
     folds = list(_folds(labels, groups, seed))
+    parts = [(_Problem(coordinates, labels, num_classes, ~held), held) for held in folds]
     losses: dict[float, float] = {}
-    if folds:
-        parts = [(_Problem(x[~held], labels[~held], num_classes), x[held], labels[held]) for held in folds]
-        starts: list[np.ndarray | None] = [None] * len(parts)
-        ordered = sorted(strengths)
-        for strength in ordered:
-            total = 0.0
-            for i, (problem, x_held, labels_held) in enumerate(parts):
-                starts[i] = problem.solve(strength, starts[i])
-                logits = problem.model(cast(np.ndarray, starts[i]), strength, {})(x_held)
-                total += float(_loss(logits, labels_held))
-            losses[strength] = total / len(x)
-            last = list(losses.values())[-3:]
-            if len(last) == 3 and last[0] < last[1] < last[2]:
-                break
+    starts: list[Solution | None] = [None] * len(parts)
+    for strength in sorted(strengths) if parts else ():
+        total = 0.0
+        for i, (problem, held) in enumerate(parts):
+            starts[i] = solution = problem.solve(strength, _ROUGH, starts[i])
+            total += float(_loss(coordinates.logits(solution, held), labels[held]))
+        losses[strength] = total / len(labels)
+        last = list(losses.values())[-3:]
+        if len(last) == 3 and last[0] < last[1] < last[2]:
+            break
     strength = min(losses, key=lambda c: losses[c]) if losses else _DEFAULT
-    problem = _Problem(x, labels, num_classes)
-    return problem.model(problem.solve(strength, None), strength, losses)
+    return coordinates.model(_Problem(coordinates, labels, num_classes).solve(strength, _EXACT), strength, losses)
 
 
-class _Problem:
-    """The optimisation problem of some training samples, in coordinates in which it is small.
+@dataclass(frozen=True)
+class Solution:
+    """Weights (r, num_classes) in the coordinates of the samples, and intercepts (num_classes,)."""
 
-    With fewer samples than features the optimum lies in the span of the samples, so that n coordinates are enough.
+    weight: np.ndarray
+    bias: np.ndarray
+
+
+class _Coordinates:
+    """Standardised samples in the coordinates of their principal axes, of which there are no more than samples.
+
+    A rotation changes neither the losses nor the norm of the weights; along the axes the solver knows how far to go.
     """
 
-    def __init__(self, x: Tensor, labels: Tensor, num_classes: int) -> None:
+    def __init__(self, x: Tensor) -> None:
         if len(x) == 0:
             raise DataError("logistic regression needs at least one labelled sample")
-        x, labels = x.detach().double().cpu(), labels.cpu()
+        x = x.detach().double().cpu()
         if not bool(x.isfinite().all()):
             column = int((~x.isfinite()).any(0).nonzero()[0])
             raise DataError(f"logistic regression: feature {column} of the frozen encoders is not finite")
@@ -131,33 +141,68 @@ class _Problem:
         constant = spread <= 1e-9 * x.abs().amax(0).clamp_min(1e-30)
         self.scale = torch.where(constant, torch.ones_like(spread), spread)
         standard = (x - self.mean) / self.scale
-        self.rotation: Tensor | None = None
-        if standard.shape[1] > len(standard):
-            _, _, self.rotation = torch.linalg.svd(standard, full_matrices=False)  # (r, d)
-            standard = standard @ self.rotation.T
+        n, d = standard.shape
+        if d > n:
+            _, singular, axes = torch.linalg.svd(standard, full_matrices=False)  # (r, d)
+            self.axes, variance = axes.T, singular.square() / n
+        else:
+            variance, self.axes = torch.linalg.eigh(standard.T @ standard / n)  # (d, d)
+        self.variance = variance.clamp_min(0).numpy()
+        self.samples = (standard @ self.axes).numpy()
+
+    def logits(self, solution: Solution, rows: Tensor) -> Tensor:
+        """Logits of some of the samples, (m, num_classes)."""
+        return torch.from_numpy(self.samples[rows.numpy()] @ solution.weight + solution.bias)
+
+    def model(self, solution: Solution, strength: float, losses: dict[float, float]) -> LogisticModel:
+        """The solution in terms of the features."""
+        weight = self.axes @ torch.from_numpy(solution.weight)
+        return LogisticModel(self.mean, self.scale, weight, torch.from_numpy(solution.bias), strength, losses)
+
+
+class _Problem:
+    """The optimisation problem of some of the samples."""
+
+    def __init__(self, coordinates: _Coordinates, labels: Tensor, num_classes: int, rows: Tensor | None = None) -> None:
+        labels = labels.cpu()
+        chosen = labels if rows is None else labels[rows]
+        self.x = coordinates.samples if rows is None else coordinates.samples[rows.numpy()]
+        self.variance = coordinates.variance
         self.num_classes = num_classes
         self.several = labels.ndim > 1
         if self.several:
-            positive = (labels > 0).double()
+            positive = (chosen > 0).double()
             share = positive.mean(0)
-            self.fitted = ((share > 0) & (share < 1)).nonzero().flatten()
-            self.constant = torch.logit((positive.sum(0) + 0.5) / (len(x) + 1))
+            self.fitted = ((share > 0) & (share < 1)).nonzero().flatten().numpy()
+            self.constant = torch.logit((positive.sum(0) + 0.5) / (len(chosen) + 1)).numpy()
             self.target = positive[:, self.fitted].numpy()
         else:
-            self.fitted = torch.unique(labels)
-            self.target = (labels[:, None] == self.fitted).double().numpy()
-        self.x = standard.numpy()
+            self.fitted = torch.unique(chosen).numpy()
+            self.target = (chosen.numpy()[:, None] == self.fitted).astype(float)
 
-    def solve(self, strength: float, start: np.ndarray | None) -> np.ndarray:
-        """Weights and intercepts at the optimum, (r + 1, number of fitted classes)."""
-        x, target = self.x, self.target
-        (n, r), k = x.shape, target.shape[1]
+    def solve(self, strength: float, tolerance: float, start: Solution | None = None) -> Solution:
+        """The optimum, by L-BFGS along the principal axes, each scaled by its curvature at undecided probabilities.
+
+        Args:
+            strength: C.
+            tolerance: Largest component of the gradient, in the scaled coordinates, at which the solver stops.
+            start: Where it starts; None: at zero.
+        """
+        target = self.target
+        n, k = target.shape
+        weight, bias = np.zeros((self.x.shape[1], self.num_classes)), self._unseen(np.zeros(k))
         if k == 0 or (k == 1 and not self.several):
-            return np.zeros((r + 1, k))
+            return Solution(weight, bias)
+        curvature = 0.25 if self.several else (1 - 1 / k) / k
+        unit = 1 / np.sqrt(self.variance * curvature + 1 / (strength * n))
+        # Single precision is enough to compare strengths.
+        x = (self.x * unit).astype(np.float64 if tolerance <= _EXACT else np.float32)
+        penalty = (unit**2 / (strength * n))[:, None]
 
         def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
-            parameters = flat.reshape(r + 1, k)
-            logits = x @ parameters[:-1] + parameters[-1]
+            parameters = flat.reshape(-1, k)
+            inner = parameters[:-1]
+            logits = x @ inner.astype(x.dtype) + parameters[-1]
             if self.several:
                 losses = np.logaddexp(0.0, logits) - target * logits
                 error = 1 / (1 + np.exp(-np.clip(logits, -500, 500))) - target
@@ -167,30 +212,25 @@ class _Problem:
                 losses = target * (norm - logits)
                 error = np.exp(logits - norm) - target
             gradient = np.empty_like(parameters)
-            gradient[:-1] = x.T @ error / n + parameters[:-1] / (strength * n)
+            gradient[:-1] = x.T @ error.astype(x.dtype) / n + penalty * inner
             gradient[-1] = error.sum(0) / n
-            value = losses.sum() / n + 0.5 * float((parameters[:-1] ** 2).sum()) / (strength * n)
+            value = losses.sum() / n + 0.5 * float((penalty * inner**2).sum())
             return float(value), gradient.ravel()
 
-        first = np.zeros((r + 1) * k) if start is None else start.ravel()
-        found = minimize(
-            objective, first, jac=True, method="L-BFGS-B", options={"maxiter": 5000, "gtol": 1e-7, "ftol": 1e-13}
-        )
-        return cast(np.ndarray, found.x.reshape(r + 1, k))
+        first = np.zeros((x.shape[1] + 1, k))
+        if start is not None:
+            first[:-1], first[-1] = start.weight[:, self.fitted] / unit[:, None], start.bias[self.fitted]
+        options = {"maxiter": 2000, "gtol": tolerance, "ftol": tolerance**2}
+        found = minimize(objective, first.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(-1, k)
+        weight[:, self.fitted] = found[:-1] * unit[:, None]
+        return Solution(weight, self._unseen(found[-1]))
 
-    def model(self, solution: np.ndarray, strength: float, losses: dict[float, float]) -> LogisticModel:
-        """The solution in terms of the features."""
-        found = torch.from_numpy(solution)
-        inner = found[:-1] if self.rotation is None else self.rotation.T @ found[:-1]
-        weight = inner.new_zeros(len(self.mean), self.num_classes)
-        weight[:, self.fitted] = inner
-        if self.several:
-            bias = self.constant.clone()
-        else:
-            lowest = float(found[-1].min()) if found.shape[1] else 0.0
-            bias = inner.new_full((self.num_classes,), lowest - _UNSEEN)
-        bias[self.fitted] = found[-1]
-        return LogisticModel(self.mean, self.scale, weight, bias, strength, losses)
+    def _unseen(self, bias: np.ndarray) -> np.ndarray:
+        """Intercepts of all classes: of labels that all samples have or none has, of classes without a sample."""
+        lowest = float(bias.min()) if len(bias) else 0.0
+        full = self.constant.copy() if self.several else np.full(self.num_classes, lowest - _UNSEEN)
+        full[self.fitted] = bias
+        return full
 
 
 def _loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -204,7 +244,7 @@ def _folds(labels: Tensor, groups: Tensor | None, seed: int) -> Iterator[Tensor]
     """Masks of the held-out samples: whole groups, otherwise every class spread evenly; none for too few samples."""
     n = len(labels)
     members = torch.arange(n) if groups is None else torch.unique(groups, return_inverse=True)[1]
-    count = min(_FOLDS, int(members.max()) + 1) if n else 0
+    count = min(_FOLDS if n < _MANY else _FOLDS_OF_MANY, int(members.max()) + 1) if n else 0
     if count < 2 or n < 4:
         return
     generator = torch.Generator().manual_seed(seed)
