@@ -45,6 +45,21 @@ def test_every_public_class_is_in_the_reference() -> None:
         assert find_spec(module) is not None, f"docs/reference names {module}, which does not exist"
 
 
+def test_every_module_is_in_the_reference_and_every_folder_on_the_map() -> None:
+    pages = "\n".join(path.read_text() for path in (ROOT / "docs" / "reference").glob("*.md"))
+    documented = set(re.findall(r"^::: (\S+)$", pages, re.MULTILINE))
+    package = Path(lightning_mmnas.__file__).parent
+    modules = {
+        ".".join(path.relative_to(package.parent).with_suffix("").parts)
+        for path in package.rglob("*.py")
+        if not path.name.startswith("__")
+    }
+    assert modules - documented == {"lightning_mmnas.interop.old_paths"}
+    shown = set(re.findall(r"^\| `(\w+)/` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE))
+    assert shown == {path.parent.name for path in package.glob("*/__init__.py")}
+    assert {path.name for path in package.glob("*.py")} == {"__init__.py", "__main__.py", "errors.py", "files.py"}
+
+
 def test_links_between_pages_lead_somewhere() -> None:
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text()):

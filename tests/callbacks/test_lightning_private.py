@@ -1,0 +1,48 @@
+"""Lightning's private parts are used in one file, so that an update of Lightning is an update of that file."""
+
+import ast
+import re
+from pathlib import Path
+
+import lightning
+from packaging.version import Version
+
+import lightning_mmnas
+from lightning_mmnas.callbacks import lightning_private
+
+PACKAGE = Path(lightning_mmnas.__file__).parent
+OWN = {"self", "cls", "super()"}
+
+
+def private_uses(path: Path) -> list[str]:
+    """Private attributes of other objects, private imports from Lightning, and overridden private methods."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Attribute(attr=name, value=value) if re.match(r"_(?!_)", name):
+                if ast.unparse(value) not in OWN and name != "_replace":  # of a named tuple
+                    found.append(ast.unparse(node))
+            case ast.ImportFrom(module=str(module)) if module.startswith("lightning."):
+                found += [f"{module}.{alias.name}" for alias in node.names if alias.name.startswith("_")]
+            case ast.FunctionDef(name=name) if re.match(r"_(?!_)", name):
+                if any(ast.unparse(decorator) == "override" for decorator in node.decorator_list):
+                    found.append(name)
+    return found
+
+
+def test_private_parts_stand_in_one_file() -> None:
+    home = Path(lightning_private.__file__)
+    assert len(private_uses(home)) >= 8  # so that this test can see them
+    elsewhere = {str(p.relative_to(PACKAGE)): uses for p in PACKAGE.rglob("*.py") if (uses := private_uses(p))}
+    assert elsewhere.keys() == {str(home.relative_to(PACKAGE))}
+    loops = [
+        p for p in PACKAGE.rglob("*.py") if re.search(r"\bfit_loop\b|\bepoch_loop\b", p.read_text(encoding="utf-8"))
+    ]
+    assert loops == [home]
+
+
+def test_the_installed_lightning_is_among_those_it_was_tested_with() -> None:
+    assert lightning_private.__doc__ is not None
+    oldest, newest = re.findall(r"2\.\d+\.\d+", lightning_private.__doc__)
+    assert Version(oldest) <= Version(lightning.__version__)
+    assert Version(lightning.__version__).release[:2] <= Version(newest).release[:2]
