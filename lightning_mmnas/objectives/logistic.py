@@ -24,8 +24,8 @@ _DEFAULT = 1e-2
 _FOLDS, _FOLDS_OF_MANY, _MANY = 5, 3, 2000
 """Folds, and folds of so many samples or more, of which fewer tell as much."""
 
-_EXACT, _ROUGH = 1e-6, 1e-3
-"""Tolerances of the solver: of the model that is returned, and of those that only tell which strength is best."""
+_EXACT, _CHOSEN, _ROUGH = 1e-6, 1e-5, 1e-3
+"""Tolerances of the solver: with a given strength, with the chosen one, and where only the best is sought."""
 _UNSEEN = 5.0
 """A class without a training sample has a logit so far below the least likely one that has some."""
 
@@ -112,7 +112,7 @@ def choose_logistic(
         if len(last) == 3 and last[0] < last[1] < last[2]:
             break
     strength = min(losses, key=lambda c: losses[c]) if losses else _DEFAULT
-    return coordinates.model(_Problem(coordinates, labels, num_classes).solve(strength, _EXACT), strength, losses)
+    return coordinates.model(_Problem(coordinates, labels, num_classes).solve(strength, _CHOSEN), strength, losses)
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ class _Problem:
         curvature = 0.25 if self.several else (1 - 1 / k) / k
         unit = 1 / np.sqrt(self.variance * curvature + 1 / (strength * n))
         # Single precision is enough to compare strengths.
-        x = (self.x * unit).astype(np.float64 if tolerance <= _EXACT else np.float32)
+        x = (self.x * unit).astype(np.float64 if tolerance <= _CHOSEN else np.float32)
         penalty = (unit**2 / (strength * n))[:, None]
 
         def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
