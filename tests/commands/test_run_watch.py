@@ -35,7 +35,7 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "warmup_epochs: 3" in search
     (folder / "search.yaml").write_text(search.replace("warmup_epochs: 3", "warmup_epochs: 0"))
     few_candidates(folder / "search.yaml")
-    settings = {"labels_per_class": [2, "all"], "draws": 2, "random_architectures": 2, "steps": 2, "steps_all": 2}
+    settings = {"labels_per_class": [2], "draws": 2, "random_architectures": 2, "steps": 2, "steps_all": 2}
     (folder / "comparison.yaml").write_text(json.dumps(settings))
     return folder
 
@@ -63,7 +63,7 @@ def test_two_runs_with_one_seed_are_equal_but_for_times(configs: Path, tmp_path:
     assert all(first["parameters"][name] > 1000 for name in ("supernet", "network"))
     names = {row["name"] for row in first["comparison"]}
     assert {"found+ssl", "found", "random+ssl", "raw_features", "modality:accelerometer"} <= names
-    assert "With all labels, 2 draws: the found network (" in " ".join(text.split())
+    assert "At 2 labels per class, 2 draws: the found network (" in " ".join(text.split())
     genotype = Genotype.load(tmp_path / "first" / "genotype.json")
     assert genotype.modalities_read() == {"accelerometer", "gyroscope"}
     assert json.loads(genotype.to_json()) == first["genotype"]
