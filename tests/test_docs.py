@@ -57,7 +57,17 @@ def test_every_module_is_in_the_reference_and_every_folder_on_the_map() -> None:
     assert modules - documented == {"lightning_mmnas.interop.old_paths"}
     shown = set(re.findall(r"^\| `(\w+)/` \|", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE))
     assert shown == {path.parent.name for path in package.glob("*/__init__.py")}
+    named = re.findall(r"`([a-z_]+/[\w/]+\.py)`", (ROOT / "CONTRIBUTING.md").read_text())
+    assert len(named) > 10
+    named = [name for name in named if "NAME" not in name]  # of the data set to be added
+    assert [name for name in named if not ((package / name).is_file() or (ROOT / name).is_file())] == []
     assert {path.name for path in package.glob("*.py")} == {"__init__.py", "__main__.py", "errors.py", "files.py"}
+
+
+def test_no_file_of_code_is_over_400_lines() -> None:
+    files = [path for folder in ("lightning_mmnas", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    assert len(files) > 200
+    assert [str(path) for path in files if len(path.read_text(encoding="utf-8").splitlines()) > 400] == []
 
 
 def test_links_between_pages_lead_somewhere() -> None:

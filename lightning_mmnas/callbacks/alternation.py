@@ -140,7 +140,7 @@ class ArchitectureAlternation(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._check(trainer, pl_module)
-        self._resume = ExactResume.companion(trainer, self)
+        self._resume = ExactResume.companion(trainer, self, stage)
 
     def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
         for name in ("architecture_parameters", "architecture_step"):
@@ -171,7 +171,7 @@ class ArchitectureAlternation(Callback):
         self._logits = checked_logits(trainer, pl_module)
         self._optimizer = self._make_optimizer(self._logits)
         self._scheduler = self._make_scheduler(self._optimizer) if self._make_scheduler else None
-        self._gradients, self._steps, self._warned = None, 0, False
+        self._gradients, self._steps, self._warned, self._before_batch = None, 0, False, None
         if self._loaded is not None:
             self._restore(self._loaded)
             self._loaded = None
@@ -206,6 +206,12 @@ class ArchitectureAlternation(Callback):
             self._accumulate(trainer, gradients)
             if last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
                 self._step(trainer)
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._before_batch = None  # what comes next may fail before this callback's turn: then nothing is to be undone
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -112,12 +112,12 @@ class CommandLine(LightningCLI):
         """Runs fit, validate, test or predict."""
         super()._run_subcommand(name)
 
-    def instantiator(self, key: str) -> Callable[..., Any]:
-        """What builds the model (``"model"``) or the data module (``"data"``).
+    def instantiators(self) -> dict[str, Callable[..., Any]]:
+        """What builds the model (``"model"``) and the data module (``"data"``); none: Lightning's own builds both.
 
         Called as ``(class, *args, applied_instantiation_links=…, **kwargs)``.
         """
-        raise NotImplementedError
+        return {}
 
     def resolved(self) -> dict[str, Any]:
         """The configuration as plain values, without the command's name."""
@@ -139,8 +139,12 @@ class CommandLine(LightningCLI):
 
     @override
     def _add_instantiators(self) -> None:
-        for key, base in (("model", self._model_class), ("data", self._datamodule_class)):
-            self.parser.add_instantiator(self.instantiator(key), base, subclasses=True)
+        own = self.instantiators()
+        if not own:
+            super()._add_instantiators()
+        bases = {"model": self._model_class, "data": self._datamodule_class}
+        for key, build in own.items():
+            self.parser.add_instantiator(build, bases[key], subclasses=True)
 
 
 @contextmanager

@@ -68,7 +68,7 @@ class ExactResume(Callback):
         self._quiet = ExitStack()
 
     @classmethod
-    def companion(cls, trainer: Trainer, of: Callback) -> Self:
+    def companion(cls, trainer: Trainer, of: Callback, stage: str) -> Self:
         """Returns the trainer's exact resume, which stands before a callback of its list from now on.
 
         A trainer without one is given one. To be called in `of.setup`.
@@ -76,6 +76,7 @@ class ExactResume(Callback):
         Args:
             trainer: The trainer that sets its callbacks up.
             of: The callback that needs it.
+            stage: That of `of.setup`.
         """
         callbacks: list[Callback] = list(trainer.callbacks)  # type: ignore[attr-defined]
         found = next((callback for callback in callbacks if isinstance(callback, cls)), None)
@@ -84,7 +85,7 @@ class ExactResume(Callback):
             return found
         if found is None:
             found = cls()
-            found.setup(trainer, trainer.lightning_module, str(trainer.state.fn))
+            found.setup(trainer, trainer.lightning_module, stage)
         else:
             callbacks.remove(found)
         callbacks.insert(place, found)

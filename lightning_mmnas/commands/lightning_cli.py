@@ -221,8 +221,8 @@ class MMNASCLI(CommandLine):
             raise KeyboardInterrupt(f"interrupted; {hint}") from error
 
     @override
-    def instantiator(self, key: str) -> _Instantiator:
-        return _Instantiator(self, key)
+    def instantiators(self) -> dict[str, Callable[..., Any]]:
+        return {key: _Instantiator(self, key) for key in ("model", "data")}
 
 
 def instantiation_error(error: Exception) -> MMNASError:

@@ -95,3 +95,34 @@ def test_labelled_group_equals_one_by_one() -> None:
     for first, second in zip(together, alone, strict=True):
         torch.testing.assert_close(first.state_dict(), second.state_dict())
     assert not torch.equal(*(next(found[0].classifier.parameters()) for found in (together, labelled())))
+
+
+def test_accumulated_gradients_are_those_of_the_mean_loss() -> None:
+    """Two steps of three batches each, against a plain loop over the mean of three losses."""
+    torch.manual_seed(3)
+    line = nn.Linear(4, 1)
+
+    class Squared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = copy.deepcopy(line)
+
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            loss: Tensor = (self.line(x).squeeze(1) - y).square().mean()
+            return loss
+
+    batches = [(torch.randn(5, 4), torch.randn(5)) for _ in range(6)]
+    found, expected = Squared(), Squared()
+    train_together({"one": found}, batches, lambda module: _sgd(module), accumulate=3)
+    step, schedule = _sgd(expected)
+    for i in (0, 3):
+        step.zero_grad()
+        torch.autograd.backward(torch.stack([expected(*batch) for batch in batches[i : i + 3]]).mean())
+        step.step()
+        schedule.step()
+    torch.testing.assert_close(found.state_dict(), expected.state_dict())
+
+
+def _sgd(module: nn.Module) -> Any:
+    step = torch.optim.SGD(module.parameters(), lr=0.1)
+    return step, torch.optim.lr_scheduler.ExponentialLR(step, 0.5)
