@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer, seed_everything
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -259,3 +259,29 @@ def test_checkpoints_that_hold_both_states_in_one_are_read(tmp_path: Path) -> No
     torch.save(checkpoint, path)
     resumed = fit(tmp_path, Random(), checkpoint=path, seed=99, max_epochs=2)
     assert not differences(resumed, expected)
+
+
+class FailsFirst(Callback):
+    """Fails after exact resume has begun a batch and before the alternation has."""
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.fit_loop.total_batch_idx == self.at:
+            raise KilledError("between")
+
+
+def test_resumed_after_an_exception_between_the_two_callbacks(tmp_path: Path) -> None:
+    """The steps of the batch before are not undone a second time."""
+    expected = fit(tmp_path, Random(), max_epochs=2)
+    for at in (0, 3, 7):
+        module = Random()
+        seed_everything(1, verbose=False)
+        checkpoint = tmp_path / f"{at}.ckpt"
+        settings: dict[str, Any] = {"lr": 0.1, "scheduler": _exponential}
+        callbacks = [ExactResume(), FailsFirst(at), ArchitectureAlternation(**settings), OnException(checkpoint)]
+        with pytest.raises(KilledError):
+            trainer(tmp_path, *callbacks, max_epochs=2).fit(module, loaders(20, 12, shuffle=True))
+        resumed = fit(tmp_path, Random(), checkpoint=checkpoint, seed=99, max_epochs=2)
+        assert not differences(resumed, expected), at
