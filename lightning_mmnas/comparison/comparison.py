@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.comparison.logistic import logistic_rivals
+from lightning_mmnas.comparison.logistic import LogisticRival, logistic_rivals
 from lightning_mmnas.comparison.rivals import rivals
 from lightning_mmnas.comparison.settings import Budget, ComparisonSettings
+from lightning_mmnas.comparison.starts import mixture_start
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.samples import Part
 from lightning_mmnas.data.splits import label_budget
@@ -110,15 +111,17 @@ class Comparison:
             scores: dict[str, list[float]] = {name: [] for name in networks}
             for draw in range(self.settings.draws):
                 chosen = self._draw(labels, budget, draw)
-                tuned = self._finetune(networks, train.subset(chosen), budget, draw)
-                for name, network in tuned.items():
-                    seen = self._predict(network, encoded_val) if several else None
-                    scores[name].append(self._score(self._predict(network, encoded[1]), targets, seen, val_targets))
+                seed = 1000 * self.seed + draw
                 if draw == 0 or budget != "all":  # it is convex: with the same labels it would be the same again
                     features = {name: value[chosen] for name, value in encoded[0].items()}
                     groups = None if train.groups is None else train.groups[chosen]
-                    seed = 1000 * self.seed + draw
                     regressions = logistic_rivals(features, labels[chosen], groups, shapes, num_classes, seed)
+                if draw == 0 or budget != "all" or self.finetuning.mixture is None:
+                    starts = self._starts(networks, regressions, features, labels[chosen], groups, seed)
+                tuned = self._finetune(starts, train.subset(chosen), budget, draw)
+                for name, network in tuned.items():
+                    seen = self._predict(network, encoded_val) if several else None
+                    scores[name].append(self._score(self._predict(network, encoded[1]), targets, seen, val_targets))
                 for name, regression in regressions.items():
                     seen = regression(encoded_val) if several else None
                     scores.setdefault(name, []).append(self._score(regression(encoded[1]), targets, seen, val_targets))
@@ -192,20 +195,47 @@ class Comparison:
             return torch.arange(len(labels))
         return label_budget(labels, budget, 1000 * self.seed + draw, self.labelled.class_names)
 
-    def _finetune(
-        self, networks: Mapping[str, nn.Module], train: Part, budget: Budget, draw: int
+    def _starts(
+        self,
+        networks: Mapping[str, nn.Module],
+        regressions: Mapping[str, LogisticRival],
+        features: Features,
+        labels: Tensor,
+        groups: Tensor | None,
+        seed: int,
     ) -> dict[str, Labelled]:
+        """Where the fine-tuning of every network starts: its convex parts, or a random classifier in mode "full"."""
+        hparams, num_classes = self.finetuning.hparams, self.labelled.num_classes
+        assert num_classes is not None
+        starts: dict[str, Labelled] = {}
+        for name, network in networks.items():
+            torch.manual_seed(seed)  # the same classifier for networks of the same width
+            if self.finetuning.mixture is None:
+                body = copy.deepcopy(network)
+                classifier = nn.Linear(out_features(body), num_classes)
+                starts[name] = Labelled(body, classifier, hparams["head_dropout"]).to(self.device)
+                continue
+            kind, _, modality = name.partition(":")
+            starts[name] = mixture_start(
+                network,
+                regressions[f"raw_features:{modality}" if kind == "modality" else "raw_features"],
+                features,
+                labels,
+                groups,
+                num_classes,
+                seed,
+                float(self.finetuning.mixture.interpolation) if name.endswith("+ssl") else None,
+                hparams["head_dropout"],
+            )
+        return starts
+
+    def _finetune(self, starts: Mapping[str, Labelled], train: Part, budget: Budget, draw: int) -> dict[str, Labelled]:
         """Fine-tunes copies of all networks side by side: same batches, same views, same number of steps."""
         module, settings = self.finetuning, self.settings
         everything = budget == "all"
         steps = settings.steps_all if everything else settings.steps
         batch_size = settings.batch_size_all if everything else settings.batch_size
-        assert self.labelled.num_classes is not None
-        tuned: dict[str, Labelled] = {}
-        for name, network in networks.items():
-            torch.manual_seed(1000 * self.seed + draw)  # the same classifier for networks of the same width
-            body = copy.deepcopy(network)
-            tuned[name] = Labelled(body, nn.Linear(out_features(body), self.labelled.num_classes)).to(self.device)
+        tuned = {name: copy.deepcopy(start) for name, start in starts.items()}
         torch.manual_seed(1000 * self.seed + draw)  # batches and views do not depend on which networks take part
 
         def batches() -> Iterator[tuple[Features, Tensor]]:

@@ -1,13 +1,31 @@
 """Logistic regression on the features of frozen encoders: the rivals that need no network."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from lightning_mmnas.fusion.readout import SUMMARY, LateFeatures
-from lightning_mmnas.objectives.logistic import choose_logistic
+from lightning_mmnas.objectives.logistic import LogisticModel, choose_logistic
 
 Features = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class LogisticRival:
+    """Logistic regression on the pooled features of some levels.
+
+    Attributes:
+        pooled: Features by name -> (n, d).
+        model: (n, d) -> logits (n, num_classes).
+    """
+
+    pooled: LateFeatures
+    model: LogisticModel
+
+    def __call__(self, features: Features) -> Tensor:
+        """Features by name -> logits (n, num_classes)."""
+        return self.model(self.pooled(features).cpu())
 
 
 def logistic_rivals(
@@ -17,7 +35,7 @@ def logistic_rivals(
     feature_shapes: Mapping[str, Sequence[int]],
     num_classes: int,
     seed: int,
-) -> dict[str, Callable[[Features], Tensor]]:
+) -> dict[str, LogisticRival]:
     """Fits logistic regression on pooled features, its strength chosen by cross-validation on the samples at hand.
 
     ``raw_features`` reads all levels, ``raw_features_deepest`` the deepest level of each modality, and
@@ -32,7 +50,7 @@ def logistic_rivals(
         seed: Seed of the folds.
 
     Returns:
-        By name: features of other samples -> logits (m, num_classes).
+        The rivals by name.
     """
     names = [name for name in train if not name.endswith(SUMMARY)]
     modality_of = {name: name.rpartition("/")[0] or name for name in names}
@@ -43,9 +61,8 @@ def logistic_rivals(
         **{f"raw_features:{m}": [name for name in names if modality_of[name] == m] for m in modalities},
     }
 
-    def fitted(chosen: Sequence[str]) -> Callable[[Features], Tensor]:
+    def fitted(chosen: Sequence[str]) -> LogisticRival:
         pooled = LateFeatures(chosen, feature_shapes)
-        model = choose_logistic(pooled(train), labels, num_classes, groups, seed)
-        return lambda features: model(pooled(features).cpu())
+        return LogisticRival(pooled, choose_logistic(pooled(train), labels, num_classes, groups, seed))
 
     return {name: fitted(chosen) for name, chosen in read.items()}

@@ -1,4 +1,4 @@
-"""Stage 3: labels come in, as full fine-tuning or as a linear probe on the frozen network."""
+"""Stage 3: labels come in, as fine-tuning beside logistic regression, as fine-tuning alone or as a linear probe."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from lightning_mmnas.data.base import ModalitySpec, Task
 from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.fusion.input_nodes import Grid, Pool
-from lightning_mmnas.fusion.readout import ReadoutName, out_features
+from lightning_mmnas.fusion.readout import LateFeatures, ReadoutName, out_features
 from lightning_mmnas.modules.base import build_views, plain_optimizer, size
+from lightning_mmnas.modules.convex_start import fit_convex_parts
 from lightning_mmnas.modules.frozen import (
     EncoderFactory,
     FrozenEncoders,
@@ -24,12 +25,21 @@ from lightning_mmnas.modules.frozen import (
 from lightning_mmnas.modules.metrics import Predictions, build_metrics, build_tuned_metrics, tune_thresholds
 from lightning_mmnas.modules.pretrain import FusionFactory, fusion_of
 from lightning_mmnas.objectives.losses import classification_loss
+from lightning_mmnas.objectives.mixture import LinearPath, Mixture
 from lightning_mmnas.objectives.training import Schedule
 from lightning_mmnas.space.genotype import Genotype
+
+FineTuningMode = Literal["mixture", "full", "linear_probe"]
 
 
 class FineTuning(LightningModule):
     """Trains a classifier on a fusion network over frozen encoders.
+
+    In ``mode="mixture"`` the model holds what it has to beat. Before the first step a convex solver fits logistic
+    regression, its strength chosen by cross-validation on the labels at hand, twice: on the standardised pooled
+    features of all levels, and on the vectors of the pretrained network. The second is where fine-tuning starts; the
+    model evaluates the weights half-way between start and fine-tuned ones and adds the first's logits. How much each
+    part counts is chosen by held-out samples of the folds. See `Mixture`; no validation split is needed.
 
     For multi-label data every F1 is logged twice: with one fixed threshold, and (as ``…_tuned``) with the threshold of
     each label that was best on the validation split in its last epoch; these thresholds are part of the checkpoint.
@@ -45,21 +55,26 @@ class FineTuning(LightningModule):
         network_weights: Checkpoint of stage 2; None: the network starts from scratch.
         augmentations: Augmentation by modality name or kind; None: the defaults of each kind.
         augment: Whether training batches are replaced by one random view of them.
-        mode: ``"full"``: network and classifier learn; ``"linear_probe"``: the network is frozen, in eval mode.
+        mode: ``"mixture"``: as above; ``"full"``: network and classifier learn, nothing else; ``"linear_probe"``: the
+            network is frozen, in eval mode.
         readout: See `FusionNetwork`.
-        dropout: Probability of dropping a value, in [0, 1).
+        dropout: Probability of dropping a value inside the network, in [0, 1).
+        head_dropout: Probability of dropping a value of the network's vector before the classifier, in [0, 1).
+        interpolation: Mode ``"mixture"``: how far from the start to the fine-tuned weights, in [0, 1] (alpha of
+            WiSE-FT); None: half-way, and all the way where ``network_weights`` is None.
         pool: See `InputNode`.
         grid: See `InputNode`.
         threshold: Probability above which a label is predicted, multi-label data only; 0.3 in BM-NAS.
         lr: Peak learning rate of the network.
-        head_lr: Peak learning rate of the classifier; one that is as low as the network's makes pretraining look
-            harmful.
+        head_lr: Peak learning rate of the classifier; None: ``lr`` in mode ``"mixture"``, where the classifier starts
+            at its optimum, ten times as much otherwise: a random one that learns as slowly as the network makes
+            pretraining look harmful.
         weight_decay: Decoupled weight decay.
         schedule: See `plain_optimizer`.
 
     Raises:
         DataError: One class only.
-        ConfigError: No labels, or neither or both of ``genotype`` and ``fusion``.
+        ConfigError: No labels, neither or both of ``genotype`` and ``fusion``, or an argument out of range.
         GenotypeError: The genotype does not fit the encoders.
         CheckpointError: A checkpoint is of another architecture.
     """
@@ -76,14 +91,16 @@ class FineTuning(LightningModule):
         network_weights: str | None = None,
         augmentations: dict[str, nn.Module] | None = None,
         augment: bool = True,
-        mode: Literal["full", "linear_probe"] = "full",
+        mode: FineTuningMode = "mixture",
         readout: ReadoutName = "branch",
         dropout: float = 0.0,
+        head_dropout: float = 0.5,
+        interpolation: float | None = None,
         pool: Pool = "max",
         grid: Grid = "auto",
         threshold: float = 0.5,
         lr: float = 2e-3,
-        head_lr: float = 2e-2,
+        head_lr: float | None = None,
         weight_decay: float = 1e-4,
         schedule: Schedule = "one_cycle",
     ) -> None:
@@ -95,6 +112,10 @@ class FineTuning(LightningModule):
             raise DataError("the data have one class only; nothing to learn")
         if not 0 < threshold < 1:
             raise ConfigError(f"threshold must be in (0, 1), got {threshold}; check model.init_args.threshold")
+        if interpolation is not None and not 0 <= interpolation <= 1:
+            raise ConfigError(
+                f"interpolation must be in [0, 1], got {interpolation}; check model.init_args.interpolation"
+            )
         self.encoders = FrozenEncoders(build_encoders(modalities, encoders))
         if encoder_weights is not None:
             load_part(self.encoders.encoders, encoder_weights, "encoders.", "model.init_args.encoder_weights")
@@ -102,11 +123,21 @@ class FineTuning(LightningModule):
         if network_weights is not None:
             load_part(self.network, network_weights, "network.", "model.init_args.network_weights")
         self.classifier = nn.Linear(out_features(self.network), num_classes)
+        self.head_dropout = nn.Dropout(head_dropout)
         self.views = build_views(modalities, augmentations) if augment else None
-        self.mode = mode
-        if mode == "linear_probe":
+        self.mode: FineTuningMode = mode
+        self.pretrained = network_weights is not None
+        self.mixture: Mixture | None = None
+        if mode == "mixture":
+            shapes = self.encoders.feature_shapes
+            if interpolation is None:
+                interpolation = 0.5 if self.pretrained else 1.0
+            linear = LinearPath(LateFeatures(list(shapes), shapes), num_classes)
+            self.mixture = Mixture(self.network, self.classifier, linear, interpolation)
+        elif mode == "linear_probe":
             self.network.requires_grad_(False)
-        self.lr, self.head_lr = lr, head_lr
+        self.lr = lr
+        self.head_lr = head_lr if head_lr is not None else lr if mode == "mixture" else 10 * lr
         self.weight_decay = weight_decay
         self.schedule: Schedule = schedule
         self.task: Task = task
@@ -120,13 +151,30 @@ class FineTuning(LightningModule):
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Raw samples -> class logits (b, num_classes)."""
         features = self.encoders(batch)
+        if self.mixture is not None and not self.training:
+            mixed: Tensor = self.mixture(self.network, self.classifier, features)
+            return mixed
         if self.mode == "linear_probe":
             with torch.no_grad():
                 vector = self.network.eval()(features)
         else:
             vector = self.network(features)
-        logits: Tensor = self.classifier(vector)
+        logits: Tensor = self.classifier(self.head_dropout(vector))
         return logits
+
+    def on_train_start(self) -> None:
+        """Mode ``"mixture"``: fits its convex parts on all labelled samples, unless a checkpoint brought them."""
+        if self.mixture is None or bool(self.mixture.fitted):
+            return
+        parts = fit_convex_parts(
+            self.trainer,
+            self.encoders,
+            self.network,
+            self.mixture.linear,
+            self.classifier.out_features,
+            self.pretrained,
+        )
+        self.mixture.begin(self.network, self.classifier, parts)
 
     def training_view(self, batch: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """One random view of a batch of raw samples; the batch itself if ``augment`` is off."""

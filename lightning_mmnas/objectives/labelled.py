@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from lightning_mmnas.objectives.losses import classification_loss
+from lightning_mmnas.objectives.mixture import Mixture
 
 
 class Labelled(nn.Module):
@@ -13,16 +14,25 @@ class Labelled(nn.Module):
     Args:
         network: Features by name -> (b, out_features).
         classifier: (b, out_features) -> logits (b, num_classes).
+        dropout: Probability of dropping a value of the network's vector in training, in [0, 1).
+        mixture: What the two are joined with where nothing is trained; None: nothing.
     """
 
-    def __init__(self, network: nn.Module, classifier: nn.Module) -> None:
+    def __init__(
+        self, network: nn.Module, classifier: nn.Module, dropout: float = 0.0, mixture: Mixture | None = None
+    ) -> None:
         super().__init__()
         self.network = network
         self.classifier = classifier
+        self.dropout = nn.Dropout(dropout)
+        self.mixture = mixture
 
     def logits(self, features: Mapping[str, Tensor]) -> Tensor:
         """Features by name -> (b, num_classes)."""
-        logits: Tensor = self.classifier(self.network(features))
+        if self.mixture is not None and not self.training:
+            mixed: Tensor = self.mixture(self.network, self.classifier, features)
+            return mixed
+        logits: Tensor = self.classifier(self.dropout(self.network(features)))
         return logits
 
     def forward(self, features: Mapping[str, Tensor], label: Tensor) -> Tensor:

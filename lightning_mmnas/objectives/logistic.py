@@ -5,7 +5,7 @@ the weights, intercepts free. All labels and all strengths are solved together h
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -41,6 +41,8 @@ class LogisticModel:
         bias: (num_classes,).
         strength: C, unitless, > 0; small is strong regularisation.
         losses: Cross-validated loss per sample of every C that was tried; empty where none was chosen.
+        held_out: Logits of the training samples, each from the folds without it, at the chosen C, (n, num_classes);
+            None where none was chosen.
     """
 
     mean: Tensor
@@ -49,6 +51,7 @@ class LogisticModel:
     bias: Tensor
     strength: float
     losses: dict[float, float]
+    held_out: Tensor | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Features (n, d) -> logits (n, num_classes)."""
@@ -101,18 +104,21 @@ def choose_logistic(
     folds = list(_folds(labels, groups, seed))
     parts = [(_Problem(coordinates, labels, num_classes, ~held), held) for held in folds]
     losses: dict[float, float] = {}
+    chosen, held_out = _DEFAULT, None
     starts: list[Solution | None] = [None] * len(parts)
     for strength in sorted(strengths) if parts else ():
-        total = 0.0
+        logits = torch.zeros(len(labels), num_classes, dtype=torch.double)
         for i, (problem, held) in enumerate(parts):
             starts[i] = solution = problem.solve(strength, _ROUGH, starts[i])
-            total += float(_loss(coordinates.logits(solution, held), labels[held]))
-        losses[strength] = total / len(labels)
+            logits[held] = coordinates.logits(solution, held)
+        losses[strength] = float(_loss(logits, labels)) / len(labels)
+        if held_out is None or losses[strength] < losses[chosen]:
+            chosen, held_out = strength, logits
         last = list(losses.values())[-3:]
         if len(last) == 3 and last[0] < last[1] < last[2]:
             break
-    strength = min(losses, key=lambda c: losses[c]) if losses else _DEFAULT
-    return coordinates.model(_Problem(coordinates, labels, num_classes).solve(strength, _CHOSEN), strength, losses)
+    solution = _Problem(coordinates, labels, num_classes).solve(chosen, _CHOSEN)
+    return replace(coordinates.model(solution, chosen, losses), held_out=held_out)
 
 
 @dataclass(frozen=True)

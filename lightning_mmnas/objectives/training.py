@@ -4,7 +4,8 @@ A network here is a module that maps what a batch holds to its loss: two views o
 features and labels (`Labelled`), or a group of such networks computed at once.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
@@ -54,6 +55,9 @@ def train_together(
 ) -> None:
     """Trains networks side by side, each alone, all on the very same batches: a batch is made once.
 
+    What a network draws in training, such as dropout, changes neither the batches nor the other networks: it has
+    random numbers of its own in every step, the same for all networks.
+
     Args:
         networks: Each maps what a batch holds to its loss.
         batches: What is trained on, `accumulate` of them per step.
@@ -63,12 +67,14 @@ def train_together(
     built = {name: optimizer(network) for name, network in networks.items()}
     for network in networks.values():
         network.train()
+    seed = 1_000_003 * torch.initial_seed() % 2**62
     for index, batch in enumerate(batches):
         for name, network in networks.items():
             step, schedule = built[name]
             if index % accumulate == 0:
                 step.zero_grad(set_to_none=True)
-            loss = network(*batch)
+            with _own_randomness(seed + index):
+                loss = network(*batch)
             (loss if accumulate == 1 else loss / accumulate).backward()
             if (index + 1) % accumulate == 0:
                 step.step()
@@ -93,3 +99,12 @@ def train_candidates(
     train_together({str(i): group for i, group in enumerate(groups)}, batches, optimizer)
     for group in groups:
         write_back(group)
+
+
+@contextmanager
+def _own_randomness(seed: int) -> Iterator[None]:
+    """Seeds torch's generators, and puts them back as they were."""
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield

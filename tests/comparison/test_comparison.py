@@ -1,18 +1,22 @@
 """The comparison: which rows it has, that networks trained side by side are trained as if alone, its verdicts."""
 
 import statistics
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
 from lightning import seed_everything
 from pydantic import ValidationError
+from torch import nn
 
 from lightning_mmnas import FineTuning, FusionPretraining, FusionSpace, TensorDataModule
 from lightning_mmnas.comparison.comparison import Comparison
+from lightning_mmnas.comparison.logistic import logistic_rivals
 from lightning_mmnas.comparison.rivals import random_genotypes
 from lightning_mmnas.comparison.settings import ComparisonSettings
 from lightning_mmnas.errors import GenotypeError
+from lightning_mmnas.objectives.labelled import Labelled
 from tests.modules.tiny import ENCODERS, data_of, modalities, split_of
 
 SPACE = FusionSpace(inputs=("left/0", "left/1", "right/0", "right/1"), channels=4, length=2)
@@ -48,6 +52,15 @@ def comparison_of(seed: int = 0, settings: ComparisonSettings = SETTINGS) -> Com
         settings=settings,
         seed=seed,
     )
+
+
+def starts_of(comparison: Comparison, networks: Mapping[str, nn.Module]) -> dict[str, Labelled]:
+    train = comparison.labelled.part("train")
+    features, labels = comparison._encode(train), train.labels
+    assert labels is not None
+    shapes = comparison.pretraining.encoders.feature_shapes
+    regressions = logistic_rivals(features, labels, None, shapes, 2, 0)
+    return comparison._starts(networks, regressions, features, labels, None, 0)
 
 
 def test_rows() -> None:
@@ -131,10 +144,11 @@ def test_networks_are_fine_tuned_as_if_alone() -> None:
     train = comparison.labelled.part("train")
     networks = comparison._networks()
     chosen = {name: networks[name] for name in ("found", "late_fusion", "modality:left")}
-    together = comparison._finetune(chosen, train, "all", 1)
+    starts = starts_of(comparison, chosen)
+    together = comparison._finetune(starts, train, "all", 1)
     alone: dict[str, Any] = {}
-    for name, network in chosen.items():
-        alone |= comparison._finetune({name: network}, train, "all", 1)
+    for name, start in starts.items():
+        alone |= comparison._finetune({name: start}, train, "all", 1)
     for name in together:
         for first, second in zip(together[name].parameters(), alone[name].parameters(), strict=True):
             torch.testing.assert_close(first, second, rtol=0, atol=0)

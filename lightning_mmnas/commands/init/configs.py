@@ -195,7 +195,7 @@ def _model(stage: str, plan: Plan) -> list[str]:
     if stage == "pretrain":
         return [*lines, *found, "    temperature: 0.2", "    lr: 3.0e-3"]
     lines += ["    network_weights: ${run_dir}/pretrain/checkpoints/last.ckpt", *found]
-    return [*lines, "    mode: full", "    lr: 2.0e-3", "    head_lr: 2.0e-2"]
+    return [*lines, "    mode: mixture", "    lr: 2.0e-3"]
 
 
 def _column(spec: ColumnSpec) -> str:

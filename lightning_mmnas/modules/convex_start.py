@@ -1,0 +1,103 @@
+"""Before fine-tuning: one pass over the labelled samples, from which a mixture's convex parts are fitted."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import cast
+
+import torch
+from lightning import Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
+from torch.utils.data import DataLoader, IterableDataset, Subset
+
+from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.objectives.logistic import choose_logistic
+from lightning_mmnas.objectives.mixture import LinearPath, Parts, fit_parts
+
+Encode = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+_MOST = 20_000
+"""Labelled samples that logistic regression reads; of more, so many are drawn."""
+
+_STATISTICS = 2048
+"""Samples from which the batch norms of a network that was never trained take their statistics."""
+
+
+def fit_convex_parts(
+    trainer: Trainer, encode: Encode, network: nn.Module, linear: LinearPath, num_classes: int, pretrained: bool
+) -> Parts:
+    """Fits logistic regression on the encoders' features and on the network's vectors, as they are without views.
+
+    Under DDP the ranks share the reading; the first one fits, the others take its numbers.
+
+    Args:
+        trainer: Its train loader's dataset gives the labelled samples, and their ``groups`` if it has any.
+        encode: Raw samples -> features by name.
+        network: Features by name -> (b, out_features). It is left in training mode.
+        linear: Tells which features are pooled.
+        num_classes: Number of classes.
+        pretrained: Whether the network's batch norms have statistics; otherwise they are given some first.
+
+    Raises:
+        ConfigError: The train loader's dataset cannot be read by index.
+    """
+    loader = trainer.train_dataloader
+    listed = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+    if not isinstance(loader, DataLoader) or not listed or not hasattr(loader.dataset, "__len__"):
+        raise ConfigError(
+            'mode "mixture" reads every labelled sample once before training, so it needs one DataLoader over a '
+            'dataset with __getitem__ and __len__; set model.init_args.mode to "full"'
+        )
+    count = len(loader.dataset)
+    quick = getattr(trainer, "fast_dev_run", False)  # a try of the code, which should not read everything
+    most = 4 * (loader.batch_size or 1) if quick else _MOST
+    rows = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values
+    rank, world = trainer.global_rank, trainer.world_size
+    rank_zero_info(f"logistic regression on {len(rows)} labelled samples, then fine-tuning from there")
+
+    def batches(chosen: Tensor) -> Iterator[tuple[Mapping[str, Tensor], Tensor]]:
+        samples = DataLoader(
+            Subset(loader.dataset, cast(list[int], chosen.tolist())),
+            batch_size=loader.batch_size or 1,
+            collate_fn=loader.collate_fn,
+            num_workers=loader.num_workers,
+        )
+        for batch in samples:
+            batch = trainer.strategy.batch_to_device(batch)
+            with trainer.precision_plugin.forward_context():
+                yield encode(trainer.precision_plugin.convert_input(batch)), batch["label"]
+
+    with torch.no_grad():
+        if not pretrained:
+            several = (features for features, label in batches(rows[:_STATISTICS]) if len(label) > 1)
+            update_bn(several, network)
+        network.eval()
+        read: list[tuple[Tensor, Tensor, Tensor]] = []
+        for features, label in batches(rows[rank::world]):
+            with trainer.precision_plugin.forward_context():
+                vectors = network(features)
+            read.append((linear.pooled(features).float().cpu(), vectors.float().cpu(), label.cpu()))
+        network.train()
+    pooled, vectors, labels = (torch.cat(parts) for parts in zip(*read, strict=True))
+    if world > 1:
+        pooled, vectors, labels = _gather(world, pooled, vectors, labels)
+    groups = getattr(loader.dataset, "groups", None)
+    parts: Parts | None = None
+    if rank == 0:
+        groups = None if groups is None else groups[rows]
+        chosen = choose_logistic(pooled, labels, num_classes, groups)
+        parts = fit_parts(chosen, vectors, labels, num_classes, groups)
+    return cast(Parts, trainer.strategy.broadcast(parts))
+
+
+def _gather(world: int, *own: Tensor) -> list[Tensor]:
+    """What all ranks have read, in the order of the samples, of which rank r has every world-th from r on."""
+    gathered: list[tuple[Tensor, ...]] = [()] * world
+    torch.distributed.all_gather_object(gathered, own)
+    joined = []
+    for tensors in zip(*gathered, strict=True):
+        whole = tensors[0].new_empty((sum(map(len, tensors)), *tensors[0].shape[1:]))
+        for rank, tensor in enumerate(tensors):
+            whole[rank::world] = tensor
+        joined.append(whole)
+    return joined

@@ -1,0 +1,186 @@
+"""The last stage's model: a fine-tuned network and, beside it, logistic regression on the encoders' features.
+
+Each part alone is a rival of the other: where encoders are strong and labels few, regularised logistic regression on
+their features is hard to beat; where modalities have to meet first, the network is. How much each counts is chosen by
+samples that it has not seen.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.optimize import minimize
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from lightning_mmnas.fusion.readout import LateFeatures
+from lightning_mmnas.objectives.logistic import LogisticModel, choose_logistic
+from lightning_mmnas.objectives.losses import classification_loss
+
+Features = Mapping[str, Tensor]
+
+
+class LinearPath(nn.Module):
+    """Logistic regression on the standardised pooled features of some levels; fitted by a solver, not by gradients.
+
+    Args:
+        pooled: Features by name -> (b, d).
+        num_classes: Number of classes.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, pooled: LateFeatures, num_classes: int) -> None:
+        super().__init__()
+        self.pooled = pooled
+        width = pooled.out_features
+        self.register_buffer("mean", torch.zeros(width))
+        self.register_buffer("scale", torch.ones(width))
+        self.register_buffer("weight", torch.zeros(width, num_classes))
+        self.register_buffer("bias", torch.zeros(num_classes))
+
+    def take(self, model: LogisticModel) -> None:
+        """Copies a fitted model."""
+        for name in ("mean", "scale", "weight", "bias"):
+            self.get_buffer(name).copy_(getattr(model, name))
+
+    def forward(self, features: Features) -> Tensor:
+        """Features by name -> logits (b, num_classes), in float32 whatever the precision."""
+        x = self.pooled(features)
+        with torch.autocast(x.device.type, enabled=False):
+            standard = (x.float() - self.mean.float()) / self.scale.float()
+            logits: Tensor = standard @ self.weight.float() + self.bias.float()
+        return logits
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the convex part of the last stage found.
+
+    Attributes:
+        linear: Logistic regression on the pooled features.
+        probe: Logistic regression on the network's vectors.
+        shares: Of the two, (2,); see `choose_shares`.
+    """
+
+    linear: LogisticModel
+    probe: LogisticModel
+    shares: Tensor
+
+
+def fit_parts(
+    linear: LogisticModel,
+    vectors: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    groups: Tensor | None = None,
+    seed: int = 0,
+) -> Parts:
+    """Fits logistic regression on a network's vectors and chooses what it counts beside another one.
+
+    Args:
+        linear: Logistic regression on the pooled features of the same samples, by `choose_logistic` with the same
+            groups and seed: then both were held out from the same folds.
+        vectors: What the network says of the labelled samples, (n, out_features).
+        labels: Classes (n,), or 0 and 1 of shape (n, num_classes).
+        num_classes: Number of classes.
+        groups: Group of each sample, (n,); None: none.
+        seed: Seed of the folds.
+    """
+    probe = choose_logistic(vectors, labels, num_classes, groups, seed)
+    if linear.held_out is None or probe.held_out is None:
+        return Parts(linear, probe, torch.full((2,), 0.5))  # too few samples to hold any out
+    return Parts(linear, probe, choose_shares([linear.held_out, probe.held_out], labels))
+
+
+def choose_shares(parts: Sequence[Tensor], labels: Tensor) -> Tensor:
+    """The non-negative factors of several models' logits whose sum has the least loss: stacked regression.
+
+    With n samples the loss is n times the mean loss plus the squared distance from equal shares, so that a few samples
+    alone do not decide. Source: Wolpert, Neural Networks 5 (1992); non-negative: Breiman, Machine Learning 24 (1996).
+
+    Args:
+        parts: Logits of samples that the model has not seen in training, each (n, num_classes).
+        labels: Classes (n,), or 0 and 1 of shape (n, num_classes).
+
+    Returns:
+        One factor per model, (m,).
+    """
+    logits = torch.stack([part.double().cpu() for part in parts])  # (m, n, k)
+    labels = labels.cpu()
+    several = labels.shape[1] if labels.ndim > 1 else 1  # the mean over labels would count each as a part of a sample
+    equal = torch.full((len(parts),), 1 / len(parts), dtype=torch.double)
+
+    def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
+        shares = torch.from_numpy(values).requires_grad_()
+        loss = classification_loss(torch.einsum("m,mnk->nk", shares, logits), labels) * several
+        loss = loss + (shares - equal).square().sum() / len(labels)
+        (gradient,) = torch.autograd.grad(loss, shares)
+        return loss.item(), gradient.numpy()
+
+    with torch.enable_grad():
+        found = minimize(objective, equal.numpy(), jac=True, method="L-BFGS-B", bounds=[(0, None)] * len(parts))
+    return torch.from_numpy(found.x).float()
+
+
+class Mixture(nn.Module):
+    """What joins a network with logistic regression, and its fine-tuned weights with those it started from.
+
+    The logits are ``shares[0] * linear + shares[1] * classifier(network)``. Network and classifier are those that lie
+    on the way from the start, which is the pretrained network under logistic regression on its vectors, to the
+    fine-tuned ones (WiSE-FT; Wortsman et al., CVPR 2022): more accurate than either, above all where labels are few.
+
+    Args:
+        network: Features by name -> (b, out_features), as it is before fine-tuning. It is copied, not kept.
+        classifier: Linear layer from these vectors to classes. Likewise.
+        linear: What it is joined with.
+        interpolation: How far from the start to the fine-tuned weights, in [0, 1]; alpha of WiSE-FT.
+    """
+
+    interpolation: Tensor
+    shares: Tensor
+    fitted: Tensor
+
+    def __init__(
+        self, network: nn.Module, classifier: nn.Linear, linear: LinearPath, interpolation: float = 0.5
+    ) -> None:
+        super().__init__()
+        self.linear = linear
+        first = {"network": copy.deepcopy(network), "classifier": copy.deepcopy(classifier)}
+        self.start = nn.ModuleDict(first).requires_grad_(False)  # its weights are read, it is never called
+        self.register_buffer("interpolation", torch.tensor(float(interpolation)))
+        self.register_buffer("shares", torch.tensor([0.0, 1.0]))
+        self.register_buffer("fitted", torch.tensor(False))
+
+    @torch.no_grad()
+    def begin(self, network: nn.Module, classifier: nn.Linear, parts: Parts) -> None:
+        """Puts the convex optimum where fine-tuning starts: into the classifier, the linear path and the shares."""
+        self.linear.take(parts.linear)
+        weight = parts.probe.weight / parts.probe.scale.unsqueeze(1)  # of vectors that are not standardised
+        classifier.weight.copy_(weight.T)
+        classifier.bias.copy_(parts.probe.bias - parts.probe.mean @ weight)
+        self.start["network"].load_state_dict(network.state_dict())
+        self.start["classifier"].load_state_dict(classifier.state_dict())
+        self.shares.copy_(parts.shares)
+        self.fitted.fill_(True)
+
+    def forward(self, network: nn.Module, classifier: nn.Module, features: Features) -> Tensor:
+        """Logits (b, num_classes) of samples, for evaluation; network and classifier as fine-tuned so far."""
+        vector = functional_call(network, self._between("network", network), (features,))
+        logits: Tensor = functional_call(classifier, self._between("classifier", classifier), (vector,))
+        linear, own = self.shares.unbind()
+        mixed: Tensor = linear * self.linear(features) + own * logits
+        return mixed
+
+    def _between(self, name: str, now: nn.Module) -> dict[str, Tensor]:
+        """Weights and buffers on the way from the start to those of now."""
+        first = self.start[name].state_dict()
+        return {
+            key: torch.lerp(first[key], value, self.interpolation.to(value)) if value.is_floating_point() else value
+            for key, value in now.state_dict().items()
+        }

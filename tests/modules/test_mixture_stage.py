@@ -1,0 +1,230 @@
+"""Fine-tuning beside logistic regression: no labels are too few, a checkpoint holds all, two ranks fit as one."""
+
+import os
+import socket
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import seed_everything
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_mmnas import ExactResume, FineTuning, FusionPretraining, FusionSpace, Genotype, TensorDataModule
+from lightning_mmnas.comparison.logistic import logistic_rivals
+from lightning_mmnas.comparison.starts import mixture_start
+from lightning_mmnas.data.samples import Part
+from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.fusion.readout import LateFeatures
+from lightning_mmnas.objectives.logistic import choose_logistic
+from tests.modules.tiny import ENCODERS, KINDS, data_of, modalities, same, split_of, state_of, trainer_of
+
+SPACE = FusionSpace(inputs=("left/0", "left/1", "right/0", "right/1"), channels=4, length=2)
+
+
+def genotype() -> Genotype:
+    return SPACE.sample(torch.Generator().manual_seed(0))
+
+
+def stage(**changes: Any) -> FineTuning:
+    seed_everything(0, verbose=False)
+    settings: dict[str, Any] = {"num_classes": 2, "task": "multiclass", "genotype": genotype()}
+    return FineTuning(modalities(), ENCODERS, **{**settings, **changes})
+
+
+@pytest.fixture(scope="module")
+def pretrained(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("pretrained")
+    seed_everything(0, verbose=False)
+    module = FusionPretraining(modalities(), ENCODERS, genotype=genotype(), projection_hidden=8, projection_out=4)
+    trainer = trainer_of(folder)
+    trainer.fit(module, data_of())
+    trainer.save_checkpoint(folder / "pretrain.ckpt")
+    # The encoders are made anew by every stage: the same seed gives the same.
+    return str(folder / "pretrain.ckpt")
+
+
+def test_it_starts_at_logistic_regression_on_the_labels_at_hand(tmp_path: Path, pretrained: str) -> None:
+    module = stage(network_weights=pretrained, lr=1e-12, weight_decay=0.0, augment=False)
+    assert module.mixture is not None
+    assert (float(module.mixture.interpolation), module.head_lr) == (0.5, 1e-12)
+    network = state_of(module.network)
+    data = data_of(labels=True)
+    trainer_of(tmp_path).fit(module, data)
+    batch = data.tensors("train")
+    features = module.encoders(batch)
+    shapes = module.encoders.feature_shapes
+    raw = choose_logistic(LateFeatures(list(shapes), shapes)(features), batch["label"], 2)
+    torch.testing.assert_close(module.mixture.linear.weight, raw.weight.float(), rtol=1e-3, atol=1e-5)
+    reference = stage(network_weights=pretrained).network.eval()
+    assert same(network, state_of(reference))
+    with torch.no_grad():
+        vectors = reference(features)
+        probe = choose_logistic(vectors, batch["label"], 2)
+        start: Any = module.mixture.start
+        found = start["classifier"](vectors)
+    torch.testing.assert_close(found, probe(vectors).float(), rtol=1e-3, atol=1e-3)
+
+
+def test_the_comparison_starts_where_the_stage_does(tmp_path: Path, pretrained: str) -> None:
+    # Batch norms without statistics take them batch by batch, and the batches differ.
+    for weights, tolerance in ((pretrained, 1e-3), (None, 0.2)):
+        module = stage(network_weights=weights, lr=1e-12, weight_decay=0.0, augment=False)
+        network = stage(network_weights=weights).network
+        data = data_of(labels=True)
+        trainer_of(tmp_path).fit(module, data)
+        assert module.mixture is not None
+        train = data.tensors("train")
+        features = module.encoders(train)
+        regression = logistic_rivals(features, train["label"], None, module.encoders.feature_shapes, 2, 0)
+        interpolation = 0.5 if weights else None
+        built = mixture_start(
+            network, regression["raw_features"], features, train["label"], None, 2, 0, interpolation, 0.5
+        )
+        assert built.mixture is not None
+        torch.testing.assert_close(built.mixture.shares, module.mixture.shares, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(built.mixture.linear.weight, module.mixture.linear.weight, rtol=1e-3, atol=1e-5)
+        first, second = built.mixture.start.state_dict(), module.mixture.start.state_dict()
+        for name, value in first.items():
+            if not name.endswith("num_batches_tracked"):
+                torch.testing.assert_close(value, second[name], rtol=tolerance, atol=tolerance)
+        if weights is None:
+            assert module.mixture.interpolation == built.mixture.interpolation == 1.0
+
+
+def test_a_checkpoint_holds_the_whole_model_and_resumes_without_a_new_start(tmp_path: Path, pretrained: str) -> None:
+    module = stage(network_weights=pretrained)
+    trainer = trainer_of(tmp_path, max_epochs=2, callbacks=[ExactResume()])
+    trainer.fit(module, data_of(labels=True))
+    trainer.save_checkpoint(tmp_path / "half.ckpt")
+    whole = stage(network_weights=pretrained)
+    trainer_of(tmp_path, max_epochs=2, callbacks=[ExactResume()]).fit(whole, data_of(labels=True))
+    assert same(state_of(module), state_of(whole))
+
+    other = stage()
+    tester = trainer_of(tmp_path, callbacks=[ExactResume()])
+    tester.test(other, data_of(labels=True), ckpt_path=str(tmp_path / "half.ckpt"), verbose=False)
+    batch = split_of(16, 2)
+    with torch.no_grad():
+        assert torch.equal(other.eval()(batch), module.eval()(batch))
+
+    resumed = stage(network_weights=pretrained, schedule="constant")
+    longer = trainer_of(tmp_path, max_epochs=3, callbacks=[ExactResume()])
+    assert module.mixture is not None
+    start = state_of(module.mixture)
+    longer.fit(resumed, data_of(labels=True), ckpt_path=str(tmp_path / "half.ckpt"))
+    assert resumed.mixture is not None
+    assert same(start, state_of(resumed.mixture))
+    assert not same(state_of(module.network), state_of(resumed.network))
+
+
+def splits_of(labels: Tensor, constant: bool = False) -> dict[str, Any]:
+    tensors = split_of(len(labels), 0)
+    if constant:
+        tensors["left"] = torch.ones_like(tensors["left"])
+    return {"train": {**tensors, "label": labels}, "val": split_of(8, 1), "test": split_of(8, 2)}
+
+
+@pytest.mark.parametrize(
+    ("labels", "constant"),
+    [
+        (torch.tensor([0, 1]), False),  # fewer samples than folds
+        (torch.tensor([0, 0, 0, 0, 0, 1]), False),  # a class with one sample
+        (torch.tensor([0, 1, 0, 1, 0, 1, 0, 1]), True),  # features that are constant
+    ],
+)
+def test_few_labels(tmp_path: Path, labels: Tensor, constant: bool) -> None:
+    data = TensorDataModule(**splits_of(labels, constant), kinds=KINDS, batch_size=4)
+    module = stage(num_classes=3)  # the third never occurs
+    trainer = trainer_of(tmp_path, max_epochs=2)
+    trainer.fit(module, data)
+    with torch.no_grad():
+        logits = module.eval()(data.tensors("val"))
+    assert bool(logits.isfinite().all())
+    assert 2 not in logits.argmax(1)
+
+
+def test_one_modality_and_several_labels_one_of_them_never(tmp_path: Path) -> None:
+    splits: dict[str, Any] = {}
+    for number, name in enumerate(("train", "val", "test")):
+        tensors = split_of(24, number)
+        positive = tensors["label"] > 0
+        tensors["label"] = torch.stack([positive, ~positive, torch.zeros(24, dtype=torch.bool)], dim=1).long()
+        splits[name] = tensors
+    data = TensorDataModule(**splits, kinds=KINDS, modalities=["right"], batch_size=8)
+    space = FusionSpace(inputs=("right/0", "right/1"), channels=4, length=2)
+    seed_everything(0, verbose=False)
+    module = FineTuning(
+        data.modalities, ENCODERS, 3, "multilabel", genotype=space.sample(torch.Generator().manual_seed(0))
+    )
+    trainer = trainer_of(tmp_path, max_epochs=3)
+    trainer.fit(module, data)
+    found = trainer.test(module, data, verbose=False)[0]
+    assert found["test/f1_weighted_tuned"] > 0.8
+    with torch.no_grad():
+        assert float(module.eval()(data.tensors("val"))[:, 2].sigmoid().max()) < 0.2
+
+
+class Stream(IterableDataset[dict[str, Tensor]]):
+    def __iter__(self) -> Any:
+        yield from (split_of(8, i) for i in range(2))
+
+
+def test_what_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"interpolation must be in \[0, 1\], got 1.5"):
+        stage(interpolation=1.5)
+    data = data_of(labels=True)
+    data.setup("fit")
+    stream, val = DataLoader(Stream(), batch_size=None), data.val_dataloader()
+    with pytest.raises(ConfigError, match=r'set model\.init_args\.mode to "full"'):
+        trainer_of(tmp_path, limit_train_batches=2).fit(stage(), stream, val)
+    trainer_of(tmp_path, limit_train_batches=2).fit(stage(mode="full"), stream, val)  # the same data serve here
+
+
+def test_groups_are_not_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Tensor | None] = []
+    from lightning_mmnas.modules import convex_start
+
+    def noted(*args: Any) -> Any:
+        seen.append(args[3])
+        return choose_logistic(*args)
+
+    monkeypatch.setattr(convex_start, "choose_logistic", noted)
+    monkeypatch.setattr(Part, "groups", property(lambda self: self.indices // 4))
+    trainer_of(tmp_path).fit(stage(), data_of(labels=True))
+    assert seen[0] is not None
+    assert torch.equal(seen[0], torch.arange(32) // 4)
+
+
+def train(rank: int, port: int, folder: str, weights: str) -> None:
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", NODE_RANK="0", LOCAL_RANK=str(rank)
+    )
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    for name, changes in {"pretrained": {"network_weights": weights}, "scratch": {}}.items():
+        module = stage(augment=False, **changes)
+        trainer = trainer_of(Path(folder), devices=2, strategy="ddp", max_epochs=2)
+        trainer.fit(module, data_of(labels=True, batch_size=4))
+        torch.save(module.state_dict(), Path(folder) / f"{name}{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_start_where_one_does_and_stay_equal(tmp_path: Path, pretrained: str) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    spawn(train, (port, str(tmp_path), pretrained), nprocs=2)  # type: ignore[no-untyped-call]
+    for name, changes in {"pretrained": {"network_weights": pretrained}, "scratch": {}}.items():
+        first, second = (torch.load(tmp_path / f"{name}{rank}.pt", weights_only=True) for rank in (0, 1))
+        learnt = [key for key in first if "running" not in key and "num_batches" not in key]  # of each rank's batches
+        assert same({key: first[key] for key in learnt}, {key: second[key] for key in learnt})
+        module = stage(augment=False, **changes)
+        trainer_of(tmp_path).fit(module, data_of(labels=True, batch_size=4))
+        assert module.mixture is not None
+        for key, value in module.mixture.state_dict().items():
+            torch.testing.assert_close(first[f"mixture.{key}"], value, rtol=1e-3, atol=1e-3)
