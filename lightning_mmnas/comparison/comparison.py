@@ -154,7 +154,7 @@ class Comparison:
         def views() -> Iterator[ViewPair]:
             for batch in islice(self._unlabelled_batches(), steps * self.accumulate):
                 first, second = module.views({name: value.to(self.device) for name, value in batch.items()})
-                yield module.encoders(first), module.encoders(second)
+                yield self._compact(module.encoders(first)), self._compact(module.encoders(second))
                 self.advance()
 
         train_together(
@@ -178,16 +178,20 @@ class Comparison:
     def _encode(self, part: Part) -> Features:
         """Features of a whole split, by name, no larger than the networks need; raw samples come in chunks."""
         module = self.finetuning
-        genotype = module.network.genotype
-        assert isinstance(genotype, Genotype)
-        pool, grid = module.hparams["pool"], module.hparams["grid"]
         found: dict[str, list[Tensor]] = {}
         for start in range(0, len(part), _CHUNK):
             batch = part.__getitems__(range(start, min(start + _CHUNK, len(part))))
             features = module.encoders({name: value.to(self.device) for name, value in batch.items()})
-            for name, value in compact(features, genotype.space.length, pool, grid).items():
+            for name, value in self._compact(features).items():
                 found.setdefault(name, []).append(value)
         return {name: torch.cat(values) for name, values in found.items()}
+
+    def _compact(self, features: Mapping[str, Tensor]) -> Features:
+        """What the networks need of features, computed once for all of them."""
+        module = self.finetuning
+        genotype = module.network.genotype
+        assert isinstance(genotype, Genotype)
+        return compact(features, genotype.space.length, module.hparams["pool"], module.hparams["grid"])
 
     def _draw(self, labels: Tensor, budget: Budget, draw: int) -> Tensor:
         """Indices of the training samples whose labels may be used."""
@@ -242,7 +246,7 @@ class Comparison:
             for indices in _batches(len(train), batch_size, steps):
                 drawn = train.draw_views(indices)
                 batch = {name: value.to(self.device) for name, value in train.__getitems__(drawn).items()}
-                yield module.encoders(module.training_view(batch)), batch["label"]
+                yield self._compact(module.encoders(module.training_view(batch))), batch["label"]
                 self.advance()
 
         train_together(

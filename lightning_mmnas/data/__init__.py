@@ -2,6 +2,7 @@
 
 from lightning_mmnas.data.avmnist.data_module import AVMNISTDataModule
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule
+from lightning_mmnas.data.digits import DigitsDataModule, load_digits
 from lightning_mmnas.data.egogesture import EgoGestureDataModule
 from lightning_mmnas.data.mmimdb.data_module import MMIMDBDataModule
 from lightning_mmnas.data.ntu import NTUDataModule
@@ -15,6 +16,7 @@ from lightning_mmnas.data.watch import WatchDataModule, load_watch
 __all__ = [
     "AVMNISTDataModule",
     "ColumnSpec",
+    "DigitsDataModule",
     "EgoGestureDataModule",
     "EpochSampler",
     "MMIMDBDataModule",
@@ -29,6 +31,7 @@ __all__ = [
     "WatchDataModule",
     "group_folds",
     "label_budget",
+    "load_digits",
     "load_watch",
     "split_groups",
 ]

@@ -103,8 +103,15 @@ def train_candidates(
 
 @contextmanager
 def _own_randomness(seed: int) -> Iterator[None]:
-    """Seeds torch's generators, and puts them back as they were."""
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
+    """Seeds the generators of the CPU and of the current GPU, and puts them back as they were."""
+    generators = [torch.default_generator]
+    if torch.cuda.is_available():
+        generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
+    states = [generator.get_state() for generator in generators]
+    for generator in generators:
+        generator.manual_seed(seed)
+    try:
         yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
