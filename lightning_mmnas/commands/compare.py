@@ -44,38 +44,13 @@ def compare(
         ``{"comparison": rows}`` for ``results.json``; no rows where a stage is the user's own class.
     """
     with isolate_rng():
-        first = MMNASCLI(pretrain, run=False, save_config_callback=None)
-        second = MMNASCLI(finetune, run=False, save_config_callback=None)
-        if (
-            not isinstance(first.model, FusionPretraining)
-            or not isinstance(second.model, FineTuning)
-            or not isinstance(first.datamodule, MultimodalDataModule)
-            or not isinstance(second.datamodule, MultimodalDataModule)
-        ):
+        comparison = build_comparison(pretrain, finetune, pretraining_steps, settings, seed)
+        if comparison is None:
             console.print(
                 "no comparison: it knows how to pretrain and fine-tune FusionPretraining and FineTuning on a "
                 "MultimodalDataModule only"
             )
             return {"comparison": []}
-        second.datamodule.labels_per_class = None  # the comparison draws label budgets itself
-        first.datamodule.setup("fit")
-        first.model.take_means(first.datamodule)
-        second.datamodule.setup("fit")
-        second.datamodule.setup("test")
-        device = first.trainer.strategy.root_device
-        read_features(first, ["train"], device)
-        read_features(second, ["train", "val", "test"], device)
-        comparison = Comparison(
-            pretraining=first.model,
-            finetuning=second.model,
-            unlabelled=first.datamodule,
-            labelled=second.datamodule,
-            pretraining_steps=pretraining_steps,
-            settings=settings,
-            seed=seed,
-            accumulate=first.trainer.accumulate_grad_batches,
-            device=device,
-        )
         columns = [
             TextColumn("comparison"),
             BarColumn(),
@@ -87,6 +62,48 @@ def compare(
             task = progress.add_task("comparison", total=comparison.total)
             comparison.advance = lambda: progress.advance(task)
             return {"comparison": comparison.run()}
+
+
+def build_comparison(
+    pretrain: list[str], finetune: list[str], pretraining_steps: int, settings: ComparisonSettings, seed: int
+) -> Comparison | None:
+    """Builds the comparison of a finished run, its data read; None where a stage is the user's own class.
+
+    Args:
+        pretrain: See `compare`, as for all.
+        finetune: Likewise.
+        pretraining_steps: Likewise.
+        settings: Likewise.
+        seed: Likewise.
+    """
+    first = MMNASCLI(pretrain, run=False, save_config_callback=None)
+    second = MMNASCLI(finetune, run=False, save_config_callback=None)
+    if (
+        not isinstance(first.model, FusionPretraining)
+        or not isinstance(second.model, FineTuning)
+        or not isinstance(first.datamodule, MultimodalDataModule)
+        or not isinstance(second.datamodule, MultimodalDataModule)
+    ):
+        return None
+    second.datamodule.labels_per_class = None  # the comparison draws label budgets itself
+    first.datamodule.setup("fit")
+    first.model.take_means(first.datamodule)
+    second.datamodule.setup("fit")
+    second.datamodule.setup("test")
+    device = first.trainer.strategy.root_device
+    read_features(first, ["train"], device)
+    read_features(second, ["train", "val", "test"], device)
+    return Comparison(
+        pretraining=first.model,
+        finetuning=second.model,
+        unlabelled=first.datamodule,
+        labelled=second.datamodule,
+        pretraining_steps=pretraining_steps,
+        settings=settings,
+        seed=seed,
+        accumulate=first.trainer.accumulate_grad_batches,
+        device=device,
+    )
 
 
 def read_features(stage: MMNASCLI, splits: list[Split], device: torch.device) -> None:
