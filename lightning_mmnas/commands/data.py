@@ -70,7 +70,8 @@ def command(args: list[str]) -> None:
         picture = BytesIO()
         plot_views(data, views, split, options.samples).savefig(picture, format="png", dpi=120)
         write_bytes(output / "samples.png", picture.getvalue())
-    console.print(f"written to {output}: {', '.join(sorted(path.name for path in output.iterdir()))}", soft_wrap=True)
+    names = ", ".join(sorted(path.name for path in output.iterdir()))
+    console.print(f"written to {output}: {names}", markup=False, soft_wrap=True)
     if summary.damaged:
         raise DamagedFilesError(summary.damaged)
 

@@ -153,7 +153,7 @@ def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str
     arguments = stage.arguments(run_dir, seed)
     last = run_dir / stage.name / "checkpoints" / "last.ckpt"
     resume = ["--ckpt_path", str(last)] if last.is_file() else []
-    console.print(f"$ {shlex.join(['mmnas', *arguments, *resume])}", style="dim", soft_wrap=True)
+    console.print(f"$ {shlex.join(['mmnas', *arguments, *resume])}", style="dim", markup=False, soft_wrap=True)
 
     from lightning_mmnas.callbacks.progress import StageProgress, metrics_line, quiet
     from lightning_mmnas.commands.lightning_cli import MMNASCLI
@@ -184,7 +184,7 @@ def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str
     if _is_main():
         write_json(done, record)
     line = f"{stage.name:<10} done in {record['seconds']:.1f} s  {metrics_line(cli.trainer)}"
-    console.print(line, highlight=False, soft_wrap=True)
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
     return record
 
 
@@ -244,7 +244,7 @@ def _report(results: dict[str, Any], run_dir: Path, console: Console) -> None:
 
         console.print(render_comparison(results["comparison"]))
     seconds = results["total_seconds"]
-    console.print(f"{seconds:.0f} s; results in {run_dir / 'results.json'}", highlight=False)
+    console.print(f"{seconds:.0f} s; results in {run_dir / 'results.json'}", highlight=False, markup=False)
 
 
 def _is_main() -> bool:

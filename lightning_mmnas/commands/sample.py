@@ -67,7 +67,7 @@ def command(args: list[str]) -> None:
         )
         record.claim(folder, study.facts)
         evaluate = _evaluator(stage, options, folder, facts)
-        console.print(_headline(study, options), highlight=False, soft_wrap=True)
+        console.print(_headline(study, options), highlight=False, markup=False, soft_wrap=True)
         how = {
             "command": command,
             "seed": options.seed,
@@ -92,7 +92,7 @@ def command(args: list[str]) -> None:
             raise
         record.write(folder, study, how)
     console.print(record.render_best(study))
-    console.print(f"{study.finished} trials in {folder / record.RECORD}", highlight=False, soft_wrap=True)
+    console.print(f"{study.finished} trials in {folder / record.RECORD}", highlight=False, markup=False, soft_wrap=True)
 
 
 @dataclass(frozen=True)
@@ -277,7 +277,8 @@ def _run(study: FusionStudy, evaluate: TrainedAlone | Inherited, trials: int, fo
             if network.number in now - best:
                 measured = ", ".join(f"{name} {record.number(value)}" for name, value in network.measured.items())
                 kind = "best so far" if len(study.objectives) == 1 else "beaten by none so far"
-                console.print(f"trial {network.number}: {measured}; {kind}", highlight=False, soft_wrap=True)
+                line = f"trial {network.number}: {measured}; {kind}"
+                console.print(line, highlight=False, markup=False, soft_wrap=True)
                 record.write_best(folder, study)
             best = now
 
