@@ -1,5 +1,7 @@
 """The last step of `mmnas run`: builds the comparison from the stages' own configurations and runs it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,9 @@ from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.pretrain import FusionPretraining
 from lightning_mmnas.space.value import describe_errors
+
+_SMALL = 1_000_000
+"""Weights of encoders that one thread runs as fast as several."""
 
 
 def compare(
@@ -58,7 +63,8 @@ def compare(
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         ]
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        with _few_threads(comparison), bar as progress:
             task = progress.add_task("comparison", total=comparison.total)
             comparison.advance = lambda: progress.advance(task)
             return {"comparison": comparison.run()}
@@ -104,6 +110,23 @@ def build_comparison(
         accumulate=first.trainer.accumulate_grad_batches,
         device=device,
     )
+
+
+@contextmanager
+def _few_threads(comparison: Comparison) -> Iterator[None]:
+    """One thread on a CPU where nothing large is computed: several would wait for each other.
+
+    Large are encoders that run in every step, unless they are small or their features are stored.
+    """
+    encoders = sum(p.numel() for p in comparison.finetuning.encoders.parameters())
+    stored = comparison.labelled.part("train").stored_views > 0
+    threads = torch.get_num_threads()
+    if comparison.device.type == "cpu" and (stored or encoders <= _SMALL):
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def read_features(stage: MMNASCLI, splits: list[Split], device: torch.device) -> None:

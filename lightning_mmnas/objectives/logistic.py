@@ -6,10 +6,12 @@ the weights, intercepts free. All labels and all strengths are solved together h
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 import torch
 from scipy.optimize import minimize
+from threadpoolctl import ThreadpoolController
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,6 +25,9 @@ _DEFAULT = 1e-2
 
 _FOLDS, _FOLDS_OF_MANY, _MANY = 5, 3, 2000
 """Folds, and folds of so many samples or more, of which fewer tell as much."""
+
+_SMALL = 4_000_000
+"""Numbers in the samples up to which one thread of BLAS is faster than several, which wait for each other."""
 
 _EXACT, _CHOSEN, _ROUGH = 1e-6, 1e-5, 1e-3
 """Tolerances of the solver: with a given strength, with the chosen one, and where only the best is sought."""
@@ -105,20 +110,28 @@ def choose_logistic(
     parts = [(_Problem(coordinates, labels, num_classes, ~held), held) for held in folds]
     losses: dict[float, float] = {}
     chosen, held_out = _DEFAULT, None
+    threads = 1 if coordinates.samples.size <= _SMALL else None
     starts: list[Solution | None] = [None] * len(parts)
     for strength in sorted(strengths) if parts else ():
         logits = torch.zeros(len(labels), num_classes, dtype=torch.double)
-        for i, (problem, held) in enumerate(parts):
-            starts[i] = solution = problem.solve(strength, _ROUGH, starts[i])
-            logits[held] = coordinates.logits(solution, held)
+        with _controller().limit(limits=threads):
+            for i, (problem, held) in enumerate(parts):
+                starts[i] = solution = problem.solve(strength, _ROUGH, starts[i])
+                logits[held] = coordinates.logits(solution, held)
         losses[strength] = float(_loss(logits, labels)) / len(labels)
         if held_out is None or losses[strength] < losses[chosen]:
             chosen, held_out = strength, logits
         last = list(losses.values())[-3:]
         if len(last) == 3 and last[0] < last[1] < last[2]:
             break
-    solution = _Problem(coordinates, labels, num_classes).solve(chosen, _CHOSEN)
+    with _controller().limit(limits=threads):
+        solution = _Problem(coordinates, labels, num_classes).solve(chosen, _CHOSEN)
     return replace(coordinates.model(solution, chosen, losses), held_out=held_out)
+
+
+@lru_cache(maxsize=1)
+def _controller() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 @dataclass(frozen=True)
