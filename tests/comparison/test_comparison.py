@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from lightning_mmnas import FineTuning, FusionPretraining, FusionSpace, TensorDataModule
+from lightning_mmnas.commands import compare
 from lightning_mmnas.comparison.comparison import Comparison
 from lightning_mmnas.comparison.logistic import logistic_rivals
 from lightning_mmnas.comparison.rivals import random_genotypes
@@ -185,3 +186,19 @@ def test_multi_label_rows_are_scored_with_thresholds_tuned_on_validation() -> No
     assert {row["metric"] for row in rows} == {"f1_weighted_tuned"}
     assert all(0 < row["mean"] <= 1 for row in rows)
     assert {row["name"] for row in rows} == set(NAMES)
+
+
+def test_small_encoders_are_compared_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = comparison_of()
+    comparison.labelled.setup("fit")
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with compare._few_threads(comparison):
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 2
+        monkeypatch.setattr(compare, "_SMALL", 0)  # encoders that are large, and run in every step
+        with compare._few_threads(comparison):
+            assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
