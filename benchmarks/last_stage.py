@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lightning_mmnas.commands.compare import build_comparison, read_settings
 from lightning_mmnas.commands.stages import find_configs, read_stages
-from lightning_mmnas.comparison.comparison import Comparison
+from lightning_mmnas.comparison.comparison import Comparison, Features
 from lightning_mmnas.comparison.logistic import logistic_rivals
 from lightning_mmnas.fusion.readout import out_features
 from lightning_mmnas.modules.frozen import read_checkpoint
@@ -56,9 +56,10 @@ def main() -> None:
         )
         if comparison is None:
             parser.error("the run has stages of its own classes")
+        whole, seen = (comparison._encode(comparison.labelled.part(split)) for split in ("train", "val"))
         for budget in settings.labels_per_class:
             for draw in range(settings.draws):
-                for part, logits, labels in evaluate(comparison, budget, draw):
+                for part, logits, labels in evaluate(comparison, whole, seen, budget, draw):
                     scores[part, str(budget)].append(score(comparison, logits, labels))
                     loss = float(classification_loss(logits, labels))
                     losses[part, str(budget)].append(loss * (labels.shape[1] if labels.ndim > 1 else 1))
@@ -73,15 +74,16 @@ def main() -> None:
         print(f"| {part} | {' | '.join(cells)} |")
 
 
-def evaluate(comparison: Comparison, budget: int | str, draw: int) -> list[tuple[str, Tensor, Tensor]]:
+def evaluate(
+    comparison: Comparison, whole: Features, seen: Features, budget: int | str, draw: int
+) -> list[tuple[str, Tensor, Tensor]]:
     """Trains the last stage once, and returns the logits that each of its parts gives for the validation split."""
     train, val = comparison.labelled.part("train"), comparison.labelled.part("val")
     labels = train.labels
     assert labels is not None
     chosen = comparison._draw(labels, budget, draw)
     seed = 1000 * comparison.seed + draw
-    features = {name: value[chosen] for name, value in comparison._encode(train).items()}
-    seen = comparison._encode(val)
+    features = {name: value[chosen] for name, value in whole.items()}
     groups = None if train.groups is None else train.groups[chosen]
     module, classes = comparison.finetuning, comparison.labelled.num_classes
     shapes = comparison.pretraining.encoders.feature_shapes

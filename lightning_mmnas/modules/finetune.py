@@ -59,7 +59,8 @@ class FineTuning(LightningModule):
             network is frozen, in eval mode.
         readout: See `FusionNetwork`.
         dropout: Probability of dropping a value inside the network, in [0, 1).
-        head_dropout: Probability of dropping a value of the network's vector before the classifier, in [0, 1).
+        head_dropout: Probability of dropping a value of the network's vector before the classifier, in [0, 1); a linear
+            probe drops none.
         interpolation: Mode ``"mixture"``: how far from the start to the fine-tuned weights, in [0, 1] (alpha of
             WiSE-FT); None: half-way, and all the way where ``network_weights`` is None.
         pool: See `InputNode`.
@@ -116,6 +117,8 @@ class FineTuning(LightningModule):
             raise ConfigError(
                 f"interpolation must be in [0, 1], got {interpolation}; check model.init_args.interpolation"
             )
+        if not 0 <= head_dropout < 1:
+            raise ConfigError(f"head_dropout must be in [0, 1), got {head_dropout}; check model.init_args.head_dropout")
         self.encoders = FrozenEncoders(build_encoders(modalities, encoders))
         if encoder_weights is not None:
             load_part(self.encoders.encoders, encoder_weights, "encoders.", "model.init_args.encoder_weights")
@@ -123,7 +126,7 @@ class FineTuning(LightningModule):
         if network_weights is not None:
             load_part(self.network, network_weights, "network.", "model.init_args.network_weights")
         self.classifier = nn.Linear(out_features(self.network), num_classes)
-        self.head_dropout = nn.Dropout(head_dropout)
+        self.head_dropout = nn.Dropout(0.0 if mode == "linear_probe" else head_dropout)
         self.views = build_views(modalities, augmentations) if augment else None
         self.mode: FineTuningMode = mode
         self.pretrained = network_weights is not None

@@ -176,6 +176,9 @@ class Stream(IterableDataset[dict[str, Tensor]]):
 def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"interpolation must be in \[0, 1\], got 1.5"):
         stage(interpolation=1.5)
+    with pytest.raises(ConfigError, match=r"head_dropout must be in \[0, 1\), got 1.0"):
+        stage(head_dropout=1.0)
+    assert stage(mode="linear_probe").head_dropout.p == 0
     data = data_of(labels=True)
     data.setup("fit")
     stream, val = DataLoader(Stream(), batch_size=None), data.val_dataloader()
