@@ -61,8 +61,9 @@ def test_networks_are_trained_as_in_a_plain_loop() -> None:
     optimizer, schedule = build_optimizer(
         [{"params": list(network.parameters()), "lr": 0.01}], module.weight_decay, "one_cycle", 5
     )
-    for first, second in views:
+    for index, (first, second) in enumerate(views):
         optimizer.zero_grad()
+        torch.manual_seed(1_000_003 * 7 + index)  # dropout of every step has random numbers of its own
         network(first, second).backward()
         optimizer.step()
         schedule.step()
