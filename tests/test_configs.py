@@ -124,6 +124,17 @@ def test_configs_hold_no_absolute_path_and_write_below_run_dir() -> None:
             assert content["trainer"]["default_root_dir"] == f"${{run_dir}}/{path.stem}"
 
 
+def test_stages_take_the_shared_views_and_encoders() -> None:
+    for path in sorted(find_configs("watch").parent.glob("*/*.yaml")):
+        if path.name == COMMON or path.stem == "comparison":
+            continue
+        common, content = (yaml.safe_load(file.read_text()) for file in (path.with_name(COMMON), path))
+        given = content["model"]["init_args"]
+        for name in common["shared"].keys() & {"augmentations", "encoders"}:
+            if path.stem != "search_bmnas":  # published: encoders and views of its own
+                assert given.get(name) == f"${{shared.{name}}}", f"{path}: {name}"
+
+
 def test_stages_do_not_repeat_what_is_common() -> None:
     for path in sorted(find_configs("watch").parent.glob("*/*.yaml")):
         if path.name == COMMON or path.stem == "comparison":

@@ -84,9 +84,11 @@ def test_run_writes_everything_and_does_not_run_a_finished_stage_again(tmp_path:
 @pytest.mark.slow
 def test_overrides_of_one_stage_beat_those_of_all(tmp_path: Path, configs: Path) -> None:
     overrides = ["--search.model.hidden", "6", "--model.hidden=5", "--trainer.max_epochs", "1"]
-    _run(configs, tmp_path / "run", overrides=overrides)
+    output = tmp_path / "run[red]"  # printed as it is, not taken for markup
+    _, text = _run(configs, output, overrides=overrides)
+    assert text.count(str(output)) == len(STAGES) + 1  # each stage's command and the last line
     hidden = {
-        name: yaml.safe_load((tmp_path / "run" / name / "config.yaml").read_text())["model"]["init_args"]["hidden"]
+        name: yaml.safe_load((output / name / "config.yaml").read_text())["model"]["init_args"]["hidden"]
         for name in STAGES
     }
     assert hidden == {"encoders": 5, "search": 6, "pretrain": 5, "finetune": 5}
