@@ -155,6 +155,16 @@ def test_networks_are_fine_tuned_as_if_alone() -> None:
             torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
+def test_a_single_modality_has_a_linear_path_of_its_own() -> None:
+    comparison = comparison_of()
+    comparison.labelled.setup("fit")
+    starts = starts_of(comparison, comparison._networks())
+    for name, start in starts.items():
+        assert start.mixture is not None
+        read = {feature.partition("/")[0] for feature in start.mixture.linear.pooled.names}
+        assert read == ({name.partition(":")[2]} if ":" in name else {"left", "right"})
+
+
 def test_settings_refuse_nonsense() -> None:
     with pytest.raises(ValidationError, match="draws"):
         ComparisonSettings(draws=0)

@@ -74,8 +74,11 @@ def test_shares_have_the_least_held_out_loss() -> None:
 
 def test_few_samples_alone_do_not_decide() -> None:
     labels = torch.tensor([0, 1])
-    perfect, useless = 9.0 * F.one_hot(labels, 2).float(), torch.zeros(2, 2)
-    assert choose_shares([perfect, useless], labels)[1] == pytest.approx(0.5, abs=1e-3)
+    perfect, useless = 3.0 * F.one_hot(labels, 2).float(), torch.zeros(2, 2)
+    few = choose_shares([perfect, useless], labels)
+    many = choose_shares([perfect.repeat(500, 1), useless.repeat(500, 1)], labels.repeat(500))
+    assert 0.5 < float(few[0]) < 1.0 < 2.0 < float(many[0])  # nothing but the pull towards one half holds it
+    assert few[1] == pytest.approx(0.5, abs=1e-3)
 
 
 def test_held_out_logits_are_those_of_the_folds_without_the_sample() -> None:
