@@ -42,8 +42,11 @@ def fit_convex_parts(
         ConfigError: The train loader's dataset cannot be read by index.
     """
     loader = trainer.train_dataloader
-    listed = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
-    if not isinstance(loader, DataLoader) or not listed or not hasattr(loader.dataset, "__len__"):
+    if (
+        not isinstance(loader, DataLoader)
+        or isinstance(loader.dataset, IterableDataset)
+        or not hasattr(loader.dataset, "__len__")
+    ):
         raise ConfigError(
             'mode "mixture" reads every labelled sample once before training, so it needs one DataLoader over a '
             'dataset with __getitem__ and __len__; set model.init_args.mode to "full"'

@@ -12,6 +12,7 @@ import torch
 from lightning_mmnas import DigitsDataModule
 from lightning_mmnas.data import digits
 from lightning_mmnas.data.digits import load_digits
+from lightning_mmnas.data.spec import Split
 from lightning_mmnas.errors import ConfigError, DataError, DatasetNotFoundError, MissingExtraError
 
 needs_packages = pytest.mark.skipif(
@@ -58,18 +59,18 @@ def test_files() -> None:
 def test_splits_share_neither_pictures_nor_recordings_and_pairs_agree() -> None:
     data = built(noise=0.0, energy=0.0)
     found = load_digits()
-    counts = {split: sum(data.label_counts(split).values()) for split in ("train", "val", "test")}
-    assert counts == {"train": 3000, "val": 500, "test": 1500}
+    splits: tuple[Split, ...] = ("train", "val", "test")
+    assert [sum(data.label_counts(split).values()) for split in splits] == [3000, 500, 1500]
     train_mean = found.pictures[digits._shares(found.seen, "train")].astype(np.float32).mean(0)
     seen: list[set[int]] = []
     heard: list[set[int]] = []
-    for split in counts:
-        pictures = digits._shares(found.seen, split)  # type: ignore[arg-type]
-        part = data.part(split)  # type: ignore[arg-type]
+    for split in splits:
+        pictures = digits._shares(found.seen, split)
+        part = data.part(split)
         assert part.groups is not None
         seen.append(set(pictures.tolist()))
         heard.append(set(part.groups.tolist()))
-        batch = data.tensors(split)  # type: ignore[arg-type]
+        batch = data.tensors(split)
         assert torch.equal(batch["label"], torch.from_numpy(found.seen[pictures]))
         assert torch.equal(batch["label"], torch.from_numpy(found.heard[part.groups.numpy()]))
         # Nothing is removed but the mean of the training pictures.

@@ -200,6 +200,11 @@ def test_groups_are_not_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     trainer_of(tmp_path).fit(stage(), data_of(labels=True))
     assert seen[0] is not None
     assert torch.equal(seen[0], torch.arange(32) // 4)
+    monkeypatch.setattr(convex_start, "_MOST", 8)  # of very many samples so many are read, with their own groups
+    rows = torch.randperm(32, generator=torch.Generator().manual_seed(0))[:8].sort().values
+    trainer_of(tmp_path).fit(stage(), data_of(labels=True))
+    assert seen[1] is not None
+    assert torch.equal(seen[1], rows // 4)
 
 
 def train(rank: int, port: int, folder: str, weights: str) -> None:
