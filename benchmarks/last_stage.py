@@ -56,7 +56,7 @@ def main() -> None:
         )
         if comparison is None:
             parser.error("the run has stages of its own classes")
-        whole, seen = (comparison._encode(comparison.labelled.part(split)) for split in ("train", "val"))
+        whole, seen = (comparison.encode(comparison.labelled.part(split)) for split in ("train", "val"))
         for budget in settings.labels_per_class:
             for draw in range(settings.draws):
                 for part, logits, labels in evaluate(comparison, whole, seen, budget, draw):
@@ -81,7 +81,7 @@ def evaluate(
     train, val = comparison.labelled.part("train"), comparison.labelled.part("val")
     labels = train.labels
     assert labels is not None
-    chosen = comparison._draw(labels, budget, draw)
+    chosen = comparison.draw(labels, budget, draw)
     seed = 1000 * comparison.seed + draw
     features = {name: value[chosen] for name, value in whole.items()}
     groups = None if train.groups is None else train.groups[chosen]
@@ -91,10 +91,10 @@ def evaluate(
     assert val.labels is not None
     regressions = logistic_rivals(features, labels[chosen], groups, shapes, classes, seed)
     networks = {"found+ssl": module.network}
-    start = comparison._starts(networks, regressions, features, labels[chosen], groups, seed)
+    start = comparison.starts(networks, regressions, features, labels[chosen], groups, seed)
     torch.manual_seed(seed)
     plain = Labelled(module.network, nn.Linear(out_features(module.network), classes))
-    tuned = comparison._finetune({**start, "plain": plain}, train.subset(chosen), budget, draw)
+    tuned = comparison.finetune({**start, "plain": plain}, train.subset(chosen), budget, draw)
     mixed, mixture = tuned["found+ssl"], tuned["found+ssl"].mixture
     assert isinstance(mixture, Mixture)
     shares = mixture.shares.clone()
@@ -102,7 +102,7 @@ def evaluate(
     def logits(interpolation: float, own: Tensor) -> Tensor:
         mixture.interpolation.fill_(interpolation)
         mixture.shares.copy_(own)
-        return comparison._predict(mixed, seen)
+        return comparison.predict(mixed, seen)
 
     linear, network = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
     found = [
@@ -113,7 +113,7 @@ def evaluate(
         logits(0.5, network),
         logits(1.0, shares),
         logits(0.5, shares),
-        comparison._predict(tuned["plain"], seen),
+        comparison.predict(tuned["plain"], seen),
     ]
     return [(part, value, val.labels) for part, value in zip(PARTS, found, strict=True)]
 
@@ -121,7 +121,7 @@ def evaluate(
 def score(comparison: Comparison, logits: Tensor, labels: Tensor) -> float:
     """The comparison's metric; thresholds from the other half of the samples."""
     if labels.ndim == 1:
-        return comparison._score(logits, labels)
+        return comparison.score(logits, labels)
     probabilities, half = logits.sigmoid(), torch.arange(len(labels)) % 2 == 0
     found = []
     for own, other in ((half, ~half), (~half, half)):

@@ -131,10 +131,10 @@ def pretrain(
     module.views.dropout.p = modality_dropout
 
     def views() -> Iterator[ViewPair]:
-        batches = comparison._unlabelled_batches()
+        batches = comparison.unlabelled_batches()
         for _ in range(steps * comparison.accumulate):
             first, second = module.views(next(batches))
-            yield comparison._compact(module.encoders(first)), comparison._compact(module.encoders(second))
+            yield comparison.compact(module.encoders(first)), comparison.compact(module.encoders(second))
 
     train_together(
         {"": whole},
@@ -157,12 +157,12 @@ def evaluate(
     assert classes is not None
     assert labels is not None
     assert truth is not None
-    whole, seen = comparison._encode(train), comparison._encode(val)
+    whole, seen = comparison.encode(train), comparison.encode(val)
     shapes = comparison.pretraining.encoders.feature_shapes
     for budget in budgets:
         scores: dict[str, list[float]] = defaultdict(list)
         for draw in range(comparison.settings.draws if budget != "all" else 1):
-            chosen = comparison._draw(labels, budget, draw)
+            chosen = comparison.draw(labels, budget, draw)
             seed = 1000 * comparison.seed + draw
             groups = None if train.groups is None else train.groups[chosen]
             features = {name: value[chosen] for name, value in whole.items()}
@@ -173,9 +173,9 @@ def evaluate(
             )
             assert start.mixture is not None
             scores["linear path"].append(score(comparison, regression(seen), truth))
-            scores["with linear path"].append(score(comparison, comparison._predict(start, seen), truth))
+            scores["with linear path"].append(score(comparison, comparison.predict(start, seen), truth))
             start.mixture.shares.copy_(torch.tensor([0.0, 1.0]))
-            scores["start"].append(score(comparison, comparison._predict(start, seen), truth))
+            scores["start"].append(score(comparison, comparison.predict(start, seen), truth))
         for what, values in scores.items():
             yield f"{what}, {budget}", statistics.fmean(values)
 

@@ -136,12 +136,27 @@ class GenotypeSelection(Callback):
         found = candidates(module.supernet, self.num_candidates, self.seed, *rules)
         if len(found) == 1:
             return found[0], []
-        score = self._by_criterion if module.classifier is None else self._by_labels
-        # What diverged is last.
-        values = [v if math.isfinite(v) else math.inf for v in score(module, found, loaders, steps)]
+        values = self.score(module, found, loaders, steps)
         order = sorted(range(len(found)), key=lambda i: (values[i], i))
         scores = [{"score": values[i], "genotype": json.loads(found[i].to_json())} for i in order]
         return found[order[0]], scores
+
+    def score(
+        self, module: FusionSearch, genotypes: list[Genotype], loaders: dict[str, Any], steps: int
+    ) -> list[float]:
+        """Trains a network of every genotype alone and scores it on held-out samples; lower is better.
+
+        Args:
+            module: The search: its space, objective and encoders.
+            genotypes: Architectures of its space.
+            loaders: Batches of the ``"weights"`` and of the ``"architecture"`` part.
+            steps: Training steps of each network.
+
+        Returns:
+            A score per genotype, infinite where the training diverged.
+        """
+        by = self._by_criterion if module.classifier is None else self._by_labels
+        return [v if math.isfinite(v) else math.inf for v in by(module, genotypes, loaders, steps)]
 
     def _by_criterion(
         self, module: FusionSearch, found: list[Genotype], loaders: dict[str, Any], steps: int

@@ -94,37 +94,37 @@ class Comparison:
         torch.manual_seed(self.seed)
         networks = self._networks()
         found = copy.deepcopy(self.finetuning.network)  # pretrained by its own stage, with the same budget
-        self._pretrain({name: network for name, network in networks.items() if name.endswith("+ssl")})
+        self.pretrain({name: network for name, network in networks.items() if name.endswith("+ssl")})
         networks["found+ssl"] = found
         self.labelled.setup("fit")
         self.labelled.setup("test")
         train, test = self.labelled.part("train"), self.labelled.part("test")
         labels, targets = _labels(train), _labels(test)
-        encoded = self._encode(train), self._encode(test)
+        encoded = self.encode(train), self.encode(test)
         # Thresholds of multi-label data are tuned on the validation split, for everybody alike.
         several = self.labelled.task == "multilabel"
-        encoded_val = self._encode(self.labelled.part("val")) if several else {}
+        encoded_val = self.encode(self.labelled.part("val")) if several else {}
         val_targets = _labels(self.labelled.part("val")) if several else None
         shapes, num_classes = self.pretraining.encoders.feature_shapes, len(self.labelled.class_names)
         rows = []
         for budget in self.settings.labels_per_class:
             scores: dict[str, list[float]] = {name: [] for name in networks}
             for draw in range(self.settings.draws):
-                chosen = self._draw(labels, budget, draw)
+                chosen = self.draw(labels, budget, draw)
                 seed = 1000 * self.seed + draw
                 if draw == 0 or budget != "all":  # it is convex: with the same labels it would be the same again
                     features = {name: value[chosen] for name, value in encoded[0].items()}
                     groups = None if train.groups is None else train.groups[chosen]
                     regressions = logistic_rivals(features, labels[chosen], groups, shapes, num_classes, seed)
                 if draw == 0 or budget != "all" or self.finetuning.mixture is None:
-                    starts = self._starts(networks, regressions, features, labels[chosen], groups, seed)
-                tuned = self._finetune(starts, train.subset(chosen), budget, draw)
+                    starts = self.starts(networks, regressions, features, labels[chosen], groups, seed)
+                tuned = self.finetune(starts, train.subset(chosen), budget, draw)
                 for name, network in tuned.items():
-                    seen = self._predict(network, encoded_val) if several else None
-                    scores[name].append(self._score(self._predict(network, encoded[1]), targets, seen, val_targets))
+                    seen = self.predict(network, encoded_val) if several else None
+                    scores[name].append(self.score(self.predict(network, encoded[1]), targets, seen, val_targets))
                 for name, regression in regressions.items():
                     seen = regression(encoded_val) if several else None
-                    scores.setdefault(name, []).append(self._score(regression(encoded[1]), targets, seen, val_targets))
+                    scores.setdefault(name, []).append(self.score(regression(encoded[1]), targets, seen, val_targets))
             rows += self._rows(scores, budget)
         return rows
 
@@ -136,7 +136,8 @@ class Comparison:
         shapes, count = self.pretraining.encoders.feature_shapes, self.settings.random_architectures
         return rivals(genotype, shapes, count, self.seed, **options)
 
-    def _pretrain(self, networks: Mapping[str, nn.Module]) -> None:
+    def pretrain(self, networks: Mapping[str, nn.Module]) -> None:
+        """Pretrains networks side by side as the pretraining stage does, each with a projection head of its own."""
         module = self.pretraining
         hparams = module.hparams
         steps = self.pretraining_steps
@@ -152,9 +153,9 @@ class Comparison:
         }
 
         def views() -> Iterator[ViewPair]:
-            for batch in islice(self._unlabelled_batches(), steps * self.accumulate):
+            for batch in islice(self.unlabelled_batches(), steps * self.accumulate):
                 first, second = module.views({name: value.to(self.device) for name, value in batch.items()})
-                yield self._compact(module.encoders(first)), self._compact(module.encoders(second))
+                yield self.compact(module.encoders(first)), self.compact(module.encoders(second))
                 self.advance()
 
         train_together(
@@ -169,37 +170,37 @@ class Comparison:
             self.accumulate,
         )
 
-    def _unlabelled_batches(self) -> Iterator[Batch]:
+    def unlabelled_batches(self) -> Iterator[Batch]:
         """Epoch after epoch of one loader: a new one would repeat the order of the first epoch."""
         loader = self.unlabelled.train_dataloader()
         while True:
             yield from loader
 
-    def _encode(self, part: Part) -> Features:
+    def encode(self, part: Part) -> Features:
         """Features of a whole split, by name, no larger than the networks need; raw samples come in chunks."""
         module = self.finetuning
         found: dict[str, list[Tensor]] = {}
         for start in range(0, len(part), _CHUNK):
             batch = part.__getitems__(range(start, min(start + _CHUNK, len(part))))
             features = module.encoders({name: value.to(self.device) for name, value in batch.items()})
-            for name, value in self._compact(features).items():
+            for name, value in self.compact(features).items():
                 found.setdefault(name, []).append(value)
         return {name: torch.cat(values) for name, values in found.items()}
 
-    def _compact(self, features: Mapping[str, Tensor]) -> Features:
+    def compact(self, features: Mapping[str, Tensor]) -> Features:
         """What the networks need of features, computed once for all of them."""
         module = self.finetuning
         genotype = module.network.genotype
         assert isinstance(genotype, Genotype)
         return compact(features, genotype.space.length, module.hparams["pool"], module.hparams["grid"])
 
-    def _draw(self, labels: Tensor, budget: Budget, draw: int) -> Tensor:
+    def draw(self, labels: Tensor, budget: Budget, draw: int) -> Tensor:
         """Indices of the training samples whose labels may be used."""
         if budget == "all":
             return torch.arange(len(labels))
         return label_budget(labels, budget, 1000 * self.seed + draw, self.labelled.class_names)
 
-    def _starts(
+    def starts(
         self,
         networks: Mapping[str, nn.Module],
         regressions: Mapping[str, LogisticRival],
@@ -233,8 +234,23 @@ class Comparison:
             )
         return starts
 
-    def _finetune(self, starts: Mapping[str, Labelled], train: Part, budget: Budget, draw: int) -> dict[str, Labelled]:
-        """Fine-tunes copies of all networks side by side: same batches, same views, same number of steps."""
+    def finetune(
+        self,
+        starts: Mapping[str, Labelled],
+        train: Part,
+        budget: Budget,
+        draw: int,
+        rates: Mapping[str, tuple[float, float]] | None = None,
+    ) -> dict[str, Labelled]:
+        """Fine-tunes copies of all networks side by side: same batches, same views, same number of steps.
+
+        Args:
+            starts: Networks by name.
+            train: The labelled samples.
+            budget: "all": the steps and batches of all labels, else those of few.
+            draw: Which label draw; batches and views depend on it and the seed alone.
+            rates: Peak learning rates of classifier and network by name; None: as configured.
+        """
         module, settings = self.finetuning, self.settings
         everything = budget == "all"
         steps = settings.steps_all if everything else settings.steps
@@ -246,26 +262,23 @@ class Comparison:
             for indices in _batches(len(train), batch_size, steps):
                 drawn = train.draw_views(indices)
                 batch = {name: value.to(self.device) for name, value in train.__getitems__(drawn).items()}
-                yield self._compact(module.encoders(module.training_view(batch))), batch["label"]
+                yield self.compact(module.encoders(module.training_view(batch))), batch["label"]
                 self.advance()
 
-        train_together(
-            tuned,
-            batches(),
-            lambda labelled: build_optimizer(
-                [
-                    {"params": list(labelled.classifier.parameters()), "lr": module.head_lr},
-                    {"params": list(labelled.network.parameters()), "lr": module.lr},
-                ],
-                module.weight_decay,
-                module.schedule,
-                steps,
-            ),
-        )
+        def optimizer(labelled: Any) -> Any:
+            name = next(name for name, network in tuned.items() if network is labelled)
+            head_lr, lr = (module.head_lr, module.lr) if rates is None else rates[name]
+            groups = [
+                {"params": list(labelled.classifier.parameters()), "lr": head_lr},
+                {"params": list(labelled.network.parameters()), "lr": lr},
+            ]
+            return build_optimizer(groups, module.weight_decay, module.schedule, steps)
+
+        train_together(tuned, batches(), optimizer)
         return tuned
 
     @torch.no_grad()
-    def _predict(self, network: Labelled, features: Features) -> Tensor:
+    def predict(self, network: Labelled, features: Features) -> Tensor:
         """Class logits of a whole split."""
         network.eval()
         count = len(next(iter(features.values())))
@@ -275,7 +288,7 @@ class Comparison:
         ]
         return torch.cat(parts).cpu()
 
-    def _score(
+    def score(
         self, logits: Tensor, labels: Tensor, val_logits: Tensor | None = None, val_labels: Tensor | None = None
     ) -> float:
         """Accuracy, or the weighted F1 with the thresholds that are best on the validation split."""

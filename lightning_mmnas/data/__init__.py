@@ -7,7 +7,7 @@ from lightning_mmnas.data.egogesture import EgoGestureDataModule
 from lightning_mmnas.data.mmimdb.data_module import MMIMDBDataModule
 from lightning_mmnas.data.ntu import NTUDataModule
 from lightning_mmnas.data.samples import EpochSampler, Part, Samples, TensorSamples
-from lightning_mmnas.data.splits import group_folds, label_budget, split_groups
+from lightning_mmnas.data.splits import group_folds, label_budget, label_fraction, split_groups
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.data.table.data_module import TableDataModule
 from lightning_mmnas.data.tensors import TensorDataModule
@@ -31,6 +31,7 @@ __all__ = [
     "WatchDataModule",
     "group_folds",
     "label_budget",
+    "label_fraction",
     "load_digits",
     "load_watch",
     "split_groups",

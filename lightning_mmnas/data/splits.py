@@ -75,7 +75,13 @@ def label_budget(labels: Tensor, per_class: int, seed: int, class_names: Sequenc
         torch.Size([2])
     """
     if labels.ndim != 1:
-        return _multilabel_budget(labels, per_class, seed)
+        wanted = per_class * labels.shape[1]
+        if wanted > len(labels):
+            raise DataError(
+                f"labels_per_class={per_class} of {labels.shape[1]} classes are {wanted} samples, but there are "
+                f"{len(labels)} training samples; ask for fewer, or for null (all labels)"
+            )
+        return _multilabel_draw(labels, wanted, seed)
     classes = range(len(class_names)) if class_names else torch.unique(labels).tolist()
     generator = torch.Generator().manual_seed(seed)
     drawn = []
@@ -91,18 +97,46 @@ def label_budget(labels: Tensor, per_class: int, seed: int, class_names: Sequenc
     return torch.cat(drawn).sort().values
 
 
-def _multilabel_budget(labels: Tensor, per_class: int, seed: int) -> Tensor:
-    wanted = per_class * labels.shape[1]
-    if wanted > len(labels):
-        raise DataError(
-            f"labels_per_class={per_class} of {labels.shape[1]} classes are {wanted} samples, but there are "
-            f"{len(labels)} training samples; ask for fewer, or for null (all labels)"
-        )
+def label_fraction(labels: Tensor, fraction: float, seed: int) -> Tensor:
+    """Draws a share of the samples, without replacement, of every class the same, and at least one sample of each.
+
+    Where samples have several classes each: first one of every class that has any, the rest at random. Draws with the
+    same seed are nested.
+
+    Args:
+        labels: Class of each sample, shape (n,), or 0 and 1 of shape (n, num_classes).
+        fraction: In (0, 1].
+        seed: Which draw.
+
+    Returns:
+        Indices of the drawn samples, ascending.
+
+    Raises:
+        ConfigError: The fraction is out of range.
+
+    Example:
+        >>> label_fraction(torch.tensor([0] * 90 + [1] * 10), 0.1, seed=0).lt(90).sum()
+        tensor(9)
+    """
+    if not 0 < fraction <= 1:
+        raise ConfigError(f"a fraction of the labels must be in (0, 1], got {fraction}")
+    if labels.ndim != 1:
+        return _multilabel_draw(labels, max(1, round(fraction * len(labels))), seed)
+    generator = torch.Generator().manual_seed(seed)
+    drawn = []
+    for index in torch.unique(labels).tolist():
+        members = (labels == index).nonzero().flatten()
+        order = torch.randperm(len(members), generator=generator)
+        drawn.append(members[order[: max(1, round(fraction * len(members)))]])
+    return torch.cat(drawn).sort().values
+
+
+def _multilabel_draw(labels: Tensor, wanted: int, seed: int) -> Tensor:
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     shuffled = labels[order] > 0
     firsts = [int(column.nonzero()[0]) for column in shuffled.T if bool(column.any())]
     places = list(dict.fromkeys([*firsts, *range(len(order))]))
-    return order[places[:wanted]].sort().values
+    return order[places[: max(wanted, len(set(firsts)))]].sort().values
 
 
 def group_folds(groups: Sequence[int], folds: int | None, fold: int) -> tuple[list[int], list[int], list[int]]:

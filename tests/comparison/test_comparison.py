@@ -57,11 +57,11 @@ def comparison_of(seed: int = 0, settings: ComparisonSettings = SETTINGS) -> Com
 
 def starts_of(comparison: Comparison, networks: Mapping[str, nn.Module]) -> dict[str, Labelled]:
     train = comparison.labelled.part("train")
-    features, labels = comparison._encode(train), train.labels
+    features, labels = comparison.encode(train), train.labels
     assert labels is not None
     shapes = comparison.pretraining.encoders.feature_shapes
     regressions = logistic_rivals(features, labels, None, shapes, 2, 0)
-    return comparison._starts(networks, regressions, features, labels, None, 0)
+    return comparison.starts(networks, regressions, features, labels, None, 0)
 
 
 def test_rows() -> None:
@@ -79,7 +79,7 @@ def test_rows() -> None:
 
 
 def test_rivals_are_pretrained_on_batches_that_are_shuffled_anew_every_epoch() -> None:
-    epochs = comparison_of()._unlabelled_batches()
+    epochs = comparison_of().unlabelled_batches()
     first, second = ([next(epochs)["left"] for _ in range(4)] for _ in range(2))
     assert torch.cat(first).shape == (32, 3, 16)
     assert not torch.equal(torch.cat(first), torch.cat(second))
@@ -102,7 +102,7 @@ def test_random_row_is_the_median_of_each_draw() -> None:
 def test_label_draws_of_two_runs_are_different_ones() -> None:
     labels = torch.arange(60) % 2
     first, second = (comparison_of(seed) for seed in (0, 1))
-    draws = [tuple(c._draw(labels, 4, draw).tolist()) for c in (first, second) for draw in range(3)]
+    draws = [tuple(c.draw(labels, 4, draw).tolist()) for c in (first, second) for draw in range(3)]
     assert len(set(draws)) == 6
 
 
@@ -112,7 +112,7 @@ def test_rivals_see_as_many_samples_as_the_found_network() -> None:
     for accumulate in (1, 4):
         comparison = comparison_of()
         comparison.accumulate = accumulate
-        batches = comparison._unlabelled_batches
+        batches = comparison.unlabelled_batches
         count = 0
 
         def counted(batches: Any = batches) -> Any:
@@ -121,8 +121,8 @@ def test_rivals_see_as_many_samples_as_the_found_network() -> None:
                 count += 1
                 yield batch
 
-        comparison._unlabelled_batches = counted  # type: ignore[method-assign]
-        comparison._pretrain({"late_fusion+ssl": comparison._networks()["late_fusion+ssl"]})
+        comparison.unlabelled_batches = counted  # type: ignore[method-assign]
+        comparison.pretrain({"late_fusion+ssl": comparison._networks()["late_fusion+ssl"]})
         seen[accumulate] = count
         assert comparison.total == 3 * accumulate + 2 * (3 + 4)
     assert seen == {1: 3, 4: 12}
@@ -146,10 +146,10 @@ def test_networks_are_fine_tuned_as_if_alone() -> None:
     networks = comparison._networks()
     chosen = {name: networks[name] for name in ("found", "late_fusion", "modality:left")}
     starts = starts_of(comparison, chosen)
-    together = comparison._finetune(starts, train, "all", 1)
+    together = comparison.finetune(starts, train, "all", 1)
     alone: dict[str, Any] = {}
     for name, start in starts.items():
-        alone |= comparison._finetune({name: start}, train, "all", 1)
+        alone |= comparison.finetune({name: start}, train, "all", 1)
     for name in together:
         for first, second in zip(together[name].parameters(), alone[name].parameters(), strict=True):
             torch.testing.assert_close(first, second, rtol=0, atol=0)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lightning_mmnas.data import group_folds, label_budget, split_groups
+from lightning_mmnas.data import group_folds, label_budget, label_fraction, split_groups
 from lightning_mmnas.errors import ConfigError, DataError
 
 
@@ -102,3 +102,27 @@ def test_folds_refuse(folds: int | None, fold: int, message: str) -> None:
 def test_folds_need_three_groups() -> None:
     with pytest.raises(DataError, match="at least 3 groups"):
         group_folds([1, 2], None, 0)
+
+
+def test_label_fractions_are_stratified_nested_and_hold_every_class() -> None:
+    labels = torch.tensor([0] * 200 + [1] * 100 + [2] * 3)
+    small, large = label_fraction(labels, 0.05, seed=1), label_fraction(labels, 0.2, seed=1)
+    assert labels[small].bincount().tolist() == [10, 5, 1]
+    assert labels[large].bincount().tolist() == [40, 20, 1]
+    assert set(small.tolist()) <= set(large.tolist())
+    assert not torch.equal(small, label_fraction(labels, 0.05, seed=2))
+    assert torch.equal(label_fraction(labels, 1.0, seed=1), torch.arange(303))
+
+
+def test_label_fractions_of_several_classes_hold_every_class_first() -> None:
+    labels = torch.zeros(100, 3)
+    labels[:, 0], labels[7, 1], labels[90, 2] = 1, 1, 1
+    assert {7, 90} <= set(label_fraction(labels, 0.01, seed=0).tolist())
+    assert len(label_fraction(labels, 0.2, seed=0)) == 20
+    assert set(label_fraction(labels, 0.05, seed=0).tolist()) <= set(label_fraction(labels, 0.2, seed=0).tolist())
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.5, float("nan")])
+def test_a_fraction_out_of_range_is_named(fraction: float) -> None:
+    with pytest.raises(ConfigError, match="fraction of the labels"):
+        label_fraction(torch.tensor([0, 1]), fraction, seed=0)
