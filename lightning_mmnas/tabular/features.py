@@ -87,6 +87,7 @@ def make_table_data(
         test_labels=test.labels,
         class_names=list(labelled.class_names),
         means=_means(model),
+        train_groups=train.groups,
     )
     settings = {
         "temperature": model.hparams["temperature"],

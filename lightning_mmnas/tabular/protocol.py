@@ -95,6 +95,7 @@ class TableData:
         test_labels: Class of every test sample.
         class_names: Names of the classes.
         means: Features of the training-set means, for modality dropout.
+        train_groups: Group of every training sample, such as its recording; None: each is one of its own.
     """
 
     feature_shapes: Mapping[str, Sequence[int]]
@@ -106,6 +107,7 @@ class TableData:
     test_labels: Tensor
     class_names: list[str]
     means: Features
+    train_groups: Tensor | None = None
 
 
 class GroupTraining:

@@ -5,13 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from lightning_mmnas.fusion.late_fusion import LateFusion
 from lightning_mmnas.fusion.readout import LateFeatures
+from lightning_mmnas.objectives.logistic import choose_logistic
 from lightning_mmnas.tabular.protocol import GroupTraining
 
 
@@ -58,15 +56,18 @@ def simple_baselines(training: GroupTraining, repeats: int = 5) -> list[dict[str
 
 
 def _logistic_regression(training: GroupTraining) -> dict[str, float]:
-    """Logistic regression on the pooled features of all levels: no network, no pretraining but the encoders'."""
+    """Logistic regression on the pooled features of all levels, its strength chosen on the labels at hand.
+
+    No network, no pretraining but the encoders'.
+    """
     data = training.data
     pooled = LateFeatures(list(data.feature_shapes), data.feature_shapes)
-    train, test = pooled(data.train).numpy(), pooled(data.test).numpy()
+    train, test = pooled(data.train), pooled(data.test)
     chosen = {f"scratch_{budget}": rows for budget, rows in training.chosen.items()}
     chosen["supervised"] = torch.arange(len(data.train_labels))
     found = {}
     for column, rows in chosen.items():
-        model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
-        model.fit(train[rows.numpy()], data.train_labels[rows].numpy())
-        found[column] = float(model.score(test, data.test_labels.numpy()))
+        groups = None if data.train_groups is None else data.train_groups[rows]
+        model = choose_logistic(train[rows], data.train_labels[rows], len(data.class_names), groups, training.seed)
+        found[column] = float((model(test).argmax(1) == data.test_labels).float().mean())
     return found

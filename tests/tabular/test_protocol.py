@@ -11,8 +11,10 @@ from lightly.loss import NTXentLoss
 from torch import Tensor, nn
 
 from lightning_mmnas import FusionNetwork, FusionSpace
+from lightning_mmnas.fusion.readout import LateFeatures
 from lightning_mmnas.objectives.criteria import ViewLoss, label_free_criteria
 from lightning_mmnas.objectives.fusion_objective import projection_head
+from lightning_mmnas.objectives.logistic import STRENGTHS, choose_logistic
 from lightning_mmnas.objectives.training import build_optimizer
 from lightning_mmnas.space.genotype import Genotype
 from lightning_mmnas.tabular.protocol import GroupTraining, Protocol, TableData, _batches, _seed
@@ -173,3 +175,15 @@ def test_simple_baselines() -> None:
     assert rows["late_fusion"]["supervised"] > 0.9
     assert rows["raw_features"]["supervised"] > 0.9
     assert not math.isnan(rows["late_fusion"]["probe_2"])
+
+
+def test_logistic_regression_beside_a_table_chooses_its_strength_by_whole_groups() -> None:
+    table_data = data()
+    table_data.train_groups = torch.arange(len(table_data.train_labels)) // 4
+    row = simple_baselines(GroupTraining(table_data, PROTOCOL, 3, {}), repeats=1)[-1]
+    pooled = LateFeatures(list(SHAPES), SHAPES)
+    train, labels = pooled(table_data.train), table_data.train_labels
+    model = choose_logistic(train, labels, len(table_data.class_names), table_data.train_groups, seed=3)
+    right = (model(pooled(table_data.test)).argmax(1) == table_data.test_labels).float().mean()
+    assert row["supervised"] == pytest.approx(float(right))
+    assert model.strength in STRENGTHS
