@@ -204,6 +204,18 @@ class MMNASCLI(CommandLine):
             super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise instantiation_error(error) from error
+        self._require_weights()
+
+    def _require_weights(self) -> None:
+        """Refuses to score a stage that has not been trained; modules that are no stages may bring their weights."""
+        command = self.config.get("subcommand")
+        bases = [base.__module__ for base in type(self.model).__mro__]
+        if command in (None, "fit") or not any(name.startswith("lightning_mmnas.modules.") for name in bases):
+            return
+        if self.config[command].get("ckpt_path") is None:
+            last = Path(self.trainer.default_root_dir) / "checkpoints" / "last.ckpt"
+            found = f"--ckpt_path {last}" if last.is_file() else f"--ckpt_path FILE (there is no {last})"
+            raise CheckpointError(f"mmnas {command} would score a network that is not trained; give {found}")
 
     @override
     def run_command(self, name: str) -> None:

@@ -112,6 +112,34 @@ def test_checkpoint_of_another_architecture(tmp_path: Path, config: Path, capsys
     assert "the checkpoint belongs to another architecture" in _message(capsys, *args)
 
 
+STAGE = """
+trainer: {accelerator: cpu, logger: false, enable_progress_bar: false, enable_model_summary: false}
+model:
+  class_path: EncoderPretraining
+  init_args: {encoders: {motion: {class_path: MotionEncoder, init_args: {channels: [4, 4]}}}}
+data:
+  class_path: WatchDataModule
+  init_args: {stride: 512, batch_size: 8, labels: false}
+"""
+
+
+@pytest.mark.parametrize("command", ["validate", "test", "predict"])
+def test_a_stage_without_weights_is_not_scored(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    config, run_dir = tmp_path / "encoders.yaml", tmp_path / "run"
+    config.write_text(STAGE)
+    arguments = [command, "--config", str(config), "--run_dir", str(run_dir)]
+    text = _message(capsys, *arguments)
+    last = run_dir / "checkpoints" / "last.ckpt"
+    assert f"mmnas {command} would score a network that is not trained" in text
+    assert f"there is no {last}" in text
+    assert not run_dir.exists()
+    last.parent.mkdir(parents=True)
+    last.touch()
+    assert f"--ckpt_path {last}" in _message(capsys, *arguments)
+
+
 def test_debug_raises(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MMNAS_DEBUG", "1")
     with pytest.raises(Exception, match="hiden"):
