@@ -238,6 +238,6 @@ class FineTuning(LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, the classifier with its own rate."""
         groups = [{"params": list(self.classifier.parameters()), "lr": self.head_lr}]
-        if self.mode == "full":
+        if self.mode != "linear_probe":
             groups.append({"params": [p for p in self.network.parameters() if p.requires_grad], "lr": self.lr})
         return plain_optimizer(self, groups, self.weight_decay, self.schedule)

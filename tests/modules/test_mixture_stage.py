@@ -20,6 +20,7 @@ from lightning_mmnas.data.samples import Part
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.fusion.readout import LateFeatures
 from lightning_mmnas.objectives.logistic import choose_logistic
+from lightning_mmnas.objectives.training import build_optimizer, train_together
 from tests.modules.tiny import ENCODERS, KINDS, data_of, modalities, same, split_of, state_of, trainer_of
 
 SPACE = FusionSpace(inputs=("left/0", "left/1", "right/0", "right/1"), channels=4, length=2)
@@ -93,6 +94,41 @@ def test_the_comparison_starts_where_the_stage_does(tmp_path: Path, pretrained: 
                 torch.testing.assert_close(value, second[name], rtol=tolerance, atol=tolerance)
         if weights is None:
             assert module.mixture.interpolation == built.mixture.interpolation == 1.0
+
+
+def test_the_stage_delivers_what_the_comparison_scores(tmp_path: Path, pretrained: str) -> None:
+    """All samples in one batch, so that the order does not matter; no dropout, no views."""
+    settings: dict[str, Any] = {"network_weights": pretrained, "augment": False, "head_dropout": 0.0, "lr": 1e-2}
+    module, steps = stage(**settings), 5
+    network = stage(**settings).network
+    data = data_of(labels=True, batch_size=32)
+    trainer_of(tmp_path, max_epochs=steps).fit(module, data)
+    train = data.tensors("train")
+    features = module.encoders(train)
+    regression = logistic_rivals(features, train["label"], None, module.encoders.feature_shapes, 2, 0)["raw_features"]
+    rival = mixture_start(network, regression, features, train["label"], None, 2, 0, 0.5, 0.0)
+    begin = state_of(rival.network)
+    groups = [
+        {"params": list(part.parameters()), "lr": rate}
+        for part, rate in ((rival.classifier, module.head_lr), (rival.network, module.lr))
+    ]
+    train_together(
+        {"rival": rival},
+        [(features, train["label"])] * steps,
+        lambda labelled: build_optimizer(groups, module.weight_decay, module.schedule, steps),
+    )
+    assert module.mixture is not None
+    assert rival.mixture is not None
+    torch.testing.assert_close(module.mixture.shares, rival.mixture.shares)
+    torch.testing.assert_close(module.classifier.weight, rival.classifier.weight)
+    compared = 0
+    for (name, value), other in zip(rival.network.named_parameters(), module.network.parameters(), strict=True):
+        # In front of batch norm a bias has no gradient but rounding, of which Adam makes whole steps.
+        if not name.endswith((".linear.bias", ".late.0.bias")):
+            torch.testing.assert_close(other, value, rtol=1e-4, atol=1e-5)
+            assert (value - begin[name]).abs().max() > 1e-3
+            compared += 1
+    assert compared > 10
 
 
 def test_a_checkpoint_holds_the_whole_model_and_resumes_without_a_new_start(tmp_path: Path, pretrained: str) -> None:

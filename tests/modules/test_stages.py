@@ -128,18 +128,22 @@ def test_modality_means_come_from_the_data(tmp_path: Path) -> None:
     assert torch.equal(module.views.get_buffer("mean_right"), means["right"])
 
 
-@pytest.mark.parametrize("mode", ["full", "linear_probe"])
+@pytest.mark.parametrize("mode", ["mixture", "full", "linear_probe"])
 def test_fine_tuning_modes(tmp_path: Path, mode: Any) -> None:
     seed_everything(0, verbose=False)
     module = FineTuning(modalities(), ENCODERS, 2, "multiclass", genotype=genotype(), mode=mode, augment=False)
     network, classifier = state_of(module.network), state_of(module.classifier)
+    weights = [parameter.detach().clone() for parameter in module.network.parameters()]
     trainer = trainer_of(tmp_path, max_epochs=30)
     trainer.fit(module, data_of(labels=True))
     assert same(network, state_of(module.network)) == (mode == "linear_probe")
+    # Not only statistics of batch norms: every weight but those of a probe is trained.
+    trained = [not torch.equal(a, b) for a, b in zip(weights, module.network.parameters(), strict=True)]
+    assert trained == [mode != "linear_probe"] * len(weights)
     assert not same(classifier, state_of(module.classifier))
     found = trainer.test(module, data_of(labels=True), verbose=False)[0]
     assert found.keys() == {"test/accuracy", "test/f1_macro"}
-    assert mode != "full" or found["test/accuracy"] > 0.8  # the class is the sign of one sensor
+    assert mode == "linear_probe" or found["test/accuracy"] > 0.8  # the class is the sign of one sensor
     predictions = trainer.predict(module, data_of(labels=True))
     assert predictions is not None
     torch.testing.assert_close(torch.cat([p.sum(1) for p in predictions]), torch.ones(16))  # type: ignore[union-attr]
