@@ -53,7 +53,7 @@ from lightning_mmnas.data.splits import label_fraction, split_groups
 from lightning_mmnas.files import read_json, write_json
 from lightning_mmnas.fusion.late_fusion import LateFusion
 from lightning_mmnas.fusion.network import FusionNetwork
-from lightning_mmnas.fusion.readout import out_features
+from lightning_mmnas.fusion.readout import ReadoutName, out_features
 from lightning_mmnas.modules.frozen import read_checkpoint
 from lightning_mmnas.modules.search import FusionSearch
 from lightning_mmnas.objectives.labelled import Labelled
@@ -117,7 +117,9 @@ def searches(stage: Stage, run_dir: Path, seed: int, output: Path) -> tuple[dict
     path = output / "random.json"
     if not path.is_file():
         start = time.process_time()
-        entries = [json.loads(genotype.to_json()) for genotype in best_of_random(stage, run_dir, seed)]
+        entries = [
+            json.loads(genotype.to_json()) for genotype in best_of_random(stage, run_dir, seed, path.with_suffix(""))
+        ]
         write_json(path, {"genotypes": entries, "seconds": time.process_time() - start})
     entry = read_json(path)
     assert entry is not None
@@ -157,10 +159,10 @@ def search(
         return selection.genotype, time.process_time() - start
 
 
-def best_of_random(stage: Stage, run_dir: Path, seed: int) -> list[Genotype]:
+def best_of_random(stage: Stage, run_dir: Path, seed: int, output: Path) -> list[Genotype]:
     """The best of ten random architectures by the selection's own criterion, then three of another draw."""
     with _quiet():
-        cli, selection = _build(stage, run_dir, seed, [], run_dir / "unused")
+        cli, selection = _build(stage, run_dir, seed, [], output)
         module, data = cli.model, cli.datamodule
         assert isinstance(module, FusionSearch)
         data.setup("fit")
@@ -218,8 +220,8 @@ def build_networks(comparison: Comparison, found: dict[str, Genotype]) -> tuple[
     hparams, shapes = comparison.finetuning.hparams, comparison.pretraining.encoders.feature_shapes
     common = {name: hparams[name] for name in ("dropout", "pool", "grid")}
 
-    def network(name: str, readout: str = hparams["readout"]) -> FusionNetwork:
-        return FusionNetwork(found[name], shapes, readout=readout, **common)  # type: ignore[arg-type]
+    def network(name: str, readout: ReadoutName = hparams["readout"]) -> FusionNetwork:
+        return FusionNetwork(found[name], shapes, readout, **common)
 
     torch.manual_seed(comparison.seed)
     networks: dict[str, nn.Module] = {name: network(name, "flatten") for name in found if name.startswith("bmnas")}
@@ -311,7 +313,7 @@ def _build(
 
 
 def _bmnas() -> list[Change]:
-    """What BM-NAS does otherwise: docs/study.md says from where the numbers are."""
+    """What BM-NAS does otherwise; configs/avmnist/search_bmnas.yaml names the source of each number."""
     return [
         lambda config: config["model"]["init_args"].update(
             pairing="tied", readout="flatten", modality_dropout=0.0, lr=1e-3, schedule="cosine"

@@ -106,7 +106,7 @@ def test_label_draws_of_two_runs_are_different_ones() -> None:
     assert len(set(draws)) == 6
 
 
-def test_rivals_see_as_many_samples_as_the_found_network() -> None:
+def test_rivals_see_as_many_samples_as_the_found_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four batches per step, as `accumulate_grad_batches: 4` of the pretraining stage."""
     seen: dict[int, int] = {}
     for accumulate in (1, 4):
@@ -121,7 +121,7 @@ def test_rivals_see_as_many_samples_as_the_found_network() -> None:
                 count += 1
                 yield batch
 
-        comparison.unlabelled_batches = counted  # type: ignore[method-assign]
+        monkeypatch.setattr(comparison, "unlabelled_batches", counted)
         comparison.pretrain({"late_fusion+ssl": comparison._networks()["late_fusion+ssl"]})
         seen[accumulate] = count
         assert comparison.total == 3 * accumulate + 2 * (3 + 4)
@@ -153,6 +153,26 @@ def test_networks_are_fine_tuned_as_if_alone() -> None:
     for name in together:
         for first, second in zip(together[name].parameters(), alone[name].parameters(), strict=True):
             torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_learning_rates_are_those_of_each_network() -> None:
+    comparison = comparison_of()
+    comparison.labelled.setup("fit")
+    start = starts_of(comparison, {"found": comparison._networks()["found"]})["found"]
+    module = comparison.finetuning
+    rates = {"still": (0.0, 0.0), "head": (1e-2, 0.0), "both": (module.head_lr, module.lr)}
+    train = comparison.labelled.part("train")
+    tuned = comparison.finetune(dict.fromkeys(rates, start), train, "all", 1, rates)
+    configured = comparison.finetune({"found": start}, train, "all", 1)["found"]
+
+    def moved(name: str, part: str) -> list[bool]:
+        pairs = zip(getattr(tuned[name], part).parameters(), getattr(start, part).parameters(), strict=True)
+        return [not torch.equal(first, second) for first, second in pairs]
+
+    assert not any(moved("still", "network") + moved("still", "classifier") + moved("head", "network"))
+    assert all(moved("head", "classifier"))
+    for first, second in zip(tuned["both"].parameters(), configured.parameters(), strict=True):
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
 
 
 def test_a_single_modality_has_a_linear_path_of_its_own() -> None:

@@ -14,7 +14,7 @@ from lightning_mmnas import FusionNetwork, FusionSpace
 from lightning_mmnas.fusion.readout import LateFeatures
 from lightning_mmnas.objectives.criteria import ViewLoss, label_free_criteria
 from lightning_mmnas.objectives.fusion_objective import projection_head
-from lightning_mmnas.objectives.logistic import STRENGTHS, choose_logistic
+from lightning_mmnas.objectives.logistic import LogisticModel, choose_logistic
 from lightning_mmnas.objectives.training import build_optimizer
 from lightning_mmnas.space.genotype import Genotype
 from lightning_mmnas.tabular.protocol import GroupTraining, Protocol, TableData, _batches, _seed
@@ -177,13 +177,26 @@ def test_simple_baselines() -> None:
     assert not math.isnan(rows["late_fusion"]["probe_2"])
 
 
-def test_logistic_regression_beside_a_table_chooses_its_strength_by_whole_groups() -> None:
+def test_logistic_regression_beside_a_table_chooses_its_strength_by_whole_groups(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     table_data = data()
     table_data.train_groups = torch.arange(len(table_data.train_labels)) // 4
-    row = simple_baselines(GroupTraining(table_data, PROTOCOL, 3, {}), repeats=1)[-1]
-    pooled = LateFeatures(list(SHAPES), SHAPES)
-    train, labels = pooled(table_data.train), table_data.train_labels
-    model = choose_logistic(train, labels, len(table_data.class_names), table_data.train_groups, seed=3)
-    right = (model(pooled(table_data.test)).argmax(1) == table_data.test_labels).float().mean()
-    assert row["supervised"] == pytest.approx(float(right))
-    assert model.strength in STRENGTHS
+    training = GroupTraining(table_data, PROTOCOL, 3, {})
+    calls = []
+
+    def recorded(*arguments: Any) -> LogisticModel:
+        calls.append(arguments)
+        return choose_logistic(*arguments)
+
+    monkeypatch.setattr("lightning_mmnas.tabular.simple.choose_logistic", recorded)
+    row = simple_baselines(training, repeats=1)[-1]
+    for (train, labels, classes, groups, seed), rows in zip(
+        calls, (training.chosen[2], torch.arange(len(table_data.train_labels))), strict=True
+    ):
+        torch.testing.assert_close(train, LateFeatures(list(SHAPES), SHAPES)(table_data.train)[rows])
+        assert torch.equal(labels, table_data.train_labels[rows])
+        assert torch.equal(groups, table_data.train_groups[rows])
+        assert (classes, seed) == (len(table_data.class_names), 3)
+    found = choose_logistic(*calls[-1])(LateFeatures(list(SHAPES), SHAPES)(table_data.test)).argmax(1)
+    assert row["supervised"] == pytest.approx(float((found == table_data.test_labels).float().mean()))
