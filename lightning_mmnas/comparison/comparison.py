@@ -177,7 +177,7 @@ class Comparison:
             yield from loader
 
     def encode(self, part: Part) -> Features:
-        """Features of a whole split, by name, no larger than the networks need; raw samples come in chunks."""
+        """Features of a whole split by name, each (n, c_in, *rest), no larger than the networks need; raw samples come in chunks."""
         module = self.finetuning
         found: dict[str, list[Tensor]] = {}
         for start in range(0, len(part), _CHUNK):
@@ -195,7 +195,7 @@ class Comparison:
         return compact(features, genotype.space.length, module.hparams["pool"], module.hparams["grid"])
 
     def draw(self, labels: Tensor, budget: Budget, draw: int) -> Tensor:
-        """Indices of the training samples whose labels may be used."""
+        """Indices of the training samples whose labels may be used; `labels` is (n,) or (n, num_classes)."""
         if budget == "all":
             return torch.arange(len(labels))
         return label_budget(labels, budget, 1000 * self.seed + draw, self.labelled.class_names)
@@ -279,7 +279,7 @@ class Comparison:
 
     @torch.no_grad()
     def predict(self, network: Labelled, features: Features) -> Tensor:
-        """Class logits of a whole split."""
+        """Class logits of a whole split, (n, num_classes), on the CPU."""
         network.eval()
         count = len(next(iter(features.values())))
         parts = [
