@@ -177,7 +177,7 @@ class Comparison:
             yield from loader
 
     def encode(self, part: Part) -> Features:
-        """Features of a whole split by name, (n, c_in, *rest), as small as the networks need; raw samples come in chunks."""
+        """Features of a whole split by name, (n, c_in, *rest), as small as the networks need; raw samples in chunks."""
         module = self.finetuning
         found: dict[str, list[Tensor]] = {}
         for start in range(0, len(part), _CHUNK):
