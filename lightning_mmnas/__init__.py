@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from lightning_mmnas.data.table.data_module import TableDataModule
     from lightning_mmnas.data.tensors import TensorDataModule
     from lightning_mmnas.data.watch import WatchDataModule
+    from lightning_mmnas.delivery.loading import load
+    from lightning_mmnas.delivery.model import DeliveredModel
+    from lightning_mmnas.delivery.writing import save
     from lightning_mmnas.encoders.audio import AudioEncoder
     from lightning_mmnas.encoders.base import Encoder
     from lightning_mmnas.encoders.features import FeatureEncoder, MaxoutEncoder
@@ -61,6 +64,7 @@ _HOMES = {
     "ConcentrationAnchor": "objectives.regularisation",
     "CostTable": "costs.table",
     "Dirichlet": "fusion.relaxation",
+    "DeliveredModel": "delivery.model",
     "DigitsDataModule": "data.digits",
     "EgoGestureDataModule": "data.egogesture",
     "Encoder": "encoders.base",
@@ -105,6 +109,8 @@ _HOMES = {
     "VideoEncoder": "encoders.video",
     "Vocabulary": "data.spec",
     "WatchDataModule": "data.watch",
+    "load": "delivery.loading",
+    "save": "delivery.writing",
 }
 
 __all__ = [
@@ -115,6 +121,7 @@ __all__ = [
     "ColumnSpec",
     "ConcentrationAnchor",
     "CostTable",
+    "DeliveredModel",
     "DigitsDataModule",
     "Dirichlet",
     "EgoGestureDataModule",
@@ -159,6 +166,8 @@ __all__ = [
     "VideoEncoder",
     "Vocabulary",
     "WatchDataModule",
+    "load",
+    "save",
 ]
 
 

@@ -71,3 +71,7 @@ class RunDirectoryError(MMNASError, OSError):
 
 class StudyError(MMNASError, ValueError):
     """A study of a search without gradients cannot be opened, or is one of another search."""
+
+
+class ModelError(MMNASError, ValueError):
+    """A delivered model is missing, damaged, of a newer version, or cannot be delivered or exported."""

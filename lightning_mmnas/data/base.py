@@ -185,6 +185,10 @@ class MultimodalDataModule(LightningDataModule, ABC):
         """Returns the loader of the test split."""
         return self._loader(self._part("test"))
 
+    def plain_loader(self, split: Split) -> Loader:
+        """Returns a loader of any split in its order, without views."""
+        return self._loader(self._part(split))
+
     def tensors(self, split: Split) -> Batch:
         """Returns a whole split as one batch, in order; "train" within the label budget."""
         part = self._part(split)

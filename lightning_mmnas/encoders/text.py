@@ -1,6 +1,7 @@
 """Encoders of texts: a small convolutional one over word embeddings, and the models of transformers."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -12,6 +13,7 @@ from lightning_mmnas.data.spec import ModalitySpec, Vocabulary
 from lightning_mmnas.encoders.base import Encoder
 from lightning_mmnas.encoders.weights import load_weights
 from lightning_mmnas.errors import CheckpointError, ConfigError, DataError, MissingExtraError
+from lightning_mmnas.files import write_text
 
 _EMBEDDING_STD = 0.02
 """Standard deviation of embeddings at the beginning, as in BERT."""
@@ -105,7 +107,8 @@ class TransformersEncoder(Encoder):
     Args:
         spec: Modality of kind "text", shape (t,).
         name: Name or local folder of the model, or ``package:NAME``, the model in an installed package. Weights are
-            read as safetensors; no code of the model's is run.
+            read as safetensors; no code of the model's is run. A ``.json`` file is its configuration alone, with random
+            weights unless there are ``weights``.
         layers: Hidden states that are features, shallow to deep; 0 is the embeddings, -1 the last layer.
         segments: Positions of a feature; see `pool_segments`.
         sentence: Whether the normalised mean of the last hidden state is a feature, of shape (c,).
@@ -153,6 +156,11 @@ class TransformersEncoder(Encoder):
         self.segments = segments
         self.sentence = sentence
         self.width = int(self.model.config.hidden_size)
+
+    def write_files(self, folder: Path) -> dict[str, str]:
+        """Writes the model's configuration, without weights."""
+        write_text(folder / "config.json", self.model.config.to_json_string())
+        return {"name": "config.json"}
 
     @property
     def feature_shapes(self) -> list[tuple[int, ...]]:
@@ -210,14 +218,18 @@ def _check_ids(x: Tensor) -> None:
 
 def _model(name: str) -> Any:
     try:
-        from transformers import AutoModel
+        from transformers import AutoConfig, AutoModel
     except ImportError as error:
         raise MissingExtraError(
             "TransformersEncoder needs the package transformers; run: pip install 'lightning-mmnas[transformers]'"
         ) from error
-    folder = model_folder(name)
     try:
-        model = cast(Any, AutoModel).from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
+        if name.endswith(".json"):
+            configuration = AutoConfig.from_pretrained(name, trust_remote_code=False)
+            model = cast(Any, AutoModel).from_config(configuration, trust_remote_code=False)
+        else:
+            folder = model_folder(name)
+            model = cast(Any, AutoModel).from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"transformers cannot load {name!r} as safetensors: {reason}") from error

@@ -1,6 +1,7 @@
 """FusionNetwork: one genotype as a plain ``nn.Module``."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -108,6 +109,7 @@ class FusionNetwork(nn.Module):
         super().__init__()
         space = genotype.space
         self.genotype = genotype
+        self.options: dict[str, Any] = {"readout": readout, "dropout": dropout, "pool": pool, "grid": grid}
         read = {name for cell in genotype.cells for name in cell.inputs}
         used = [name for name in space.inputs if name in read]
         self.input_nodes = InputNodes(used, feature_shapes, space.channels, space.length, dropout, pool, grid)

@@ -171,14 +171,14 @@ class Mixture(nn.Module):
 
     def forward(self, network: nn.Module, classifier: nn.Module, features: Features) -> Tensor:
         """Logits (b, num_classes) of samples, for evaluation; network and classifier as fine-tuned so far."""
-        vector = functional_call(network, self._between("network", network), (features,))
-        logits: Tensor = functional_call(classifier, self._between("classifier", classifier), (vector,))
+        vector = functional_call(network, self.between("network", network), (features,))
+        logits: Tensor = functional_call(classifier, self.between("classifier", classifier), (vector,))
         linear, own = self.shares.unbind()
         mixed: Tensor = linear * self.linear(features) + own * logits
         return mixed
 
-    def _between(self, name: str, now: nn.Module) -> dict[str, Tensor]:
-        """Weights and buffers on the way from the start to those of now."""
+    def between(self, name: str, now: nn.Module) -> dict[str, Tensor]:
+        """Weights and buffers on the way from the start to those of now; `name` is "network" or "classifier"."""
         first = self.start[name].state_dict()
         return {
             key: torch.lerp(first[key], value, self.interpolation.to(value)) if value.is_floating_point() else value

@@ -87,7 +87,15 @@ def read_joints(path: Path) -> _Floats:
     Raises:
         DamagedFilesError: It is no such array, or holds NaN or infinity.
     """
-    array: Array = open_array(path)
+    return to_joints(open_array(path), path)
+
+
+def to_joints(array: Array, path: Path | str) -> _Floats:
+    """An array of joints, as `read_joints` reads it from a file; `path` is what messages call it.
+
+    Raises:
+        DamagedFilesError: It is no such array, or holds NaN or infinity.
+    """
     if array.ndim not in (3, 4) or array.shape[2] != 3 or min(array.shape) == 0:
         raise damaged(path, f"an array of shape {array.shape} instead of (t, joints, 3) or (t, joints, 3, bodies)")
     with np.errstate(over="ignore"):

@@ -108,6 +108,20 @@ class TextTokenizer:
             ids[row, : len(kept)] = torch.tensor(kept, dtype=torch.long)
         return ids
 
+    def save(self, folder: Path, name: str) -> None:
+        """Writes the tokenizer, for another one to be made of it: ``<name>.json``, or a folder ``<name>``.
+
+        Raises:
+            DataError: It has not been fitted.
+        """
+        if self._pretrained is not None:
+            self._pretrained.save_pretrained(folder / name)
+        elif self._learnt is None:
+            raise DataError("the tokenizer knows no words yet: fit it on the training texts first")
+        else:
+            with replacing(folder / f"{name}.json") as path:
+                self._learnt.save(str(path))
+
     def decode(self, ids: Tensor) -> str:
         """The words of one text's ids, shape (t,); padding is left out."""
         pad = self.vocabulary.pad

@@ -15,7 +15,7 @@ from lightning_mmnas.data.columns.arrays import open_array
 from lightning_mmnas.data.columns.audio import read_audio
 from lightning_mmnas.data.columns.column import Column, FileColumn, damaged
 from lightning_mmnas.data.columns.images import decode_image
-from lightning_mmnas.data.columns.skeletons import prepare_skeleton, read_joints
+from lightning_mmnas.data.columns.skeletons import prepare_skeleton, to_joints
 from lightning_mmnas.data.columns.video import clip_positions, read_video
 from lightning_mmnas.data.samples import tensor_digest
 from lightning_mmnas.data.spec import Kind, ModalitySpec, Vocabulary
@@ -157,29 +157,46 @@ def read_cell(path: Path, spec: ColumnSpec) -> Tensor:
     Raises:
         DamagedFilesError: The file is not what the kind asks for.
     """
-    array = path.suffix.lower() == ".npy"
     channels: Literal[1, 3] = 1 if spec.channels == 1 else 3
-    if spec.kind == "image":
-        return _array_frames(path, spec, clip=False)[:, 0] if array else decode_image(path, spec.size, channels)
-    if spec.kind == "video":
-        return _array_frames(path, spec, clip=True) if array else read_video(path, spec.length, spec.size, channels)
+    array = path.suffix.lower() == ".npy"
+    if spec.kind == "image" and not array:
+        return decode_image(path, spec.size, channels)
+    if spec.kind == "video" and not array:
+        return read_video(path, spec.length, spec.size, channels)
     if spec.kind == "audio":
         return read_audio(path, spec.rate, spec.seconds)
-    if spec.kind == "skeleton":
-        joints = read_joints(path)
-        if joints.shape[2] != spec.joints:
-            raise damaged(path, f"it has {joints.shape[2]} joints instead of {spec.joints}")
-        return prepare_skeleton(torch.from_numpy(joints), spec.length, centre=None, bodies=1)
+    return read_values(open_array(path), spec, path)
+
+
+def read_values(values: np.ndarray[Any, np.dtype[Any]], spec: ColumnSpec, source: Path | str) -> Tensor:
+    """An array, as a `.npy` file holds it, as a sample of the modality: all kinds but audio and text.
+
+    Args:
+        values: See `ColumnSpec`.
+        spec: The modality.
+        source: What to call it in messages.
+
+    Raises:
+        DamagedFilesError: It is not what the kind asks for.
+    """
+    if spec.kind == "image":
+        return _array_frames(source, values, spec, clip=False)[:, 0]
+    if spec.kind == "video":
+        return _array_frames(source, values, spec, clip=True)
     if spec.kind == "motion":
-        return _motion(path, spec)
-    values = open_array(path)
+        return _motion(source, values, spec)
+    if spec.kind == "skeleton":
+        joints = to_joints(values, source)
+        if joints.shape[2] != spec.joints:
+            raise damaged(source, f"it has {joints.shape[2]} joints instead of {spec.joints}")
+        return prepare_skeleton(torch.from_numpy(joints), spec.length, centre=None, bodies=1)
     if values.shape != (spec.length,):
-        raise damaged(path, f"an array of shape {values.shape} instead of ({spec.length},)")
-    return torch.from_numpy(_floats(path, values))
+        raise damaged(source, f"an array of shape {values.shape} instead of ({spec.length},)")
+    return torch.from_numpy(_floats(source, values))
 
 
-def _motion(path: Path, spec: ColumnSpec) -> Tensor:
-    values = _floats(path, open_array(path))
+def _motion(path: Path | str, array: np.ndarray[Any, np.dtype[Any]], spec: ColumnSpec) -> Tensor:
+    values = _floats(path, array)
     if values.ndim == 1:
         values = values[:, None]
     if values.ndim != 2 or values.shape[1] != spec.channels or len(values) == 0:
@@ -195,9 +212,8 @@ def _motion(path: Path, spec: ColumnSpec) -> Tensor:
     return interpolate(signal[None], spec.length, mode="linear", align_corners=True)[0]
 
 
-def _array_frames(path: Path, spec: ColumnSpec, clip: bool) -> Tensor:
+def _array_frames(path: Path | str, values: np.ndarray[Any, np.dtype[Any]], spec: ColumnSpec, clip: bool) -> Tensor:
     """Frames of an array as uint8 pixels, shape (channels, t, h, w); an image is one frame."""
-    values = open_array(path)
     wanted = "(t, h, w) or (t, h, w, 3)" if clip else "(h, w) or (h, w, 3)"
     grey = values.ndim == (3 if clip else 2)
     colour = values.ndim == (4 if clip else 3) and values.shape[-1] == 3
@@ -223,7 +239,7 @@ def _array_frames(path: Path, spec: ColumnSpec, clip: bool) -> Tensor:
     return (frames * 255).round().clamp(0, 255).to(torch.uint8).transpose(0, 1).contiguous()
 
 
-def _floats(path: Path, values: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _floats(path: Path | str, values: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
     with np.errstate(over="ignore"):
         found = np.array(values, dtype=np.float32)
     if not np.isfinite(found).all():

@@ -113,7 +113,7 @@ class TableDataModule(MultimodalDataModule):
         self.missing: Missing = missing
         self.on_error: OnError = on_error
         self.split_seed = split_seed
-        self._tokenizers = {n: TextTokenizer(s.tokenizer, s.vocabulary) for n, s in columns.items() if s.kind == "text"}
+        self.tokenizers = {n: TextTokenizer(s.tokenizer, s.vocabulary) for n, s in columns.items() if s.kind == "text"}
         super().__init__(
             modalities=modalities,
             batch_size=batch_size,
@@ -130,7 +130,7 @@ class TableDataModule(MultimodalDataModule):
     def available_modalities(self) -> dict[str, ModalitySpec]:
         """The declared modalities."""
         return {
-            name: spec.modality(self._tokenizers[name].vocabulary if name in self._tokenizers else None)
+            name: spec.modality(self.tokenizers[name].vocabulary if name in self.tokenizers else None)
             for name, spec in self.declared.items()
         }
 
@@ -213,7 +213,7 @@ class TableDataModule(MultimodalDataModule):
 
     def words(self, modality: str, ids: Tensor) -> str | None:
         """Returns the words of a text's ids."""
-        return self._tokenizers[modality].decode(ids) if modality in self._tokenizers else None
+        return self.tokenizers[modality].decode(ids) if modality in self.tokenizers else None
 
     def _samples(self, split: Split) -> ColumnSamples:
         columns = {name: self._column(name, split) for name in self._selected}
@@ -255,12 +255,12 @@ class TableDataModule(MultimodalDataModule):
         places, there = _places([not self._empty(row, name) for row in rows])
         whole = [rows[i] for i in there]
         if spec.kind == "text":
-            tokenizer = self._tokenizers[name]
+            tokenizer = self.tokenizers[name]
             tokenizer.fit(lambda: self._texts(name, self.rows["train"]))
             sources = [self.content.place(row, spec.columns[0]) for row in rows]
             return TextColumn(self._texts(name, rows), tokenizer, spec.length, str(self.path), sources)
         column = self._plain(name, whole)
-        mean, std, fill = self._statistics[name]
+        mean, std, fill = self.statistics[name]
         return StandardisedColumn(column, places, fill, mean, std, name)
 
     def _plain(self, name: str, rows: Sequence[int]) -> Column:
@@ -273,7 +273,7 @@ class TableDataModule(MultimodalDataModule):
         return ["" if (cell := self.content.rows[row][column]) is None else str(cell) for row in rows]
 
     @cached_property
-    def _statistics(self) -> Mapping[str, tuple[Tensor | None, Tensor | None, Tensor]]:
+    def statistics(self) -> Mapping[str, tuple[Tensor | None, Tensor | None, Tensor]]:
         """Mean and deviation of standardised modalities, and what stands for an empty cell."""
         return {n: self._measure(n) for n in self._selected if self.declared[n].kind != "text"}
 
@@ -281,7 +281,7 @@ class TableDataModule(MultimodalDataModule):
         spec, modality = self.declared[name], self.available_modalities[name]
         rows = [row for row in self.rows["train"] if not self._empty(row, name)]
         if not spec.standardised:
-            if all(not self._empty(row, name) for rows in self.rows.values() for row in rows):
+            if self.missing != "mask":  # no cell is empty then
                 return None, None, torch.zeros(modality.shape, dtype=modality.dtype)
             drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:_MEAN_SAMPLES].tolist()
             rows = [rows[i] for i in drawn]

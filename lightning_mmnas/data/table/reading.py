@@ -1,7 +1,6 @@
 """Tables as rows of cells: CSV, JSON lines and Parquet."""
 
 import csv
-import io
 import json
 import math
 from collections import Counter
@@ -11,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mmnas.errors import DataError, DatasetNotFoundError, MissingExtraError
+
+_ROWS = 1024
+"""Rows of a Parquet file that are read at once."""
 
 Cell = Any
 """Text, number, truth value or list; None where the cell is empty."""
@@ -65,7 +67,33 @@ def read_table(path: Path) -> Table:
         DataError: It cannot be read as what its suffix says, or has no rows; names the line.
         MissingExtraError: pyarrow is needed for Parquet.
     """
-    readers: dict[str, Callable[[Path], Table]] = {
+    known, stream = stream_table(path)
+    rows, lines = [], []
+    for line, row in stream:
+        rows.append(row)
+        lines.append(line)
+    if not rows:
+        raise DataError(f"{path} has no rows")
+    names = list(known or dict.fromkeys(name for row in rows for name in row))
+    _check_names(path, names)
+    if not known:
+        rows = [{name: row.get(name) for name in names} for row in rows]
+    return Table(path, names, rows, lines)
+
+
+def stream_table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Cell]]]]:
+    """Opens a table to be read row by row, whatever its size; see `read_table`.
+
+    Returns:
+        The names of its columns, none for JSON lines, whose rows have their own; and each row's line (or its number,
+        from 1) and cells.
+
+    Raises:
+        DatasetNotFoundError: There is no such file.
+        DataError: It cannot be read; errors of rows are raised while they are read.
+        MissingExtraError: pyarrow is needed for Parquet.
+    """
+    readers: dict[str, Callable[[Path], tuple[list[str], Iterator[tuple[int, dict[str, Cell]]]]]] = {
         ".csv": _csv,
         ".jsonl": _json_lines,
         ".ndjson": _json_lines,
@@ -75,86 +103,115 @@ def read_table(path: Path) -> Table:
         raise DataError(f"{path}: the suffix {path.suffix!r} is not in {list(readers)}")
     if not path.is_file():
         raise DatasetNotFoundError(f"there is no table {path}; check data.init_args.table")
-    table = readers[path.suffix.lower()](path)
-    if not table.rows:
-        raise DataError(f"{path} has no rows")
-    return table
+    return readers[path.suffix.lower()](path)
 
 
-def _csv(path: Path) -> Table:
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
-    rows, lines = [], []
+def _csv(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Cell]]]]:
+    reader = csv.reader(_lines(path), strict=True)
     try:
         names = [name.strip() for name in next(reader, [])]
-        _check_names(path, names)
-        before = reader.line_num
-        for cells in reader:
-            line, before = before + 1, reader.line_num
-            if not cells:
-                continue
-            if len(cells) != len(names):
-                raise DataError(f"{path}, line {line}: {len(cells)} cells instead of {len(names)}, as the header has")
-            rows.append(dict(zip(names, map(_emptied, cells), strict=True)))
-            lines.append(line)
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: {error}") from None
-    return Table(path, names, rows, lines)
+    _check_names(path, names)
 
-
-def _json_lines(path: Path) -> Table:
-    rows: list[dict[str, Cell]] = []
-    lines = []
-    # Not splitlines(): JSON allows further line separators within a text.
-    for line, text in enumerate(_text(path).split("\n"), start=1):
-        if not text.strip():
-            continue
+    def rows() -> Iterator[tuple[int, dict[str, Cell]]]:
+        before = reader.line_num
         try:
-            row = json.loads(text, object_pairs_hook=_once)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {line}: not JSON: {error}") from None
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, line {line}: a {type(row).__name__} instead of an object")
-        rows.append({name: _emptied(cell) for name, cell in row.items()})
-        lines.append(line)
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    if rows:
-        _check_names(path, names)
-    return Table(path, names, [{name: row.get(name) for name in names} for row in rows], lines)
+            for cells in reader:
+                line, before = before + 1, reader.line_num
+                if not cells:
+                    continue
+                if len(cells) != len(names):
+                    raise DataError(
+                        f"{path}, line {line}: {len(cells)} cells instead of {len(names)}, as the header has"
+                    )
+                yield line, dict(zip(names, map(_emptied, cells), strict=True))
+        except csv.Error as error:
+            raise DataError(f"{path}, line {reader.line_num}: {error}") from None
+
+    return names, rows()
 
 
-def _parquet(path: Path) -> Table:
+def _json_lines(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Cell]]]]:
+    def rows() -> Iterator[tuple[int, dict[str, Cell]]]:
+        for line, text in enumerate(_lines(path, newline="\n"), start=1):
+            if not text.strip():
+                continue
+            try:
+                row = json.loads(text, object_pairs_hook=_once)
+            except (ValueError, RecursionError) as error:
+                raise DataError(f"{path}, line {line}: not JSON: {error}") from None
+            if not isinstance(row, dict):
+                raise DataError(f"{path}, line {line}: a {type(row).__name__} instead of an object")
+            yield line, {name: _emptied(cell) for name, cell in row.items()}
+
+    return [], rows()
+
+
+def _parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Cell]]]]:
     try:
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise MissingExtraError(
             "reading Parquet needs the package pyarrow; run: pip install 'lightning-mmnas[table]'"
         ) from error
-    try:
-        content = parquet.ParquetFile(path).read()
-        names = list(content.column_names)
-        _check_names(path, names)
-        rows = [{name: _emptied(cell) for name, cell in row.items()} for row in content.to_pylist()]
-    except DataError:
-        raise
-    except Exception as error:  # pyarrow raises a dozen types for damaged files
+
+    def unreadable(error: Exception) -> DataError:
         reason = str(error).strip().splitlines()
-        raise DataError(
-            f"{path} is no readable Parquet file: {reason[0] if reason else type(error).__name__}"
-        ) from None
-    return Table(path, names, rows, list(range(1, len(rows) + 1)))
+        return DataError(f"{path} is no readable Parquet file: {reason[0] if reason else type(error).__name__}")
 
-
-def _text(path: Path) -> str:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}, line {line}: byte {error.object[error.start]:#x} is not UTF-8; save the table as UTF-8"
-        ) from None
-    if "\0" in text:
-        raise DataError(f"{path}, line {text.count(chr(10), 0, text.index(chr(0))) + 1}: a NUL character")
-    return text
+        content = parquet.ParquetFile(path)
+        names = list(content.schema_arrow.names)
+    except Exception as error:  # pyarrow raises a dozen types for damaged files
+        raise unreadable(error) from None
+    _check_names(path, names)
+
+    def rows() -> Iterator[tuple[int, dict[str, Cell]]]:
+        line = 0
+        batches = content.iter_batches(_ROWS)
+        while True:
+            try:
+                batch = next(batches, None)
+                cells = [] if batch is None else batch.to_pylist()
+            except Exception as error:
+                raise unreadable(error) from None
+            if batch is None:
+                return
+            for row in cells:
+                line += 1
+                yield line, {name: _emptied(cell) for name, cell in row.items()}
+
+    return names, rows()
+
+
+def _lines(path: Path, newline: str = "") -> Iterator[str]:
+    """The lines of a text in UTF-8, with their ends as they are.
+
+    Raises:
+        DataError: A byte is not UTF-8, or a character is NUL; names the line.
+    """
+    line = 0
+    with open(path, encoding="utf-8-sig", newline=newline) as file:
+        try:
+            for line, text in enumerate(file, start=1):
+                if "\0" in text:
+                    raise DataError(f"{path}, line {line}: a NUL character")
+                yield text
+        except UnicodeDecodeError as error:
+            line, byte = _first_wrong_byte(path)
+            raise DataError(f"{path}, line {line}: byte {byte:#x} is not UTF-8; save the table as UTF-8") from error
+
+
+def _first_wrong_byte(path: Path) -> tuple[int, int]:
+    """Line and value of the first byte that is not UTF-8; a text is decoded in pieces, so the reader does not know."""
+    with open(path, "rb") as file:
+        for line, content in enumerate(file, start=1):
+            try:
+                content.decode("utf-8-sig")
+            except UnicodeDecodeError as error:
+                return line, content[error.start]
+    raise AssertionError(f"{path} is UTF-8")
 
 
 def _check_names(path: Path, names: list[str]) -> None:

@@ -40,21 +40,30 @@ def read_classes(table: Table, column: str, separator: str | None) -> tuple[list
     """
     cells = [row[column] for row in table.rows]
     several = separator is not None or any(isinstance(cell, list) for cell in cells)
-    found: list[Classes | None] = []
-    for row, cell in enumerate(cells):
-        if cell is None:
-            found.append(None)
-            continue
-        if several and not isinstance(cell, list) and separator is None:
-            raise DataError(f"{table.place(row, column)}: {cell!r} is no list, as other labels are")
-        parts = cell if isinstance(cell, list) else str(cell).split(separator) if separator else [cell]
-        names = [_class_name(table, row, column, part) for part in parts]
-        if len(set(names)) < len(names):
-            raise DataError(f"{table.place(row, column)}: a class occurs twice in {names}")
-        found.append(tuple(names))
+    found = [cell_classes(cell, separator, several, table.place(row, column)) for row, cell in enumerate(cells)]
     if all(classes is None for classes in found):
         raise DataError(f"{table.path}: no row has a label in column {column!r}; leave label out")
     return found, several
+
+
+def cell_classes(cell: Cell, separator: str | None, several: bool, place: str) -> Classes | None:
+    """The classes in one cell, None where it is empty; see `read_classes`.
+
+    Args:
+        cell: The cell.
+        separator: What parts several classes; None: lists do.
+        several: Whether there may be several.
+        place: Of the cell, for messages.
+    """
+    if cell is None:
+        return None
+    if several and not isinstance(cell, list) and separator is None:
+        raise DataError(f"{place}: {cell!r} is no list, as other labels are")
+    parts = cell if isinstance(cell, list) else str(cell).split(separator) if separator else [cell]
+    names = [_class_name(part, place) for part in parts]
+    if len(set(names)) < len(names):
+        raise DataError(f"{place}: a class occurs twice in {names}")
+    return tuple(names)
 
 
 def class_names(classes: Sequence[Classes | None]) -> list[str]:
@@ -182,9 +191,9 @@ def _stratified(kept: Sequence[int], classes: Sequence[Classes | None], seed: in
     return {split: sorted(members) for split, members in rows.items()}
 
 
-def _class_name(table: Table, row: int, column: str, part: Cell) -> str:
+def _class_name(part: Cell, place: str) -> str:
     if isinstance(part, bool | int) or (isinstance(part, float) and part.is_integer()):
         return str(part) if isinstance(part, bool) else str(int(part))
     if isinstance(part, str) and part.strip():
         return part.strip()
-    raise DataError(f"{table.place(row, column)}: {part!r} is no class; a class is a text or a whole number")
+    raise DataError(f"{place}: {part!r} is no class; a class is a text or a whole number")

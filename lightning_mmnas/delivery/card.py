@@ -1,0 +1,174 @@
+"""`model.json`: everything about a delivered model but its weights."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lightning_mmnas.data.spec import Kind, ModalitySpec, Task, Vocabulary
+from lightning_mmnas.data.table.columns import ColumnSpec
+from lightning_mmnas.errors import ModelError
+from lightning_mmnas.fusion.input_nodes import Grid, Pool
+from lightning_mmnas.fusion.readout import ReadoutName
+from lightning_mmnas.space.value import describe_errors
+
+CARD = "model.json"
+WEIGHTS = "model.safetensors"
+FORMAT = 1
+"""Of the folder; a newer one is refused."""
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class VocabularyCard(_Record):
+    """A `Vocabulary`."""
+
+    size: int
+    pad: int
+    unknown: int
+    mask: int
+    special: tuple[int, ...] = ()
+
+
+class ModalityCard(_Record):
+    """A `ModalitySpec`; its type is a name such as ``"uint8"``."""
+
+    kind: Kind
+    shape: tuple[int, ...]
+    dtype: str
+    vocabulary: VocabularyCard | None = None
+
+    @classmethod
+    def of(cls, spec: ModalitySpec) -> "ModalityCard":
+        """Writes a specification down."""
+        known = spec.vocabulary
+        vocabulary = None if known is None else VocabularyCard(**vars(known))
+        return cls(
+            kind=spec.kind, shape=spec.shape, dtype=str(spec.dtype).removeprefix("torch."), vocabulary=vocabulary
+        )
+
+    def spec(self) -> ModalitySpec:
+        """The specification."""
+        dtype = getattr(torch, self.dtype, None)
+        if not isinstance(dtype, torch.dtype):
+            raise ModelError(f"{CARD}: {self.dtype!r} is no type of numbers")
+        vocabulary = None if self.vocabulary is None else Vocabulary(**self.vocabulary.model_dump())
+        return ModalitySpec(self.kind, self.shape, dtype, vocabulary)
+
+
+class PartCard(_Record):
+    """A module by its class and what it is built with.
+
+    Attributes:
+        class_path: ``package.module.Class``.
+        arguments: Plain values by name; those for weights are left out.
+        files: By name of an argument, the file in the model's folder that it is given.
+        parts: By name of an argument, the module that the class it is given builds.
+    """
+
+    class_path: str
+    arguments: dict[str, Any] = {}
+    files: dict[str, str] = {}
+    parts: dict[str, "PartCard"] = {}
+
+
+class NetworkCard(_Record):
+    """The fusion network: a genotype and how it is built, or the user's own class."""
+
+    genotype: dict[str, Any] | None = None
+    part: PartCard | None = None
+    readout: ReadoutName = "branch"
+    dropout: float = 0.0
+    pool: Pool = "max"
+    grid: Grid = "auto"
+
+
+class TableCard(_Record):
+    """How the rows of a table become samples; see `TableDataModule`."""
+
+    columns: dict[str, ColumnSpec]
+    label: str | None = None
+    label_separator: str | None = None
+    group: str | None = None
+    id: str | None = None
+    missing: Literal["error", "drop", "mask"] = "error"
+    on_error: Literal["raise", "skip"] = "raise"
+
+
+class DataCard(_Record):
+    """The data module of the run, for its splits to be read again."""
+
+    class_path: str
+    arguments: dict[str, Any] = {}
+
+
+class LabelCard(_Record):
+    """The labels that the model was trained with.
+
+    Attributes:
+        per_class: The budget; "all".
+        samples: Their number.
+    """
+
+    per_class: int | Literal["all"]
+    samples: int
+
+
+class ModelCard(_Record):
+    """A delivered model; ``thresholds``, ``mean``, ``std`` and ``fill`` of modalities lie with the weights.
+
+    Attributes:
+        format: Of the folder.
+        task: See `Task`.
+        class_names: In the order of the probabilities.
+        modalities: What a sample has.
+        encoders: Of each modality.
+        network: From features to a vector.
+        linear: Whether logistic regression on the encoders' features stands beside the network; see `Mixture`.
+        labels: What it was trained with.
+        metrics: By name, such as ``test/accuracy``.
+        table: How to read a table like that of the run; None: the run's data are no table.
+        data: Where the splits of the run come from; None: not known.
+        made_by: Command, seed, versions.
+    """
+
+    format: int
+    task: Task
+    class_names: tuple[str, ...]
+    modalities: dict[str, ModalityCard]
+    encoders: dict[str, PartCard]
+    network: NetworkCard
+    linear: bool
+    labels: LabelCard
+    metrics: dict[str, float]
+    table: TableCard | None = None
+    data: DataCard | None = None
+    made_by: dict[str, Any] = {}
+
+
+def read_card(folder: Path) -> ModelCard:
+    """Reads ``model.json``.
+
+    Raises:
+        ModelError: It is missing, damaged, or of a newer version.
+    """
+    path = folder / CARD
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ModelError(f"there is no model in {folder}: {CARD} is missing") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} is damaged: {error}; `mmnas run` with the run's command writes it again") from None
+    if isinstance(content, dict) and isinstance(content.get("format"), int) and content["format"] > FORMAT:
+        raise ModelError(
+            f"{path} has format {content['format']}, this version reads up to {FORMAT}; "
+            "run: pip install -U lightning-mmnas"
+        )
+    try:
+        return ModelCard.model_validate(content)
+    except ValidationError as error:
+        raise ModelError(f"{path} is damaged: {describe_errors(error)}") from None

@@ -1,0 +1,224 @@
+"""From what a user has to what the encoders take: the transforms of training, with the numbers of training."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_mmnas.data.columns.audio import fit_length, resample
+from lightning_mmnas.data.columns.images import decode_image
+from lightning_mmnas.data.columns.texts import TextTokenizer, check_text
+from lightning_mmnas.data.spec import ModalitySpec
+from lightning_mmnas.data.table.columns import ColumnSpec, read_cell, read_values
+from lightning_mmnas.data.table.reading import number
+from lightning_mmnas.errors import DamagedFilesError, DataError
+
+RAW_DIMENSIONS = {"image": (2, 3), "video": (3, 4), "audio": (1, 2), "motion": (1, 2), "skeleton": (3, 4)}
+"""Dimensions of one array of a kind as a table's file holds it."""
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What training knew of a modality.
+
+    Attributes:
+        mean: Broadcast to a sample; None: it is not standardised.
+        std: Likewise.
+        fill: What stands for a missing value, in the shape of a sample; None: nothing may be missing.
+    """
+
+    mean: Tensor | None = None
+    std: Tensor | None = None
+    fill: Tensor | None = None
+
+
+class MissingValueError(DataError):
+    """A sample lacks a modality, and the model was not trained with any missing."""
+
+
+class Transforms:
+    """Turns one sample of raw values into tensors, as the data module did in training.
+
+    Args:
+        modalities: What the encoders take.
+        columns: How a table's columns are read; of a modality that is not among them a value is a tensor as the data
+            module gives it.
+        tokenizers: Of the texts.
+        statistics: Of the modalities.
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, ModalitySpec],
+        columns: Mapping[str, ColumnSpec],
+        tokenizers: Mapping[str, TextTokenizer],
+        statistics: Mapping[str, Statistics],
+    ) -> None:
+        self.modalities = dict(modalities)
+        self.columns = dict(columns)
+        self.tokenizers = dict(tokenizers)
+        self.statistics = dict(statistics)
+
+    def __call__(self, sample: Mapping[str, Any], source: str = "the sample") -> dict[str, Tensor]:
+        """Raw values of one sample by modality -> tensors by modality, as the encoders take them but for the batch.
+
+        Args:
+            sample: A path, an array, a text, numbers, or None where it is missing; see `DeliveredModel.predict`.
+            source: What to call it in messages.
+
+        Raises:
+            DataError: A value cannot be read, or has another shape.
+            MissingValueError: A modality is missing, or all of them.
+        """
+        if all(sample.get(name) is None for name in self.modalities):
+            raise MissingValueError(f"{source}: it has none of the modalities {list(self.modalities)}")
+        return {name: self.modality(name, sample.get(name), source) for name in self.modalities}
+
+    def modality(self, name: str, value: Any, source: str) -> Tensor:
+        """One modality of one sample."""
+        known = self.statistics.get(name, Statistics())
+        spec = self.modalities[name]
+        if value is None:
+            return self._missing(name, source)
+        where = f"{source}, modality {name!r}"
+        try:
+            found = self._prepared(name, value, where) if name not in self.columns else self._raw(name, value, where)
+        except DamagedFilesError as error:
+            reason = "; ".join(f"{file}: {reason}" for file, reason in error.files)
+            raise DataError(reason if source in reason else f"{source}: {reason}") from error
+        if known.mean is not None and known.std is not None:
+            found = (found - known.mean) / known.std
+        if tuple(found.shape) != spec.shape:
+            raise DataError(f"{where}: shape {tuple(found.shape)} instead of {spec.shape}")
+        return found
+
+    def is_single(self, name: str, value: Any) -> bool:
+        """Whether a value is that of one sample, and not one per sample."""
+        column, spec = self.columns.get(name), self.modalities[name]
+        if value is None or isinstance(value, str | bytes | Path) or hasattr(value, "convert"):
+            return True
+        if spec.kind == "audio" and isinstance(value, tuple):  # waveform and rate
+            return True
+        if not hasattr(value, "ndim"):
+            flat = column is not None and spec.kind == "features"
+            return flat and len(value) > 0 and isinstance(value[0], int | float | np.number)
+        if getattr(getattr(value, "dtype", None), "kind", "f") in "OUS" or type(value).__name__ == "Series":
+            return False
+        if column is None or spec.kind in ("features", "text"):
+            return bool(value.ndim == len(spec.shape))
+        dimensions = RAW_DIMENSIONS[spec.kind]
+        if spec.kind == "image" and value.ndim == 3:
+            return value.shape[-1] in (1, 3) or value.shape[0] in (1, 3)
+        if spec.kind == "video" and value.ndim == 4:
+            return value.shape[-1] in (1, 3) or value.shape[0] in (1, 3)
+        if spec.kind == "audio" and value.ndim == 2:
+            return bool(value.shape[0] == 1)
+        if spec.kind == "motion" and value.ndim == 2:
+            return column.channels > 1 or 1 in value.shape
+        if spec.kind == "skeleton" and value.ndim == 4:
+            return bool(value.shape[2] == 3 and value.shape[1] == column.joints)
+        return value.ndim in dimensions
+
+    def _missing(self, name: str, source: str) -> Tensor:
+        fill = self.statistics.get(name, Statistics()).fill
+        if fill is None:
+            raise MissingValueError(
+                f"{source}: modality {name!r} is missing, and the model was trained without missing ones "
+                "(data.init_args.missing: mask)"
+            )
+        return fill.clone()
+
+    def _prepared(self, name: str, value: Any, where: str) -> Tensor:
+        """A sample as the data module gives it."""
+        spec = self.modalities[name]
+        found = _tensor(value, where)
+        if tuple(found.shape) != spec.shape:
+            raise DataError(f"{where}: shape {tuple(found.shape)} instead of {spec.shape}")
+        floats = found.is_floating_point()
+        if spec.dtype == torch.int64:
+            if floats:
+                raise DataError(f"{where}: token ids are whole numbers, not {found.dtype}")
+            return found.long()
+        return found.float() if floats or spec.dtype.is_floating_point else found.to(spec.dtype)
+
+    def _raw(self, name: str, value: Any, where: str) -> Tensor:
+        """A sample as a cell of a table, or the file that it names, holds it."""
+        column, spec = self.columns[name], self.modalities[name]
+        if spec.kind == "text":
+            if isinstance(value, str):
+                return self.tokenizers[name].encode([check_text(value, where)], spec.shape[0])[0]
+            return _ids(_tensor(value, where), spec, where)
+        if spec.kind == "features" and not column.files:
+            return _numbers(value, len(column.columns), column.columns, where)
+        if isinstance(value, str | Path):
+            return read_cell(Path(value), column)
+        if spec.kind == "image" and hasattr(value, "convert"):  # a picture of Pillow
+            value = np.asarray(value.convert("RGB" if column.channels == 3 else "L"))
+        if isinstance(value, bytes) and spec.kind == "image":
+            return decode_image(value, column.size, 1 if column.channels == 1 else 3)
+        if spec.kind == "audio":
+            return _waveform(value, column, where)
+        return read_values(_as_in_a_file(_tensor(value, where), spec.kind, column), column, where)
+
+
+def _as_in_a_file(value: Tensor, kind: str, column: ColumnSpec) -> np.ndarray[Any, np.dtype[Any]]:
+    """Channels first, as torch has them, become channels last, as files have them; one channel is no axis."""
+    colours = {"image": 3, "video": 4}.get(kind)
+    if colours is not None and value.ndim == colours:
+        if value.shape[-1] not in (1, 3) and value.shape[0] in (1, 3):
+            value = value.movedim(0, -1)
+        value = value[..., 0] if value.shape[-1] == 1 else value
+    if kind == "motion" and value.ndim == 2 and value.shape[1] != column.channels == value.shape[0]:
+        value = value.T
+    found: np.ndarray[Any, np.dtype[Any]] = value.numpy()
+    return found
+
+
+def _waveform(value: Any, column: ColumnSpec, where: str) -> Tensor:
+    rate = column.rate
+    if isinstance(value, tuple):
+        if len(value) != 2 or not isinstance(value[1], int):
+            raise DataError(f"{where}: a waveform, or a tuple of a waveform and its rate in Hz")
+        value, rate = value
+    waveform = _tensor(value, where)
+    if not waveform.is_floating_point():
+        raise DataError(f"{where}: a waveform is floats in [-1, 1], not {waveform.dtype}")
+    waveform = waveform.float().reshape(-1, waveform.shape[-1]).mean(0, keepdim=True)
+    if waveform.numel() == 0 or not bool(torch.isfinite(waveform).all()):
+        raise DataError(f"{where}: it is empty, or holds NaN or infinity")
+    return fit_length(resample(waveform, rate, column.rate), round(column.rate * column.seconds))
+
+
+def _numbers(value: Any, count: int, names: Sequence[str], where: str) -> Tensor:
+    values = value.tolist() if hasattr(value, "tolist") else value
+    values = list(values) if isinstance(values, list | tuple) else [values]
+    if len(values) != count:
+        raise DataError(f"{where}: {len(values)} numbers instead of {count} ({', '.join(names)})")
+    found = []
+    for name, cell in zip(names, values, strict=True):
+        try:
+            found.append(number(cell))
+        except ValueError as error:
+            raise DataError(f"{where}, column {name!r}: {error}") from None
+    return torch.tensor(found)
+
+
+def _ids(value: Tensor, spec: ModalitySpec, where: str) -> Tensor:
+    size = 0 if spec.vocabulary is None else spec.vocabulary.size
+    if value.is_floating_point() or (value.numel() and not 0 <= int(value.min()) <= int(value.max()) < size):
+        raise DataError(f"{where}: a text, or ids from 0 to {size - 1}")
+    return value.long()
+
+
+def _tensor(value: Any, where: str) -> Tensor:
+    try:
+        found = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: {type(value).__name__} is no array of numbers: {error}") from None
+    if found.is_floating_point() and not bool(torch.isfinite(found).all()):
+        raise DataError(f"{where}: it holds NaN or infinity")
+    return found
