@@ -18,7 +18,7 @@ _LIGHTNING = {
     "fit": "train one stage, or any Lightning module, from a configuration",
     "validate": "run one validation epoch",
     "test": "run one test epoch, on the test split",
-    "predict": "run inference on the data",
+    "predict": "write the classes of new data: mmnas predict RUN TABLE --output FILE; or Lightning's, with --config",
 }
 # Command: its help, and the function that takes the rest of the command line.
 _OWN = {
@@ -37,6 +37,14 @@ _OWN = {
     "data": (
         "print what is in a data set and draw a few samples with their views: mmnas data watch",
         "lightning_mmnas.commands.data:command",
+    ),
+    "embed": (
+        "write the vectors of new data: mmnas embed RUN TABLE --output vectors.npy",
+        "lightning_mmnas.commands.apply:embed",
+    ),
+    "evaluate": (
+        "score a run's model on new data: mmnas evaluate RUN TABLE",
+        "lightning_mmnas.commands.apply:evaluate",
     ),
     "init": (
         "write configurations for a table of your own: mmnas init my_table.csv --output my_configs",
@@ -95,6 +103,11 @@ def _dispatch(args: list[str]) -> None:
         _see_own_modules()
         module, _, function = _OWN[command][1].partition(":")
         getattr(importlib.import_module(module), function)(args[1:])
+    elif command == "predict" and _names_a_run(args[1:]):
+        _see_own_modules()
+        from lightning_mmnas.commands.apply import predict
+
+        predict(args[1:])
     elif command in _LIGHTNING:
         _see_own_modules()
         from lightning_mmnas.commands.lightning_cli import MMNASCLI
@@ -105,6 +118,12 @@ def _dispatch(args: list[str]) -> None:
         near = difflib.get_close_matches(command, commands, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; the commands are {commands}"
         raise ConfigError(f"there is no command {command!r}{hint}")
+
+
+def _names_a_run(args: Sequence[str]) -> bool:
+    """Whether `mmnas predict` is to apply a delivered model, and not to be Lightning's own."""
+    lightning = ("--config", "-c", "--model", "--data", "--trainer", "--ckpt_path", "--print_config", "--run_dir")
+    return not any(arg.startswith(lightning) for arg in args)
 
 
 def _see_own_modules() -> None:

@@ -21,7 +21,7 @@ from rich.console import Console
 from lightning_mmnas.commands.parser import Parser
 from lightning_mmnas.commands.stages import STAGES, Stage, claim, find_configs, read_stages
 from lightning_mmnas.commands.versions import versions
-from lightning_mmnas.errors import ConfigError, GenotypeError, MMNASError
+from lightning_mmnas.errors import ConfigError, GenotypeError, MMNASError, ModelError
 from lightning_mmnas.files import read_json, write_json
 
 
@@ -82,6 +82,8 @@ def run(
     folder, run_dir = find_configs(configs), Path(output)
     stages = read_stages(folder, overrides)
     words = ["mmnas", "run", str(configs), "--output", str(output), "--seed", str(seed)]
+    # Without --output, which is the folder that it is written into: equal runs give equal files but for the seconds.
+    made_by = shlex.join(["mmnas", "run", str(configs), "--seed", str(seed), *overrides])
     # Mistakes in any stage are told now: nothing is trained or written before.
     if (comparison := stages[-1].config).is_file():
         from lightning_mmnas.commands.compare import read_settings
@@ -100,6 +102,8 @@ def run(
                 records[stage.name] = _compare(stages, run_dir, seed, console)
             else:
                 records[stage.name] = _train(stage, run_dir, seed, console)
+            if main and stage.name == "finetune":
+                records["model"] = _deliver(stage, run_dir, seed, console, made_by)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(
                 f"interrupted in stage {stage.name}; finished stages are kept, "
@@ -109,8 +113,6 @@ def run(
             raise type(error)(f"stage {stage.name}: {error}") from error
 
     results = _results(run_dir, records)
-    # Without --output, which is the folder that the file lies in: equal runs give equal files but for the seconds.
-    made_by = shlex.join(["mmnas", "run", str(configs), "--seed", str(seed), *overrides])
     results |= {"seed": seed, "versions": versions(), "command": made_by}
     write_json(run_dir / "results.json", results)
     _report(results, run_dir, console)
@@ -188,6 +190,33 @@ def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str
     return record
 
 
+def _deliver(stage: Stage, run_dir: Path, seed: int, console: Console, made_by: str) -> dict[str, Any]:
+    """Writes `model/`; a stage that cannot be delivered is said to be one, and the run goes on."""
+    digest, done = stage.digest(seed), run_dir / "model" / "done.json"
+    record = read_json(done)
+    if record is not None and record.get("digest") == digest:
+        return record
+    from lightning_mmnas.callbacks.progress import quiet
+    from lightning_mmnas.commands.deliver import deliver
+
+    start = time.monotonic()
+    try:
+        with quiet():
+            found = deliver(
+                stage.arguments(run_dir, seed)[1:],
+                run_dir,
+                {"command": made_by, "seed": seed, "versions": versions()},
+            )
+    except ModelError as error:
+        console.print(f"{'model':<10} not delivered: {error}", highlight=False, markup=False, soft_wrap=True)
+        return {"seconds": 0.0}
+    record = {"seconds": round(time.monotonic() - start, 3), "digest": digest, "delivered": found}
+    write_json(done, record)
+    line = f"{'model':<10} {found['metric']} {found['score']:.3f} on the test split, with {found['samples']} labels"
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    return record
+
+
 def _compare(stages: Sequence[Stage], run_dir: Path, seed: int, console: Console) -> dict[str, Any]:
     stage = stages[-1]
     digest, done = stage.digest(seed), run_dir / stage.name / "done.json"
@@ -235,7 +264,18 @@ def _results(run_dir: Path, records: dict[str, dict[str, Any]]) -> dict[str, Any
             results["space_size"] = Genotype.load(run_dir / "genotype.json").space.size()
     if "comparison" in records:
         results |= records["comparison"]["results"]
+    if delivered := records.get("model", {}).get("delivered"):
+        results["model"] = delivered
+        if results["comparison"]:
+            results["comparison"] = [*results["comparison"], _row(delivered)]
     return results
+
+
+def _row(delivered: dict[str, Any]) -> dict[str, Any]:
+    """The delivered model as a row of the comparison: what is shown is what is delivered."""
+    score = delivered["score"]
+    shown = {"name": "delivered", "labels_per_class": delivered["labels_per_class"], "metric": delivered["metric"]}
+    return {**shown, "mean": score, "std": 0.0, "n": 1, "scores": [score]}
 
 
 def _report(results: dict[str, Any], run_dir: Path, console: Console) -> None:

@@ -109,7 +109,7 @@ class DeliveredModel(nn.Module):
         found: list[Any] = []
         single, chunks = self.chunks(data, self._probabilities, **options)
         for chunk, values in chunks:
-            found += self._whole(chunk, self.decide(values), None)
+            found += self.whole(chunk, self.decide(values), None)
         return found[0] if single else found
 
     def predict_proba(self, data: Any, **options: Any) -> Tensor:
@@ -135,12 +135,20 @@ class DeliveredModel(nn.Module):
                 found.setdefault(name, []).append(value)
         return {name: torch.cat(values)[0] if single else torch.cat(values) for name, values in found.items()}
 
-    def evaluate(self, data: Any, *, label: str | None = None, **options: Any) -> dict[str, Any]:
+    def evaluate(
+        self,
+        data: Any,
+        *,
+        label: str | None = None,
+        advance: Callable[[int], None] = lambda _: None,
+        **options: Any,
+    ) -> dict[str, Any]:
         """Scores on samples whose classes are known.
 
         Args:
             data: See `predict`. Rows without a class are left out; tensors come with ``"label"``.
             label: The column of the classes; None: that of training.
+            advance: Called with the number of samples of each chunk, for a progress bar.
             **options: See `chunks`.
 
         Returns:
@@ -157,6 +165,7 @@ class DeliveredModel(nn.Module):
             labels = chunk.labels if chunk.rows == [] else self._labels([chunk.rows[i] for i in chunk.usable], column)
             if labels is None:
                 raise DataError("the samples have no classes to be compared with: a DataLoader needs 'label'")
+            advance(len(chunk.rows) or len(labels))
             known = labels.view(len(labels), -1)[:, 0] >= 0 if len(labels) else torch.zeros(0, dtype=torch.bool)
             skipped += (len(chunk.rows) or len(labels)) - int(known.sum())
             if bool(known.any()):
@@ -228,6 +237,23 @@ class DeliveredModel(nn.Module):
         chosen = probabilities > self.classifier.thresholds.to(probabilities.device)
         return [[name for name, here in zip(names, row, strict=True) if here] for row in chosen.tolist()]
 
+    def whole(self, chunk: Chunk, values: Sequence[Any], nothing: Any) -> list[Any]:
+        """One value per row of a chunk, `nothing` for those that were skipped."""
+        if len(chunk.usable) == len(chunk.rows) or not chunk.rows:
+            return list(values)
+        found = [nothing] * len(chunk.rows)
+        for place, value in zip(chunk.usable, values, strict=True):
+            found[place] = value
+        return found
+
+    def whole_tensor(self, chunk: Chunk, values: Tensor) -> Tensor:
+        """The same of a tensor (m, ...) of floats: NaN where a sample was skipped."""
+        if len(chunk.usable) == len(chunk.rows) or not chunk.rows:
+            return values
+        found = torch.full((len(chunk.rows), *values.shape[1:]), torch.nan)
+        found[torch.tensor(chunk.usable, dtype=torch.long)] = values
+        return found
+
     def data(self, split: Split) -> DataLoader[Any]:
         """A loader of a split of the data that the model was made with, read anew from where they were.
 
@@ -263,18 +289,8 @@ class DeliveredModel(nn.Module):
         found: list[Tensor] = []
         single, chunks = self.chunks(data, compute, **options)
         for chunk, values in chunks:
-            nothing = torch.full(values.shape[1:], torch.nan)
-            found.append(torch.stack(self._whole(chunk, list(values), nothing)))
+            found.append(self.whole_tensor(chunk, values))
         return found[0][0] if single else torch.cat(found)
-
-    def _whole(self, chunk: Chunk, values: Sequence[Any], nothing: Any) -> list[Any]:
-        """One value per row of a chunk, `nothing` for those that were skipped."""
-        if len(chunk.usable) == len(chunk.rows) or not chunk.rows:
-            return list(values)
-        found = [nothing] * len(chunk.rows)
-        for place, value in zip(chunk.usable, values, strict=True):
-            found[place] = value
-        return found
 
     def _nothing(self, compute: Callable[[dict[str, Tensor]], Any]) -> Any:
         """What is computed of no samples: that of one sample, less the sample."""

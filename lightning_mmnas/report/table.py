@@ -21,12 +21,18 @@ def render_comparison(comparison: Sequence[dict[str, Any]]) -> RenderableType:
     budgets = list(dict.fromkeys(entry["labels_per_class"] for entry in comparison))
     cells = {(entry["name"], entry["labels_per_class"]): entry for entry in comparison}
     metrics = ", ".join(dict.fromkeys(str(entry["metric"]) for entry in comparison))
-    draws = ", ".join(dict.fromkeys(str(entry["n"]) for entry in comparison))
+    draws = max(entry["n"] for entry in comparison)
     table = Table(title=f"{metrics} by labels per class, mean ± deviation over {draws} draws", title_justify="left")
     table.add_column("model")
     for budget in budgets:
         table.add_column(str(budget), justify="right")
     for name in dict.fromkeys(entry["name"] for entry in comparison):
         row = [cells.get((name, budget)) for budget in budgets]
-        table.add_row(name, *(f"{e['mean']:.3f} ± {e['std']:.3f}" if e else "" for e in row))
+        table.add_row(name, *map(_cell, row))
     return Group(table, *verdicts(comparison))
+
+
+def _cell(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return ""
+    return f"{entry['mean']:.3f}" + (f" ± {entry['std']:.3f}" if entry["n"] > 1 else "")

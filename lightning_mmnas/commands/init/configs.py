@@ -52,8 +52,16 @@ trainer:
         save_on_exception: true
         enable_version_counter: false
 """
+_BEST = """\
+    - class_path: ModelCheckpoint # the epoch that is delivered
+      init_args:
+        dirpath: "${trainer.default_root_dir}/checkpoints"
+        filename: best
+        monitor: val/loss
+        enable_version_counter: false
+"""
 # Weight steps that a stage is worth on small data; epochs follow from them.
-_STEPS = {"encoders": 400, "search": 200, "pretrain": 300}
+_STEPS = {"encoders": 400, "search": 200, "pretrain": 300, "finetune": 200}
 
 
 @dataclass(frozen=True)
@@ -154,7 +162,9 @@ def _common(plan: Plan) -> str:
 def _stage(stage: str, plan: Plan) -> str:
     size = batch_sizes(plan)[stage]
     steps = max(1, (plan.half if stage == "search" else plan.train) // size)
-    epochs = 15 if stage == "finetune" else min(40, max(6, math.ceil(_STEPS[stage] / steps)))
+    if stage == "finetune":
+        steps = max(1, plan.labelled // size)
+    epochs = min(40, max(6, math.ceil(_STEPS[stage] / steps)))
     lines = [f"# {_TITLES[stage]}", "trainer:", f"  default_root_dir: ${{run_dir}}/{stage}", f"  max_epochs: {epochs}"]
     lines += [] if stage == "finetune" else ["  limit_val_batches: 0"]
     lines += ["  log_every_n_steps: 1" if steps < 50 else "  log_every_n_steps: 50"]
@@ -162,6 +172,8 @@ def _stage(stage: str, plan: Plan) -> str:
         views = 4 if plan.frozen else 8  # of large features and slow encoders fewer
         cache = f'{{folder: "${{run_dir}}/features", views: {views}, dtype: float16}}'
         lines += ["  callbacks+:", "    - class_path: FeatureCaching", f"      init_args: {cache}"]
+    if stage == "finetune":
+        lines += _BEST.splitlines()
     if stage == "search":
         warm = f"warmup_epochs: {epochs // 3}"
         lines += ["    - class_path: ArchitectureAlternation"]
@@ -172,9 +184,6 @@ def _stage(stage: str, plan: Plan) -> str:
     own: dict[str, Any] = {"batch_size": size, "labels": stage == "finetune"}
     if stage == "search":
         own["architecture_fraction"] = 0.5
-    few = [budget for budget in plan.budgets if budget != "all"] if stage == "finetune" else []
-    if few:
-        own["labels_per_class"] = few[-1]
     lines += ["data:", f"  init_args: {_value(own)}"]
     return "\n".join(lines) + "\n"
 
