@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas.data.columns.audio import fit_length, resample
-from lightning_mmnas.data.columns.images import decode_image
+from lightning_mmnas.data.columns.column import FileColumn
+from lightning_mmnas.data.columns.images import decode_image, picture_pixels
 from lightning_mmnas.data.columns.texts import TextTokenizer, check_text
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.data.table.columns import ColumnSpec, read_cell, read_values
@@ -155,10 +157,10 @@ class Transforms:
         if spec.kind == "features" and not column.files:
             return _numbers(value, len(column.columns), column.columns, where)
         if isinstance(value, str | Path):
-            return read_cell(Path(value), column)
+            return FileColumn([Path(value)], partial(read_cell, spec=column)).read(0)
         if spec.kind == "image" and hasattr(value, "convert"):  # a picture of Pillow
-            value = np.asarray(value.convert("RGB" if column.channels == 3 else "L"))
-        if isinstance(value, bytes) and spec.kind == "image":
+            return picture_pixels(value, column.size, 1 if column.channels == 1 else 3, where)
+        if spec.kind == "image" and isinstance(value, bytes):
             return decode_image(value, column.size, 1 if column.channels == 1 else 3)
         if spec.kind == "audio":
             return _waveform(value, column, where)
@@ -187,9 +189,9 @@ def _waveform(value: Any, column: ColumnSpec, where: str) -> Tensor:
     waveform = _tensor(value, where)
     if not waveform.is_floating_point():
         raise DataError(f"{where}: a waveform is floats in [-1, 1], not {waveform.dtype}")
+    if waveform.ndim not in (1, 2) or waveform.numel() == 0:
+        raise DataError(f"{where}: it is empty, or not of shape (t,) or (channels, t) but {tuple(waveform.shape)}")
     waveform = waveform.float().reshape(-1, waveform.shape[-1]).mean(0, keepdim=True)
-    if waveform.numel() == 0 or not bool(torch.isfinite(waveform).all()):
-        raise DataError(f"{where}: it is empty, or holds NaN or infinity")
     return fit_length(resample(waveform, rate, column.rate), round(column.rate * column.seconds))
 
 
@@ -216,7 +218,7 @@ def _ids(value: Tensor, spec: ModalitySpec, where: str) -> Tensor:
 
 def _tensor(value: Any, where: str) -> Tensor:
     try:
-        found = value.detach().cpu() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+        found = value.detach().cpu() if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
     except (TypeError, ValueError) as error:
         raise DataError(f"{where}: {type(value).__name__} is no array of numbers: {error}") from None
     if found.is_floating_point() and not bool(torch.isfinite(found).all()):

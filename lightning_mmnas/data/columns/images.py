@@ -68,14 +68,40 @@ def decode_image(source: Path | bytes, size: tuple[int, int] | None = None, chan
             warnings.simplefilter("ignore")  # Pillow's advice about odd but readable files
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = _open(content, size)
-        picture = picture.convert("RGB" if channels == 3 else "L")
-        if size is not None and picture.size != (size[1], size[0]):
-            picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        pixels = torch.from_numpy(np.array(picture, dtype=np.uint8))
+        return _pixels(picture, size, channels)
     except UnidentifiedImageError:
         raise damaged(name, "it is not a picture") from None
     except Exception as error:  # Pillow's decoders raise a dozen types for damaged files
         raise damaged(name, f"{type(error).__name__}: {error}".splitlines()[0]) from error
+
+
+def picture_pixels(picture: "Image", size: tuple[int, int] | None, channels: Channels, source: str) -> Tensor:
+    """A picture that Pillow has opened already, as `decode_image` gives it.
+
+    Args:
+        picture: The picture.
+        size: See `decode_image`.
+        channels: See `decode_image`.
+        source: What to call it in messages.
+
+    Raises:
+        DamagedFilesError: It cannot be decoded.
+    """
+    from PIL import ImageOps
+
+    try:
+        return _pixels(_eight_bits(ImageOps.exif_transpose(picture)), size, channels)
+    except Exception as error:  # Pillow's decoders raise a dozen types for damaged files
+        raise damaged(source, f"{type(error).__name__}: {error}".splitlines()[0]) from error
+
+
+def _pixels(picture: "Image", size: tuple[int, int] | None, channels: Channels) -> Tensor:
+    from PIL import Image
+
+    picture = picture.convert("RGB" if channels == 3 else "L")
+    if size is not None and picture.size != (size[1], size[0]):
+        picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.array(picture, dtype=np.uint8))
     return (pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1)).contiguous()
 
 
