@@ -46,6 +46,10 @@ _OWN = {
         "score a run's model on new data: mmnas evaluate RUN TABLE",
         "lightning_mmnas.commands.apply:evaluate",
     ),
+    "export": (
+        "write a run's model as a file that runs without this package: mmnas export RUN --format onnx",
+        "lightning_mmnas.commands.export:command",
+    ),
     "init": (
         "write configurations for a table of your own: mmnas init my_table.csv --output my_configs",
         "lightning_mmnas.commands.init.command:command",

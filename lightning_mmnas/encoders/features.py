@@ -130,7 +130,7 @@ class Maxout(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The maximum over the pieces, which lie side by side for each unit."""
-        return x.view(len(x), -1, self.pieces).amax(2)
+        return x.view(x.shape[0], -1, self.pieces).amax(2)
 
 
 def _vector_size(spec: ModalitySpec, encoder: str) -> int:

@@ -123,7 +123,7 @@ class HCNEncoder(Encoder):
             raise DataError(
                 f"expected skeletons of shape (b, 3, t >= {2**_HALVINGS}, {self.joints}, bodies), got {tuple(x.shape)}"
             )
-        b, bodies = len(x), x.shape[4]
+        b, bodies = x.shape[0], x.shape[4]
         single = x.permute(0, 4, 1, 2, 3).flatten(0, 1)  # (b bodies, 3, t, joints)
         levels = [
             torch.cat(pair, dim=1) for pair in zip(self.position(single), self.motion(motion(single)), strict=True)

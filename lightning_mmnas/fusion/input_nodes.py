@@ -86,8 +86,17 @@ def adaptive_pool(planes: Tensor, size: tuple[int, int], pool: Pool) -> Tensor:
         # (b, c, rows, ., columns, .)
         windows = torch.unflatten(torch.unflatten(planes, 3, (columns, -1)), 2, (rows, -1))
         return windows.amax((3, 5)) if pool == "max" else windows.mean((3, 5))
+    if torch.compiler.is_compiling():  # ONNX knows no adaptive maximum
+        return _pool_windows(_pool_windows(planes, rows, 2, pool), columns, 3, pool)
     pooled: Tensor = F.adaptive_max_pool2d(planes, size) if pool == "max" else F.adaptive_avg_pool2d(planes, size)
     return pooled
+
+
+def _pool_windows(planes: Tensor, size: int, axis: int, pool: Pool) -> Tensor:
+    """Adaptive pooling along one axis, window by window: i n / size, rounded down, to (i + 1) n / size, rounded up."""
+    n = planes.shape[axis]
+    windows = [planes.narrow(axis, i * n // size, -(-(i + 1) * n // size) - i * n // size) for i in range(size)]
+    return torch.stack([w.amax(axis) if pool == "max" else w.mean(axis) for w in windows], axis)
 
 
 class InputNodes(nn.Module):
