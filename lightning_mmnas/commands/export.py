@@ -12,8 +12,8 @@ def command(args: list[str]) -> None:
     parser = Parser(
         prog="mmnas export",
         description="Writes the model of a run as one file that runs without lightning_mmnas, for any number of "
-        "samples at once, and a .json file beside it that names inputs and classes. The file is compared with the model before "
-        "it is kept.",
+        "samples at once, and a .json file beside it that names inputs and classes. The file is compared with the "
+        "model before it is kept.",
         allow_abbrev=False,
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder that `mmnas run` made, or its folder model")
