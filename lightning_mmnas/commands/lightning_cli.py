@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse.typing import register_type
 from lightning.fabric.utilities import rank_zero_warn
@@ -34,8 +35,11 @@ from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import override
 
+from lightning_mmnas.callbacks.caching import FeatureCaching
 from lightning_mmnas.callbacks.lightning_private import CommandLine, given_hyperparameters
+from lightning_mmnas.commands.aside import FEATURES, renews_features
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
+from lightning_mmnas.commands.refusals import refuse_finished_stage
 from lightning_mmnas.commands.shared import advice, refuse_parts
 from lightning_mmnas.errors import CheckpointError, ConfigError, MMNASError
 from lightning_mmnas.files import write_text
@@ -88,7 +92,7 @@ class SaveConfigCallback(LightningSaveConfigCallback):
             name = Path(self.config_filename)
             if stage != "fit":  # an enum member, whose text differs between Python versions
                 name = name.with_stem(f"{name.stem}_{TrainerFn(stage).value}")
-            text = self.parser.dump(self.config, skip_none=False)
+            text = unanchored(self.parser.dump(self.config, skip_none=False))
             for folder in {trainer.default_root_dir, log_dir or trainer.default_root_dir}:
                 write_text(Path(folder) / name, text)
         self.already_saved = True
@@ -163,6 +167,7 @@ class MMNASCLI(CommandLine):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         words = sys.argv[1:] if args is None else [] if isinstance(args, dict | Namespace) else list(args)
         refuse_parts(words)
+        self._words = words
         try:
             if isinstance(args, dict | Namespace):
                 self.config = parser.parse_object(args)
@@ -199,12 +204,23 @@ class MMNASCLI(CommandLine):
         _compare_with_checkpoint(path, before, after)
 
     @override
+    def before_instantiate_classes(self) -> None:
+        """Refuses to train into a finished run of other settings; a checkpoint to go on from says it is meant."""
+        if self.config.get("subcommand") == "fit" and self.config.fit.get("ckpt_path") is None and self._words:
+            refuse_finished_stage(self, self._words)
+
+    @override
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise instantiation_error(error) from error
         self._require_weights()
+        run_dir = Path(self.config.get(self.config.get("subcommand") or "", self.config).run_dir)
+        if renews_features(run_dir):
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, FeatureCaching) and callback.folder == run_dir / FEATURES:
+                    callback.on_change = "rebuild"
 
     def _require_weights(self) -> None:
         """Refuses to score a stage that has not been trained; modules that are no stages may bring their weights."""
@@ -252,6 +268,10 @@ class ConfigCheck(MMNASCLI):
     @override
     def seed(self) -> None:
         """Leaves the random state alone."""
+
+    @override
+    def before_instantiate_classes(self) -> None:
+        """Refuses nothing."""
 
     @override
     def instantiate_classes(self) -> None:
@@ -316,6 +336,27 @@ def _import_components() -> None:
         module = importlib.import_module(name)
         for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
             importlib.import_module(f"{name}.{info.name}")
+
+
+def unanchored(text: str) -> str:
+    """A resolved configuration whose paths below `run_dir` follow it again: `--run_dir` moves them all."""
+    config = yaml.safe_load(text)
+    run_dir = config.get("run_dir") if isinstance(config, dict) else None
+    if not run_dir:
+        return text
+
+    def relative(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: relative(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [relative(item) for item in value]
+        if isinstance(value, str) and (value == run_dir or value.startswith(f"{run_dir}/")):
+            return f"${{run_dir}}{value[len(run_dir) :]}"
+        return value
+
+    config = {key: value if key == "run_dir" else relative(value) for key, value in config.items()}
+    head = [line for line in text.splitlines()[:1] if line.startswith("#")]
+    return "\n".join([*head, yaml.safe_dump(config, sort_keys=False)])
 
 
 def _anchor(args: list[str]) -> list[str]:
