@@ -214,7 +214,7 @@ def _back(run_dir: Path) -> None:
     """Puts everything in `previous/` back to where it was."""
     previous = run_dir / PREVIOUS
     for path in sorted(previous.iterdir()):
-        if path.name != MANIFEST and not (run_dir / path.name).exists():
+        if path.name != MANIFEST and path.name[0] != "." and not (run_dir / path.name).exists():
             path.rename(run_dir / path.name)
     shutil.rmtree(previous)
 

@@ -158,6 +158,11 @@ def free_folder(folder: Path) -> Path:
     return free
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names as in a sentence."""
+    return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Values by full key; None is as good as nothing, since new arguments of classes are mostly None."""
 

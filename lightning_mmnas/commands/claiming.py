@@ -11,6 +11,7 @@ from lightning_mmnas.commands.changes import (
     MANIFEST,
     begun_from,
     first_change,
+    listed,
     make_manifest,
     read_manifest,
     same,
@@ -92,7 +93,7 @@ def _change(wanted: Claim, stages: Sequence[Stage], say: Callable[[str], object]
             refuse_changes(run_dir, manifest, first, redone, stages, wanted.plain())
         set_aside(run_dir, ORDER[ORDER.index(first) :], stages, seed)
         take_up(run_dir, stages)
-        say(f"{' and '.join(redone)} again; the earlier result stands in {run_dir / 'previous'} until the new is whole")
+        say(f"{listed(redone)} again; the earlier result stands in {run_dir / 'previous'} until the new is whole")
     elif not all(same(manifest["stages"].get(stage.name), stage, seed) for stage in stages):
         write_json(run_dir / MANIFEST, {**manifest, **make_manifest(stages, seed)})
     elif (run_dir / "previous").is_dir() and (run_dir / REDO).is_dir():

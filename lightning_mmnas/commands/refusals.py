@@ -8,7 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_mmnas.commands.changes import MANIFEST, digest_of, free_folder, read_record, settings_of
+from lightning_mmnas.commands.changes import (
+    MANIFEST,
+    digest_of,
+    free_folder,
+    listed,
+    read_manifest,
+    read_record,
+    settings_of,
+)
 from lightning_mmnas.commands.stages import ORDER, STAGES, Stage
 from lightning_mmnas.errors import RunDirectoryError
 from lightning_mmnas.files import read_json
@@ -67,7 +75,7 @@ def refuse_changes(
     kept = any(read_record(run_dir, name) for name in ORDER[: ORDER.index(first)])
     reuse = ["--reuse", str(run_dir)] if kept else []
     raise RunDirectoryError(
-        f"{run_dir} was run with other settings of {first}{what}: {' and '.join(redone)} would be done again; "
+        f"{run_dir} was run with other settings of {first}{what}: {listed(redone)} would be done again; "
         "nothing has been changed\n"
         f"  to replace them: {shlex.join([*words[:3], '--overwrite', *words[3:]])}\n"
         f"  to keep both:    {shlex.join([*with_output(words[:5], free_folder(run_dir)), *reuse, *words[5:]])}"
@@ -102,8 +110,7 @@ def refuse_finished_stage(cli: MMNASCLI, words: Sequence[str]) -> None:
     config = cli.config.fit
     root, run_dir = Path(config.trainer.default_root_dir or "."), Path(config.run_dir)
     found = next((folder for folder in (root, root.parent, run_dir) if (folder / MANIFEST).is_file()), None)
-    manifest = None if found is None else read_json(found / MANIFEST)
-    if found is None or manifest is None or "stages" not in manifest:
+    if found is None or not _is_run(found):
         return
     inside = root.parts[len(found.parts) :] if root.is_relative_to(found) else ()
     if root == found and any((found / name / "done.json").is_file() for name in ORDER):
@@ -131,11 +138,19 @@ def refuse_run(folder: Path) -> None:
     Raises:
         RunDirectoryError: It is one.
     """
-    content = read_json(folder / MANIFEST)
-    if content is not None and "stages" in content:
+    if _is_run(folder):
         raise RunDirectoryError(
             f"{folder} is the folder of a run, not of a table; choose another --output, such as {free_folder(folder)}"
         )
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        content = read_json(folder / MANIFEST)
+    except RunDirectoryError:
+        read_manifest(folder)  # says what to do
+        raise
+    return content is not None and "stages" in content
 
 
 def _short(settings: Mapping[str, Any], name: str) -> str:
