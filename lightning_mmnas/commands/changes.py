@@ -42,6 +42,7 @@ def resolve(stage: Stage, run_dir: Path, seed: int) -> Stage:
 
         content = read_settings(stage.config, stage.overrides).model_dump(mode="json", exclude_defaults=True)
         return replace(stage, settings=_flat(content))
+    stage.digest(seed)  # names a file that is not YAML
     try:
         return replace(stage, settings=settings_of(stage.arguments(Path(_RUN_DIR), seed)))
     except MMNASError as error:

@@ -37,6 +37,7 @@ def _changed(before: list[str], after: list[str]) -> list[str]:
     return [name for name, old, new in zip(names, before, after, strict=True) if old != new]
 
 
+@pytest.mark.slow
 def test_only_what_a_stage_resolves_to_counts(configs: Path) -> None:
     before = _digests(configs)
     (configs / "finetune.yaml").write_text(f"# layout\n{json.dumps(_stage('finetune'))}")
@@ -47,8 +48,8 @@ def test_only_what_a_stage_resolves_to_counts(configs: Path) -> None:
     assert _digests(configs, *same, run_dir="/elsewhere") == before
 
     assert _changed(before, _digests(configs, "--shared.hidden", "5")) == ["search"]
-    assert _changed(before, _digests(configs, "--finetune.trainer.max_epochs", "5")) == ["finetune"]
-    assert _changed(before, _digests(configs, "--comparison.draws=1")) == ["comparison"]
+    later = ("--finetune.trainer.max_epochs", "5", "--comparison.draws=1")
+    assert _changed(before, _digests(configs, *later)) == ["finetune", "comparison"]
     assert _changed(before, _digests(configs, seed=1)) == ["search", "pretrain", "finetune"]
 
 

@@ -31,7 +31,7 @@ def test_a_finished_run_of_other_settings_is_refused_untouched(tmp_path: Path) -
     assert "other settings of finetune (x 0 -> 2): finetune and comparison would be done again" in first
     assert f"mmnas run watch --overwrite --output {run_dir} --seed 0 --a 1" in replacing
     assert f"mmnas run watch --output {run_dir}-2 --reuse {run_dir} --seed 0 --a 1" in both
-    with pytest.raises(RunDirectoryError, match="encoders and search and pretrain") as error:
+    with pytest.raises(RunDirectoryError, match="encoders, search, pretrain, finetune and comparison would") as error:
         _claim(run_dir, stages_with(encoders=2))
     assert "--reuse" not in str(error.value)  # nothing to take over
     assert contents(tmp_path) == before
