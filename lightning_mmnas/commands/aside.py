@@ -41,10 +41,14 @@ def set_aside(run_dir: Path, redone: Sequence[str], stages: Sequence[Stage], see
     """
     previous = run_dir / PREVIOUS
     write_json(previous / MANIFEST, {"manifest": read_manifest(run_dir), "redone": list(redone)})
-    if (run_dir / FEATURES).is_dir():
-        _copy(run_dir / FEATURES, previous / FEATURES, link=True)
-    for path in _left(run_dir, redone):
-        path.rename(previous / path.name)
+    try:
+        if (run_dir / FEATURES).is_dir():
+            _copy(run_dir / FEATURES, previous / FEATURES, link=True)
+        for path in _left(run_dir, redone):
+            path.rename(previous / path.name)
+    except BaseException:
+        _back(run_dir)
+        raise
     known = read_manifest(run_dir) or {}
     reused = {"reused": known["reused"]} if "reused" in known else {}
     write_json(run_dir / MANIFEST, {**make_manifest(stages, seed), **reused})
@@ -185,7 +189,9 @@ def renews_features(run_dir: Path) -> bool:
     """Whether stored features may be of an earlier encoder: some stage is done again, or was taken over."""
     if (run_dir / PREVIOUS).is_dir():
         return True
-    return "reused" in (read_json(run_dir / MANIFEST) or {})
+    with suppress(RunDirectoryError):
+        return "reused" in (read_json(run_dir / MANIFEST) or {})
+    return False
 
 
 def check_folder(run_dir: Path) -> None:

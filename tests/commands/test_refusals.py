@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lightning_mmnas.callbacks.caching import FeatureCaching
 from lightning_mmnas.commands.changes import digest_of, make_manifest, resolve
 from lightning_mmnas.commands.lightning_cli import MMNASCLI
 from lightning_mmnas.commands.refusals import refuse_run
+from lightning_mmnas.commands.run import train_encoders
 from lightning_mmnas.commands.stages import Stage
 from lightning_mmnas.errors import RunDirectoryError
 from lightning_mmnas.files import write_json
@@ -87,3 +89,30 @@ def test_tabulate_refuses_the_folder_of_a_run(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match=r"is the folder of a run, not of a table.*run-2"):
         refuse_run(tmp_path / "run")
     refuse_run(tmp_path / "new")
+
+
+def test_features_are_renewed_where_stages_are_done_again(tmp_path: Path) -> None:
+    content = _stage("search")
+    folders = {"own": "${run_dir}/features", "shared": str(tmp_path / "features")}
+    content["trainer"]["callbacks"] = [
+        {"class_path": "FeatureCaching", "init_args": {"folder": folder}} for folder in folders.values()
+    ]
+    path = tmp_path / "search.yaml"
+    path.write_text(yaml.safe_dump(content))
+    found = {}
+    for run_dir in (tmp_path / "first", tmp_path / "redone"):
+        make_run(run_dir, stages_with(), finished=0)
+        if run_dir.name == "redone":
+            (run_dir / "previous").mkdir()
+        cli = MMNASCLI(Stage("search", path).arguments(run_dir, 0)[1:], run=False)
+        callbacks = [c for c in cli.trainer.callbacks if isinstance(c, FeatureCaching)]  # type: ignore[attr-defined]
+        found[run_dir.name] = [callback.on_change for callback in callbacks]
+    assert found == {"first": ["refuse", "refuse"], "redone": ["rebuild", "refuse"]}
+
+
+def test_encoders_of_other_settings_are_not_overwritten(tmp_path: Path) -> None:
+    for name in ("encoders", "search", "pretrain", "finetune"):
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(_stage(name)))
+    write_json(tmp_path / "seed0" / "encoders" / "done.json", {"seconds": 1.0, "digest": "settings:other"})
+    with pytest.raises(RunDirectoryError, match="holds encoders trained with other settings"):
+        train_encoders(tmp_path, tmp_path / "seed0", seed=0)
