@@ -10,51 +10,16 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lightning_mmnas.commands.stages import ORDER, Stage
-from lightning_mmnas.errors import MMNASError, RunDirectoryError
+from lightning_mmnas.errors import RunDirectoryError
 from lightning_mmnas.files import read_json
 
 MANIFEST = "manifest.json"
-_RUN_DIR = "@run_dir@"
+RUN_DIR = "@run_dir@"
 """Stands for the run directory, wherever it is."""
-
-
-def resolve(stage: Stage, run_dir: Path, seed: int) -> Stage:
-    """Reads a stage's configuration.
-
-    Args:
-        stage: The stage.
-        run_dir: Run directory, for messages.
-        seed: Seed of the stage.
-
-    Returns:
-        The stage with its settings.
-
-    Raises:
-        ConfigError: A key, a value or an interpolation is wrong; names the stage.
-    """
-    if stage.name == "comparison":
-        from lightning_mmnas.commands.compare import read_settings
-
-        content = read_settings(stage.config, stage.overrides).model_dump(mode="json", exclude_defaults=True)
-        return replace(stage, settings=_flat(content))
-    stage.digest(seed)  # names a file that is not YAML
-    try:
-        return replace(stage, settings=settings_of(stage.arguments(Path(_RUN_DIR), seed)))
-    except MMNASError as error:
-        raise type(error)(f"stage {stage.name}: {error}".replace(_RUN_DIR, str(run_dir))) from error
-
-
-def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
-    """What arguments of `mmnas fit` resolve to, by full key, without defaults and whatever the run directory is."""
-    from lightning_mmnas.commands.lightning_cli import ConfigCheck
-
-    given = ConfigCheck([*arguments, "--run_dir", _RUN_DIR]).given()
-    return _flat({name: value for name, value in given.items() if name not in ("run_dir", "shared")})
 
 
 def digest_of(settings: Mapping[str, Any]) -> str:
@@ -164,7 +129,7 @@ def listed(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Values by full key; None is as good as nothing, since new arguments of classes are mostly None."""
 
     def items(node: Any, key: str) -> Iterator[tuple[str, Any]]:

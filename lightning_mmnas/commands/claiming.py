@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lightning_mmnas.commands.aside import REDO, check_folder, recover, reusable, reuse, set_aside, take_up
 from lightning_mmnas.commands.changes import (
     MANIFEST,
+    RUN_DIR,
     begun_from,
     first_change,
+    flat,
     listed,
     make_manifest,
     read_manifest,
@@ -18,7 +20,36 @@ from lightning_mmnas.commands.changes import (
 )
 from lightning_mmnas.commands.refusals import refuse_changes, refuse_seed
 from lightning_mmnas.commands.stages import ORDER, Stage
+from lightning_mmnas.errors import MMNASError
 from lightning_mmnas.files import write_json
+
+
+def resolve(stage: Stage, run_dir: Path, seed: int) -> Stage:
+    """Reads a stage's configuration.
+
+    Args:
+        stage: The stage.
+        run_dir: Run directory, for messages.
+        seed: Seed of the stage.
+
+    Returns:
+        The stage with its settings.
+
+    Raises:
+        ConfigError: A key, a value or an interpolation is wrong; names the stage.
+    """
+    if stage.name == "comparison":
+        from lightning_mmnas.commands.compare import read_settings
+
+        content = read_settings(stage.config, stage.overrides).model_dump(mode="json", exclude_defaults=True)
+        return replace(stage, settings=flat(content))
+    from lightning_mmnas.commands.lightning_cli import settings_of
+
+    stage.digest(seed)  # names a file that is not YAML
+    try:
+        return replace(stage, settings=settings_of(stage.arguments(run_dir, seed)))
+    except MMNASError as error:
+        raise type(error)(f"stage {stage.name}: {error}".replace(RUN_DIR, str(run_dir))) from error
 
 
 @dataclass(frozen=True)

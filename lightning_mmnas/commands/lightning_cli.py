@@ -15,7 +15,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
 from importlib.metadata import version
@@ -38,6 +38,7 @@ from typing_extensions import override
 from lightning_mmnas.callbacks.caching import FeatureCaching
 from lightning_mmnas.callbacks.lightning_private import CommandLine, given_hyperparameters
 from lightning_mmnas.commands.aside import FEATURES, renews_features
+from lightning_mmnas.commands.changes import RUN_DIR, flat
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
 from lightning_mmnas.commands.refusals import refuse_finished_stage
 from lightning_mmnas.commands.shared import advice, refuse_parts
@@ -207,7 +208,9 @@ class MMNASCLI(CommandLine):
     def before_instantiate_classes(self) -> None:
         """Refuses to train into a finished run of other settings; a checkpoint to go on from says it is meant."""
         if self.config.get("subcommand") == "fit" and self.config.fit.get("ckpt_path") is None and self._words:
-            refuse_finished_stage(self, self._words)
+            config, words = self.config.fit, self._words
+            root, run_dir = Path(config.trainer.default_root_dir or "."), Path(config.run_dir)
+            refuse_finished_stage(root, run_dir, lambda: settings_of(words))
 
     @override
     def instantiate_classes(self) -> None:
@@ -280,6 +283,12 @@ class ConfigCheck(MMNASCLI):
     @override
     def run_command(self, name: str) -> None:
         """Runs nothing."""
+
+
+def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
+    """What arguments of `mmnas fit` resolve to, by full key, without defaults and whatever the run directory is."""
+    given = ConfigCheck([*arguments, "--run_dir", RUN_DIR]).given()
+    return flat({name: value for name, value in given.items() if name not in ("run_dir", "shared")})
 
 
 class _Instantiator:

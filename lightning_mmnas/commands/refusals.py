@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning_mmnas.commands.changes import (
     MANIFEST,
@@ -15,14 +15,10 @@ from lightning_mmnas.commands.changes import (
     listed,
     read_manifest,
     read_record,
-    settings_of,
 )
 from lightning_mmnas.commands.stages import ORDER, STAGES, Stage
 from lightning_mmnas.errors import RunDirectoryError
 from lightning_mmnas.files import read_json
-
-if TYPE_CHECKING:
-    from lightning_mmnas.commands.lightning_cli import MMNASCLI
 
 _SHOWN = 3
 """Changed settings of a stage that a message names."""
@@ -97,18 +93,17 @@ def with_output(words: Sequence[str], output: Path) -> list[str]:
     return [*words[:place], str(output), *words[place + 1 :]]
 
 
-def refuse_finished_stage(cli: MMNASCLI, words: Sequence[str]) -> None:
+def refuse_finished_stage(root: Path, run_dir: Path, settings: Callable[[], Mapping[str, Any]]) -> None:
     """Refuses to train into a finished run of other settings.
 
     Args:
-        cli: `mmnas fit`, its configuration read.
-        words: Its arguments.
+        root: Where `mmnas fit` is about to write: its `trainer.default_root_dir`.
+        run_dir: Its `run_dir`.
+        settings: Gives its settings.
 
     Raises:
         RunDirectoryError: The stage's folder holds the result of other settings, or is a finished run itself.
     """
-    config = cli.config.fit
-    root, run_dir = Path(config.trainer.default_root_dir or "."), Path(config.run_dir)
     found = next((folder for folder in (root, root.parent, run_dir) if (folder / MANIFEST).is_file()), None)
     if found is None or not _is_run(found):
         return
@@ -118,7 +113,7 @@ def refuse_finished_stage(cli: MMNASCLI, words: Sequence[str]) -> None:
             f"{root} is the folder of a whole run; give the stage a folder of its own: --run_dir {free_folder(found)}"
         )
     record = read_record(found, inside[0]) if inside and inside[0] in STAGES else None
-    if record is None or record["digest"] == digest_of(settings_of(words)):
+    if record is None or record["digest"] == digest_of(settings()):
         return
     if found != run_dir:
         raise RunDirectoryError(

@@ -19,8 +19,8 @@ from typing import Any
 from rich.console import Console
 
 from lightning_mmnas.commands.aside import redoing
-from lightning_mmnas.commands.changes import digest_of, read_record, resolve, same
-from lightning_mmnas.commands.claiming import Claim, claim
+from lightning_mmnas.commands.changes import digest_of, read_record, same
+from lightning_mmnas.commands.claiming import Claim, claim, resolve
 from lightning_mmnas.commands.parser import Parser
 from lightning_mmnas.commands.stages import STAGES, Stage, find_configs, read_stages
 from lightning_mmnas.commands.versions import versions

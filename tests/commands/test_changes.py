@@ -10,8 +10,8 @@ from lightning_mmnas.commands.changes import (
     digest_of,
     free_folder,
     listed,
-    resolve,
 )
+from lightning_mmnas.commands.claiming import resolve
 from lightning_mmnas.commands.stages import read_stages
 from lightning_mmnas.errors import ConfigError
 from tests.commands.test_run import _stage

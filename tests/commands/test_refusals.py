@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from lightning_mmnas.callbacks.caching import FeatureCaching
-from lightning_mmnas.commands.changes import digest_of, make_manifest, resolve
+from lightning_mmnas.commands.changes import digest_of, make_manifest
+from lightning_mmnas.commands.claiming import resolve
 from lightning_mmnas.commands.lightning_cli import MMNASCLI
 from lightning_mmnas.commands.refusals import refuse_run
 from lightning_mmnas.commands.run import train_encoders
