@@ -23,15 +23,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse.typing import register_type
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning.pytorch.cli import SaveConfigCallback as LightningSaveConfigCallback
-from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import override
 
@@ -41,9 +38,9 @@ from lightning_mmnas.commands.aside import FEATURES, renews_features
 from lightning_mmnas.commands.changes import RUN_DIR, flat
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
 from lightning_mmnas.commands.refusals import refuse_finished_stage
+from lightning_mmnas.commands.saving import SaveConfigCallback
 from lightning_mmnas.commands.shared import advice, refuse_parts
 from lightning_mmnas.errors import CheckpointError, ConfigError, MMNASError
-from lightning_mmnas.files import write_text
 
 # Attributes of the data module that a model may ask for by naming an argument so.
 _LINKED = ("modalities", "num_classes", "task")
@@ -76,27 +73,6 @@ class MMNASArgumentParser(LightningArgumentParser):
         if not self.exit_on_error:  # an inner parser: its message becomes part of an outer one
             return super().error(message, ex)
         raise ConfigError(shorten_parser_error(message)) from ex
-
-
-class SaveConfigCallback(LightningSaveConfigCallback):
-    """Writes the resolved configuration into the run's folder, and again on every rerun.
-
-    `config.yaml` belongs to `fit`; the other commands write `config_<command>.yaml` beside it.
-    """
-
-    @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self.already_saved:
-            return
-        log_dir = trainer.log_dir  # a collective call: on every rank
-        if trainer.is_global_zero:
-            name = Path(self.config_filename)
-            if stage != "fit":  # an enum member, whose text differs between Python versions
-                name = name.with_stem(f"{name.stem}_{TrainerFn(stage).value}")
-            text = unanchored(self.parser.dump(self.config, skip_none=False))
-            for folder in {trainer.default_root_dir, log_dir or trainer.default_root_dir}:
-                write_text(Path(folder) / name, text)
-        self.already_saved = True
 
 
 class MMNASCLI(CommandLine):
@@ -345,27 +321,6 @@ def _import_components() -> None:
         module = importlib.import_module(name)
         for info in pkgutil.iter_modules(getattr(module, "__path__", [])):
             importlib.import_module(f"{name}.{info.name}")
-
-
-def unanchored(text: str) -> str:
-    """A resolved configuration whose paths below `run_dir` follow it again: `--run_dir` moves them all."""
-    config = yaml.safe_load(text)
-    run_dir = config.get("run_dir") if isinstance(config, dict) else None
-    if not run_dir:
-        return text
-
-    def relative(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: relative(item) for key, item in value.items()}
-        if isinstance(value, list):
-            return [relative(item) for item in value]
-        if isinstance(value, str) and (value == run_dir or value.startswith(f"{run_dir}/")):
-            return f"${{run_dir}}{value[len(run_dir) :]}"
-        return value
-
-    config = {key: value if key == "run_dir" else relative(value) for key, value in config.items()}
-    head = [line for line in text.splitlines()[:1] if line.startswith("#")]
-    return "\n".join([*head, yaml.safe_dump(config, sort_keys=False)])
 
 
 def _anchor(args: list[str]) -> list[str]:
