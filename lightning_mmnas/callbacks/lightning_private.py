@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
@@ -124,6 +125,13 @@ class CommandLine(LightningCLI):
         super()._dump_config()
         config: dict[str, Any] = self.config_dump
         return config
+
+    def given(self) -> dict[str, Any]:
+        """The configuration as plain values, without what is a default of the trainer, the model or the data."""
+        command = self.config.get("subcommand")
+        config, parser = self.config.get(command or "", self.config), self._parser(command)
+        content: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_default=True, skip_link_targets=False))
+        return content
 
     @override
     def _parse_ckpt_path(self) -> None:

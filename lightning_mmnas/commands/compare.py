@@ -1,6 +1,7 @@
 """The last step of `mmnas run`: builds the comparison from the stages' own configurations and runs it."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -137,18 +138,52 @@ def read_features(stage: MMNASCLI, splits: list[Split], device: torch.device) ->
             callback.prepare(stage.model, stage.datamodule, splits, device)
 
 
-def read_settings(path: Path) -> ComparisonSettings:
+def read_settings(path: Path, overrides: Sequence[str] = ()) -> ComparisonSettings:
     """Reads ``comparison.yaml``; without the file, the defaults.
+
+    Args:
+        path: The file.
+        overrides: `--draws 1` or `--draws=1`, which beat the file.
 
     Raises:
         ConfigError: Not YAML, an unknown key or a wrong value.
     """
-    if not path.is_file():
-        return ComparisonSettings()
+    content: Any = {}
+    if path.is_file():
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    settings = _validated(content, f"{path}: ")
+    given = _given(overrides)
+    return _validated({**settings.model_dump(), **given}, "--comparison.") if given else settings
+
+
+def _validated(content: Any, source: str) -> ComparisonSettings:
+    known = list(ComparisonSettings.model_fields)
+    for name in content if isinstance(content, dict) else ():
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the keys are {known}"
+            raise ConfigError(f"{source}{name}: unknown key; {hint}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return ComparisonSettings.model_validate(content or {})
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        return ComparisonSettings.model_validate(content)
     except ValidationError as error:
-        raise ConfigError(f"{path}: {describe_errors(error)}") from None
+        raise ConfigError(f"{source}{describe_errors(error)}") from None
+
+
+def _given(overrides: Sequence[str]) -> dict[str, Any]:
+    """Options of the command line, each value read as YAML."""
+    given: dict[str, Any] = {}
+    words = iter(overrides)
+    for word in words:
+        name, equals, value = word.partition("=")
+        text = value if equals else next(words, None)
+        option = f"--comparison.{name.removeprefix('--')}"
+        if not name.startswith("--") or text is None or (not equals and text.startswith("--")):
+            raise ConfigError(f"{option} needs one value, such as --comparison.draws 1")
+        try:
+            given[name.removeprefix("--")] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{option}: {text!r} is not valid YAML") from error
+    return given

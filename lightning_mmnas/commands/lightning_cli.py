@@ -15,7 +15,7 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from functools import partial
 from importlib.metadata import version
@@ -27,18 +27,20 @@ from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse.typing import register_type
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning.pytorch.cli import SaveConfigCallback as LightningSaveConfigCallback
-from lightning.pytorch.trainer.states import TrainerFn
 from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import override
 
+from lightning_mmnas.callbacks.caching import FeatureCaching
 from lightning_mmnas.callbacks.lightning_private import CommandLine, given_hyperparameters
+from lightning_mmnas.commands.aside import FEATURES, renews_features
+from lightning_mmnas.commands.changes import RUN_DIR, flat
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
+from lightning_mmnas.commands.refusals import refuse_finished_stage
+from lightning_mmnas.commands.saving import SaveConfigCallback
 from lightning_mmnas.commands.shared import advice, refuse_parts
 from lightning_mmnas.errors import CheckpointError, ConfigError, MMNASError
-from lightning_mmnas.files import write_text
 
 # Attributes of the data module that a model may ask for by naming an argument so.
 _LINKED = ("modalities", "num_classes", "task")
@@ -71,27 +73,6 @@ class MMNASArgumentParser(LightningArgumentParser):
         if not self.exit_on_error:  # an inner parser: its message becomes part of an outer one
             return super().error(message, ex)
         raise ConfigError(shorten_parser_error(message)) from ex
-
-
-class SaveConfigCallback(LightningSaveConfigCallback):
-    """Writes the resolved configuration into the run's folder, and again on every rerun.
-
-    `config.yaml` belongs to `fit`; the other commands write `config_<command>.yaml` beside it.
-    """
-
-    @override
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self.already_saved:
-            return
-        log_dir = trainer.log_dir  # a collective call: on every rank
-        if trainer.is_global_zero:
-            name = Path(self.config_filename)
-            if stage != "fit":  # an enum member, whose text differs between Python versions
-                name = name.with_stem(f"{name.stem}_{TrainerFn(stage).value}")
-            text = self.parser.dump(self.config, skip_none=False)
-            for folder in {trainer.default_root_dir, log_dir or trainer.default_root_dir}:
-                write_text(Path(folder) / name, text)
-        self.already_saved = True
 
 
 class MMNASCLI(CommandLine):
@@ -163,6 +144,7 @@ class MMNASCLI(CommandLine):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         words = sys.argv[1:] if args is None else [] if isinstance(args, dict | Namespace) else list(args)
         refuse_parts(words)
+        self._words = words
         try:
             if isinstance(args, dict | Namespace):
                 self.config = parser.parse_object(args)
@@ -199,12 +181,25 @@ class MMNASCLI(CommandLine):
         _compare_with_checkpoint(path, before, after)
 
     @override
+    def before_instantiate_classes(self) -> None:
+        """Refuses to train into a finished run of other settings; a checkpoint to go on from says it is meant."""
+        if self.config.get("subcommand") == "fit" and self.config.fit.get("ckpt_path") is None and self._words:
+            config, words = self.config.fit, self._words
+            root, run_dir = Path(config.trainer.default_root_dir or "."), Path(config.run_dir)
+            refuse_finished_stage(root, run_dir, lambda: settings_of(words))
+
+    @override
     def instantiate_classes(self) -> None:
         try:
             super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise instantiation_error(error) from error
         self._require_weights()
+        run_dir = Path(self.config.get(self.config.get("subcommand") or "", self.config).run_dir)
+        if renews_features(run_dir):
+            for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+                if isinstance(callback, FeatureCaching) and callback.folder == run_dir / FEATURES:
+                    callback.on_change = "rebuild"
 
     def _require_weights(self) -> None:
         """Refuses to score a stage that has not been trained; modules that are no stages may bring their weights."""
@@ -254,12 +249,22 @@ class ConfigCheck(MMNASCLI):
         """Leaves the random state alone."""
 
     @override
+    def before_instantiate_classes(self) -> None:
+        """Refuses nothing."""
+
+    @override
     def instantiate_classes(self) -> None:
         """Builds nothing."""
 
     @override
     def run_command(self, name: str) -> None:
         """Runs nothing."""
+
+
+def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
+    """What arguments of `mmnas fit` resolve to, by full key, without defaults and whatever the run directory is."""
+    given = ConfigCheck([*arguments, "--run_dir", RUN_DIR]).given()
+    return flat({name: value for name, value in given.items() if name not in ("run_dir", "shared")})
 
 
 class _Instantiator:

@@ -2,7 +2,7 @@
 
 Each stage is an ordinary `mmnas fit --config common.yaml --config <stage>.yaml`; what one leaves for the
 next are files in the run directory. A finished stage is not run again, an interrupted one goes on from its last
-checkpoint.
+checkpoint. With other settings of a stage, that one and those after it are run again, if the command says so.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ import os
 import shlex
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
+from lightning_mmnas.commands.aside import redoing
+from lightning_mmnas.commands.changes import digest_of, read_record, same
+from lightning_mmnas.commands.claiming import Claim, claim, resolve
 from lightning_mmnas.commands.parser import Parser
-from lightning_mmnas.commands.stages import STAGES, Stage, claim, find_configs, read_stages
+from lightning_mmnas.commands.stages import STAGES, Stage, find_configs, read_stages
 from lightning_mmnas.commands.versions import versions
-from lightning_mmnas.errors import ConfigError, GenotypeError, MMNASError, ModelError
+from lightning_mmnas.errors import ConfigError, GenotypeError, MMNASError, ModelError, RunDirectoryError
 from lightning_mmnas.files import read_json, write_json
 
 
@@ -38,16 +41,27 @@ def command(args: list[str]) -> None:
         "folder one after another, each as `mmnas fit` would, then the comparison. Run again, it "
         "continues with the first unfinished stage.",
         epilog="Further options override the stages' configurations: --trainer.accelerator cpu in "
-        "all of them, --search.trainer.max_epochs 3 in one.",
+        "all of them, --search.trainer.max_epochs 3 in one, --comparison.draws 1 in the comparison.",
         allow_abbrev=False,
     )
     parser.add_argument("configs", help="a folder of stage configurations, or a shipped one: watch")
     parser.add_argument("--output", required=True, help="the run directory", metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, help="seed of every stage (default: 0)")
+    parser.add_argument(
+        "--overwrite", action="store_true", help="run stages with other settings again, and those after them"
+    )
+    parser.add_argument("--reuse", metavar="RUN", help="take over the finished stages of a run with the same settings")
     options, overrides = parser.parse_known_args(args)
     if not 0 <= options.seed < 2**32:
         raise ConfigError(f"--seed must be from 0 to 4294967295, got {options.seed}")
-    run(options.configs, options.output, seed=options.seed, overrides=overrides)
+    run(
+        options.configs,
+        options.output,
+        seed=options.seed,
+        overrides=overrides,
+        overwrite=options.overwrite,
+        reuse=options.reuse,
+    )
 
 
 def run(
@@ -56,6 +70,8 @@ def run(
     *,
     seed: int = 0,
     overrides: Sequence[str] = (),
+    overwrite: bool = False,
+    reuse: str | Path | None = None,
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Runs the unfinished stages of a configuration folder and writes `results.json`.
@@ -67,6 +83,9 @@ def run(
         output: the run directory; new, empty, or that of the same run.
         seed: seed of every stage.
         overrides: `--search.key value` for one stage, `--key value` for all.
+        overwrite: whether stages with other settings than those in the run directory are run again, and those after
+            them; the earlier result stays until the new one is whole.
+        reuse: another run's directory, whose finished stages are taken over up to the first with other settings.
         console: where progress is shown.
 
     Returns:
@@ -81,18 +100,19 @@ def run(
     console = (console or Console()) if main else Console(file=io.StringIO())
     folder, run_dir = find_configs(configs), Path(output)
     stages = read_stages(folder, overrides)
-    words = ["mmnas", "run", str(configs), "--output", str(output), "--seed", str(seed)]
-    # Without --output, which is the folder that it is written into: equal runs give equal files but for the seconds.
-    made_by = shlex.join(["mmnas", "run", str(configs), "--seed", str(seed), *overrides])
     # Mistakes in any stage are told now: nothing is trained or written before.
-    if (comparison := stages[-1].config).is_file():
-        from lightning_mmnas.commands.compare import read_settings
-
-        read_settings(comparison)
-    _check(stages, run_dir, seed)
+    stages = [resolve(stage, run_dir, seed) for stage in stages]
+    wanted = Claim(str(configs), run_dir, seed, tuple(overrides), overwrite, Path(reuse) if reuse else None)
     if main:
-        claim(run_dir, stages, seed)
+        claim(wanted, stages, lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True))
+    with redoing(run_dir, console.print) if main else nullcontext():
+        return _run(stages, wanted, console)
 
+
+def _run(stages: Sequence[Stage], wanted: Claim, console: Console) -> dict[str, Any]:
+    run_dir, seed, main = wanted.run_dir, wanted.seed, _is_main()
+    # Without --output, which is the folder that it is written into: equal runs give equal files but for the seconds.
+    made_by = shlex.join(["mmnas", "run", wanted.configs, "--seed", str(seed), *wanted.overrides])
     records: dict[str, dict[str, Any]] = {}
     for stage in stages:
         try:
@@ -103,11 +123,11 @@ def run(
             else:
                 records[stage.name] = _train(stage, run_dir, seed, console)
             if main and stage.name == "finetune":
-                records["model"] = _deliver(stage, run_dir, seed, console, made_by)
+                records["model"] = _deliver(stage, wanted, records["finetune"], console, made_by)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(
                 f"interrupted in stage {stage.name}; finished stages are kept, "
-                f"the same command continues: {shlex.join([*words, *overrides])}"
+                f"the same command continues: {shlex.join(wanted.words())}"
             ) from error
         except MMNASError as error:
             raise type(error)(f"stage {stage.name}: {error}") from error
@@ -123,35 +143,27 @@ def train_encoders(
     folder: Path, run_dir: Path, *, seed: int, overrides: Sequence[str] = (), console: Console | None = None
 ) -> None:
     """Runs the encoders' stage of a configuration folder alone, where there is one and it has not been run before."""
-    stages = read_stages(folder, overrides)
-    if stages[0].name == "encoders":
-        _train(stages[0], run_dir, seed, console or Console())
-
-
-def _check(stages: Sequence[Stage], run_dir: Path, seed: int) -> None:
-    """Reads the configurations of all stages.
-
-    Raises:
-        ConfigError: a key, a value or an interpolation is wrong; names the stage.
-    """
-    from lightning_mmnas.commands.lightning_cli import ConfigCheck
-
-    for stage in stages[:-1]:
-        stage.digest(seed)
-        try:
-            ConfigCheck(stage.arguments(run_dir, seed))
-        except MMNASError as error:
-            raise type(error)(f"stage {stage.name}: {error}") from error
+    stage = read_stages(folder, overrides)[0]
+    if stage.name != "encoders":
+        return
+    stage, record = resolve(stage, run_dir, seed), read_record(run_dir, stage.name)
+    if record is not None and not same(record["digest"], stage, seed):
+        raise RunDirectoryError(
+            f"{run_dir / stage.name} holds encoders trained with other settings; choose another --output, or delete it"
+        )
+    _train(stage, run_dir, seed, console or Console())
 
 
 def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str, Any]:
-    digest, done = stage.digest(seed), run_dir / stage.name / "done.json"
-    record = read_json(done)
+    digest, done = digest_of(stage.settings), run_dir / stage.name / "done.json"
+    record = read_record(run_dir, stage.name)
     genotype = run_dir / "genotype.json"
     complete = record is not None and (genotype.is_file() or not record.get("genotype"))
-    if record is not None and record.get("digest") == digest and complete:
+    if record is not None and same(record["digest"], stage, seed) and complete:
         console.print(f"{stage.name:<10} done before, in {record['seconds']:.1f} s")
         return record
+    if _is_main():
+        done.unlink(missing_ok=True)
     arguments = stage.arguments(run_dir, seed)
     last = run_dir / stage.name / "checkpoints" / "last.ckpt"
     resume = ["--ckpt_path", str(last)] if last.is_file() else []
@@ -190,11 +202,11 @@ def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str
     return record
 
 
-def _deliver(stage: Stage, run_dir: Path, seed: int, console: Console, made_by: str) -> dict[str, Any]:
+def _deliver(stage: Stage, wanted: Claim, trained: dict[str, Any], console: Console, made_by: str) -> dict[str, Any]:
     """Writes `model/`; a stage that cannot be delivered is said to be one, and the run goes on."""
-    digest, done = stage.digest(seed), run_dir / "model" / "done.json"
+    of, done = {name: trained[name] for name in ("digest", "seconds")}, wanted.run_dir / "model" / "done.json"
     record = read_json(done)
-    if record is not None and record.get("digest") == digest:
+    if record is not None and record.get("of") == of:
         return record
     from lightning_mmnas.callbacks.progress import quiet
     from lightning_mmnas.commands.deliver import deliver
@@ -203,14 +215,14 @@ def _deliver(stage: Stage, run_dir: Path, seed: int, console: Console, made_by: 
     try:
         with quiet():
             found = deliver(
-                stage.arguments(run_dir, seed)[1:],
-                run_dir,
-                {"command": made_by, "seed": seed, "versions": versions()},
+                stage.arguments(wanted.run_dir, wanted.seed)[1:],
+                wanted.run_dir,
+                {"command": made_by, "seed": wanted.seed, "versions": versions()},
             )
     except ModelError as error:
         console.print(f"{'model':<10} not delivered: {error}", highlight=False, markup=False, soft_wrap=True)
         return {"seconds": 0.0}
-    record = {"seconds": round(time.monotonic() - start, 3), "digest": digest, "delivered": found}
+    record = {"seconds": round(time.monotonic() - start, 3), "of": of, "delivered": found}
     write_json(done, record)
     line = f"{'model':<10} {found['metric']} {found['score']:.3f} on the test split, with {found['samples']} labels"
     console.print(line, highlight=False, markup=False, soft_wrap=True)
@@ -219,16 +231,16 @@ def _deliver(stage: Stage, run_dir: Path, seed: int, console: Console, made_by: 
 
 def _compare(stages: Sequence[Stage], run_dir: Path, seed: int, console: Console) -> dict[str, Any]:
     stage = stages[-1]
-    digest, done = stage.digest(seed), run_dir / stage.name / "done.json"
-    record = read_json(done)
-    if record is not None and record.get("digest") == digest:
+    digest, done = digest_of(stage.settings), run_dir / stage.name / "done.json"
+    record = read_record(run_dir, stage.name)
+    if record is not None and same(record["digest"], stage, seed):
         console.print(f"{stage.name:<10} done before, in {record['seconds']:.1f} s")
         return record
     from lightning_mmnas.callbacks.progress import quiet
     from lightning_mmnas.commands.compare import compare, read_settings
     from lightning_mmnas.modules.frozen import read_checkpoint
 
-    settings = read_settings(stage.config)
+    settings = read_settings(stage.config, stage.overrides)
     console.print(f"{stage.name:<10} …")
     start = time.monotonic()
     arguments = {s.name: s.arguments(run_dir, seed)[1:] for s in stages[:-1]}

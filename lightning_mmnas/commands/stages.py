@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from lightning_mmnas.commands.shared import config_options, stage_files
-from lightning_mmnas.errors import ConfigError, RunDirectoryError
-from lightning_mmnas.files import read_json, write_json
+from lightning_mmnas.errors import ConfigError
 
 STAGES = ("encoders", "search", "pretrain", "finetune")
+ORDER = (*STAGES, "comparison")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage of a run: its configuration file, the common one beside it, and what the command line changes."""
+    """One stage of a run: its configuration file, the common one beside it, and what the command line changes.
+
+    `settings` are what it all resolves to, once it has been read (see `changes.resolve`).
+    """
 
     name: str
     config: Path
     overrides: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def files(self) -> list[Path]:
@@ -34,7 +38,7 @@ class Stage:
         return [path for path in files if path.is_file()]
 
     def digest(self, seed: int) -> str:
-        """Hash of all that decides the stage's result; comments and layout do not."""
+        """Hash of the stage's files and options; comments and layout do not count."""
         contents = [_read(path) for path in self.files] or [None]
         text = json.dumps([contents[-1], self.overrides, seed, *contents[:-1]], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -73,7 +77,7 @@ def read_stages(folder: Path, overrides: Sequence[str]) -> list[Stage]:
         ConfigError: A stage has no file, or the overrides do not look like any.
     """
     shared: list[str] = []
-    own: dict[str, list[str]] = {name: [] for name in STAGES}
+    own: dict[str, list[str]] = {name: [] for name in ORDER}
     target = shared
     for word in overrides:
         if word.startswith("--"):
@@ -90,7 +94,7 @@ def read_stages(folder: Path, overrides: Sequence[str]) -> list[Stage]:
             stages.append(Stage(name, path, (*shared, *own[name])))
         elif name != "encoders":  # needless where pretrained encoders are given
             raise ConfigError(f"there is no {path}; a run needs one file per stage: {list(STAGES)}")
-    return [*stages, Stage("comparison", folder / "comparison.yaml")]
+    return [*stages, Stage("comparison", folder / "comparison.yaml", tuple(own["comparison"]))]
 
 
 def stage_digests(folder: Path, overrides: Sequence[str] = ()) -> dict[str, str]:
@@ -102,36 +106,6 @@ def stage_arguments(folder: Path, name: str, run_dir: Path, seed: int, overrides
     """Arguments of one stage for `MMNASCLI`, without the command ``fit``."""
     stage = next(stage for stage in read_stages(folder, overrides) if stage.name == name)
     return stage.arguments(run_dir, seed)[1:]
-
-
-def claim(run_dir: Path, stages: Sequence[Stage], seed: int) -> None:
-    """Makes the run directory ours, or checks that it already is.
-
-    Raises:
-        RunDirectoryError: it cannot be written, or holds anything but this very run.
-    """
-    manifest = {"seed": seed, "stages": {stage.name: stage.digest(seed) for stage in stages}}
-    path = run_dir / "manifest.json"
-    if run_dir.exists() and not run_dir.is_dir():
-        raise RunDirectoryError(f"{run_dir} is a file; choose another --output")
-    known = read_json(path)
-    if known is None:
-        if run_dir.is_dir() and any(p for p in run_dir.iterdir() if not p.name.startswith((".manifest", "manifest"))):
-            raise RunDirectoryError(f"{run_dir} holds files but no run of mmnas; choose a new folder as --output")
-        write_json(path, manifest)
-        return
-    if known.get("seed") != seed:
-        different = f"its seed is {known.get('seed')}, not {seed}"
-    else:
-        there, here = known.get("stages", {}), manifest["stages"]
-        assert isinstance(here, dict)
-        changed = [name for name in here | there if here.get(name) != there.get(name)]
-        if not changed:
-            return
-        different = f"other settings of {', '.join(changed)}"
-    raise RunDirectoryError(
-        f"{run_dir} belongs to another run ({different}); choose another --output, or delete that folder"
-    )
 
 
 def _read(path: Path) -> Any:

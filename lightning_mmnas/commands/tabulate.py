@@ -108,6 +108,7 @@ def tabulate(
         console: Where progress is shown.
     """
     from lightning_mmnas.callbacks.progress import quiet
+    from lightning_mmnas.commands.refusals import refuse_run
     from lightning_mmnas.commands.run import train_encoders
     from lightning_mmnas.commands.stages import find_configs, stage_arguments, stage_digests
     from lightning_mmnas.commands.versions import versions
@@ -123,6 +124,7 @@ def tabulate(
         raise ConfigError(f"a table needs one or more seeds of at least 0, got {list(seeds)}")
     words = ["mmnas", "tabulate", str(configs), "--seeds", *map(str, seeds), "--labels", *map(str, labels), *overrides]
     # Before anything is trained: is this folder that of the same configurations and packages?
+    refuse_run(output)
     made = {"configurations": stage_digests(folder, overrides), "versions": versions()}
     _check(output, made)
     budgets = {"finetune_steps": {budget: _FEW_STEPS if budget < 10 else _STEPS for budget in labels}}
@@ -218,13 +220,16 @@ def _check(output: Path, facts: dict[str, Any]) -> None:
     Raises:
         RunDirectoryError: So it is, and what differs is named; or its card cannot be read.
     """
+    from lightning_mmnas.commands.changes import free_folder
+
     known = read_json(output / _CARD)
     if known is None:
         return
     different = [name for name, value in facts.items() if known.get(name) != json.loads(json.dumps(value))]
     if different:
         raise RunDirectoryError(
-            f"{output} holds a table of other {' and '.join(different)}; choose another --output, or delete it"
+            f"{output} holds a table of other {' and '.join(different)}; choose another --output, such as "
+            f"{free_folder(output)}, or delete it"
         )
 
 

@@ -74,7 +74,7 @@ def test_resolved_config_is_saved_runs_again_and_does_not_mind_a_rerun(tmp_path:
     _fit(config, "--model.hidden", "5")
     saved = tmp_path / "run" / "search" / "config.yaml"
     content = yaml.safe_load(saved.read_text())
-    assert content["model"]["init_args"]["folder"] == f"{tmp_path}/run/search"
+    assert content["model"]["init_args"]["folder"] == "${run_dir}/search"
     assert content["model"]["init_args"]["hidden"] == 5
     cli = MMNASCLI(["fit", "--config", str(saved)])
     assert cli.model.hparams["hidden"] == 5

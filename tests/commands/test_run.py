@@ -140,12 +140,40 @@ def test_the_directory_of_another_run_is_refused_untouched(tmp_path: Path, confi
     before = {path: path.stat().st_mtime_ns for path in output.rglob("*")}
     with pytest.raises(RunDirectoryError, match="its seed is 0, not 1"):
         _run(configs, output, overrides=fast, seed=1)
-    with pytest.raises(RunDirectoryError, match=r"other settings of search\)"):
+    with pytest.raises(RunDirectoryError, match=r"other settings of search \(model.init_args.hidden 2 -> 7\)"):
         _run(configs, output, overrides=[*fast, "--search.model.hidden", "7"])
     (configs / "search.yaml").write_text(yaml.safe_dump(_stage("search", hidden=7)))
-    with pytest.raises(RunDirectoryError, match="belongs to another run"):
+    with pytest.raises(RunDirectoryError, match="search, pretrain, finetune and comparison would be done again"):
         _run(configs, output, overrides=fast)
     assert {path: path.stat().st_mtime_ns for path in output.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_a_longer_last_stage_leaves_the_earlier_ones_alone(tmp_path: Path, configs: Path) -> None:
+    output = tmp_path / "run"
+    fast = ["--trainer.max_epochs", "1"]
+    _run(configs, output, overrides=fast)
+    kept = [path for name in STAGES[:3] for path in (output / name).rglob("*") if path.is_file()]
+    before = {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in kept}
+    results = (output / "results.json").read_bytes()
+
+    longer = [*fast, "--finetune.trainer.max_epochs", "2"]
+    with pytest.raises(DataError, match="stage finetune: the toy data are empty"):
+        _run(configs, output, overrides=[*longer, "--finetune.data.size", "0"], overwrite=True)
+    assert (output / "results.json").read_bytes() == results
+    with pytest.raises(RunDirectoryError, match=r"trainer.max_epochs 1 -> 2\): finetune and comparison"):
+        _run(configs, output, overrides=longer)
+    _, text = _run(configs, output, overrides=longer, overwrite=True)
+    assert text.count("done before") == 3
+    assert [path.name for path in (output / "finetune" / "checkpoints").glob("epoch*")] == ["epoch=1-step=4.ckpt"]
+    assert {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in kept} == before
+    assert not (output / "previous").exists()
+
+    again = tmp_path / "again"
+    _, text = _run(configs, again, overrides=[*longer, "--finetune.model.hidden", "5"], reuse=output)
+    assert "encoders, search, pretrain" in text
+    last = Path("search", "checkpoints", "last.ckpt")
+    assert (again / last).read_bytes() == (output / last).read_bytes()
 
 
 def test_comments_and_layout_of_a_config_do_not_matter(tmp_path: Path, configs: Path) -> None:
