@@ -38,7 +38,7 @@ from lightning_mmnas.commands.aside import FEATURES, renews_features
 from lightning_mmnas.commands.changes import RUN_DIR, flat
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
 from lightning_mmnas.commands.refusals import refuse_finished_stage
-from lightning_mmnas.commands.saving import SaveConfigCallback
+from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, keep_predictions
 from lightning_mmnas.commands.shared import advice, refuse_parts
 from lightning_mmnas.errors import CheckpointError, ConfigError, MMNASError
 
@@ -215,8 +215,12 @@ class MMNASCLI(CommandLine):
     @override
     def run_command(self, name: str) -> None:
         handler = signal.getsignal(signal.SIGINT)
+        if name == "predict":
+            keep_predictions(self.trainer, self.model)
         try:
             super().run_command(name)
+            if name in ("test", "validate"):
+                keep_metrics(self.trainer, name)
         except SystemExit as error:
             # Lightning turns Ctrl-C into exit code 1 and leaves SIGINT ignored.
             if not isinstance(error.__context__, KeyboardInterrupt):

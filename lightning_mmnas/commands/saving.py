@@ -1,4 +1,4 @@
-"""The configuration that a command leaves beside its results."""
+"""What Lightning's commands leave in the trainer's folder: configuration, predictions, metrics."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import BasePredictionWriter
 from lightning.pytorch.cli import SaveConfigCallback as LightningSaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 from typing_extensions import override
 
-from lightning_mmnas.files import write_text
+from lightning_mmnas.callbacks.predictions import PredictionFile
+from lightning_mmnas.files import write_json, write_text
+from lightning_mmnas.modules.finetune import FineTuning
 
 
 class SaveConfigCallback(LightningSaveConfigCallback):
@@ -54,3 +57,19 @@ def unanchored(text: str) -> str:
     config = {key: value if key == "run_dir" else relative(value) for key, value in config.items()}
     head = [line for line in text.splitlines()[:1] if line.startswith("#")]
     return "\n".join([*head, yaml.safe_dump(config, sort_keys=False)])
+
+
+def keep_predictions(trainer: Trainer, model: LightningModule) -> None:
+    """Has `mmnas predict --config` write what `FineTuning` computes, unless a callback does so already."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    if isinstance(model, FineTuning) and not any(isinstance(c, BasePredictionWriter) for c in callbacks):
+        callbacks.insert(0, PredictionFile())
+
+
+def keep_metrics(trainer: Trainer, command: str) -> None:
+    """Writes what `mmnas test` or `mmnas validate` has computed, as JSON in the trainer's root folder."""
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    if trainer.is_global_zero and metrics:
+        path = Path(trainer.default_root_dir) / f"metrics_{command}.json"
+        write_json(path, metrics)
+        print(f"metrics written to {path}")

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+import lightning_mmnas
 from lightning_mmnas import Genotype
+from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.commands.run import run
 from lightning_mmnas.commands.stages import find_configs
 from lightning_mmnas.data.watch import load_watch
@@ -68,6 +70,17 @@ def test_two_runs_with_one_seed_are_equal_but_for_times(configs: Path, tmp_path:
     assert genotype.modalities_read() == {"accelerometer", "gyroscope"}
     assert json.loads(genotype.to_json()) == first["genotype"]
     assert (tmp_path / "first" / "genotype.png").read_bytes().startswith(b"\x89PNG")
+
+    # what is shown is what is delivered, wherever the run lies
+    shown = next(row for row in first["comparison"] if row["name"] == "delivered")
+    moved = (tmp_path / "second").rename(tmp_path / "moved")
+    model = lightning_mmnas.load(moved)
+    assert model.evaluate(model.data("test"))["metrics"]["accuracy"] == pytest.approx(shown["mean"])
+    assert shown["labels_per_class"] == "all"
+    assert first["model"]["samples"] == model.card.labels.samples > 20 * len(model.class_names)
+    assert first["model"]["checkpoint"] == "finetune/checkpoints/best.ckpt"
+    assert main(["predict", str(moved), "test", "--output", str(tmp_path / "p.csv")]) == 0
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 1 + len(model.predict(model.data("test")))
 
     with pytest.raises(RunDirectoryError, match="seed"):
         short_run(configs, tmp_path / "first", seed=1)
