@@ -211,13 +211,14 @@ def _onnx_runner(path: Path, names: list[str]) -> Any:
 def _random(model: DeliveredModel, names: list[str], inputs: Input, size: int) -> tuple[Tensor, ...]:
     """Random inputs; of features, those of random samples, so that their sizes are real ones."""
     generator = torch.Generator().manual_seed(size)
-    batch = {name: _sample(spec, size, generator) for name, spec in model.modalities.items()}
+    batch = {name: random_sample(spec, size, generator) for name, spec in model.modalities.items()}
     if inputs == "features":
         batch = model.encoders(batch)
     return tuple(batch[name].contiguous() for name in names)
 
 
-def _sample(spec: ModalitySpec, size: int, generator: torch.Generator) -> Tensor:
+def random_sample(spec: ModalitySpec, size: int, generator: torch.Generator) -> Tensor:
+    """Random samples of a modality, (size, ...), in the range of real ones."""
     shape = (size, *spec.shape)
     if spec.vocabulary is not None:
         return torch.randint(0, spec.vocabulary.size, shape, generator=generator)
@@ -229,7 +230,9 @@ def _sample(spec: ModalitySpec, size: int, generator: torch.Generator) -> Tensor
 
 def _read_features(model: DeliveredModel) -> set[str]:
     """The features that the network looks at, found by taking away one after another."""
-    features = model.encoders({n: _sample(s, 2, torch.Generator().manual_seed(0)) for n, s in model.modalities.items()})
+    features = model.encoders(
+        {n: random_sample(s, 2, torch.Generator().manual_seed(0)) for n, s in model.modalities.items()}
+    )
     read = set()
     for name in features:
         try:
