@@ -327,6 +327,15 @@ def test_supervised_search_selects_by_the_loss_of_labels(tmp_path: Path) -> None
     assert callback.genotype == next(iter(scores))
 
 
+def test_weights_of_all_choices_are_kept_epoch_by_epoch(tmp_path: Path) -> None:
+    module = search_of()
+    run(tmp_path, GenotypeSelection(str(tmp_path / "genotype.json"), num_candidates=1), module, max_epochs=2)
+    content = json.loads((tmp_path / "genotype.weights.json").read_text())
+    assert [entry["epoch"] for entry in content["epochs"]] == [0, 1]
+    expected = module.supernet.probabilities()["gamma/0"][0].tolist()
+    assert content["epochs"][1]["weights"]["cell0 step0"] == pytest.approx(expected, abs=1e-5)
+
+
 class FirstDiverged(LastIsBest):
     """The favourite's score is not a number, as after a training that diverged."""
 
