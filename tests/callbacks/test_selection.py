@@ -110,6 +110,7 @@ def test_choice_is_written_with_its_picture_and_its_reasons(tmp_path: Path) -> N
         "genotype.json",
         "genotype.png",
         "genotype.selection.json",
+        "genotype.weights.json",
     ]
 
 

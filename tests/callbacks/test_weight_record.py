@@ -17,7 +17,7 @@ INPUTS = ("a/0", "a/1", "b/0")
 
 def supernet(pairing: Pairing = "independent", **arguments: Any) -> FusionSupernet:
     space = FusionSpace(inputs=INPUTS, **{"cells": 2, "steps": 2, "channels": 4, "length": 2, **arguments})
-    return FusionSupernet(space, {name: (3,) for name in space.inputs}, pairing=pairing)
+    return FusionSupernet(space, dict.fromkeys(space.inputs, (3,)), pairing=pairing)
 
 
 def test_of_one_hot_logits_the_largest_weights_are_the_genotype() -> None:
