@@ -73,24 +73,24 @@ class _Model:
         return {name: float(value) for name, value in found.items()}
 
 
-def inspect_run(run_dir: Path) -> tuple[dict[str, Any], dict[str, str]]:
+def inspect_run(run_dir: Path) -> tuple[dict[str, Any] | None, str | None]:
     """Loads the model of a run and its data, and measures what the report shows of them.
 
     Args:
         run_dir: Folder of a finished run; pictures of samples are written to ``pictures/`` in it.
 
     Returns:
-        The findings by section, and for what could not be found why, in a sentence.
+        The findings and None; or None and why the model could not be looked at, in a sentence.
     """
     try:
         with isolate_rng(), quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model = _build(run_dir)
             torch.manual_seed(0)
-            return _inspect(model, run_dir), {}
+            return _inspect(model, run_dir), None
     except (MMNASError, OSError) as error:
         reason = " ".join(str(error).split())
-        return {}, {"model": f"The model of this run was not looked at: {reason}"}
+        return None, f"The model of this run was not looked at: {reason}"
 
 
 def _inspect(model: _Model, run_dir: Path) -> dict[str, Any]:

@@ -9,12 +9,13 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_mmnas.report.verdicts import FOUND, half_width
+
 INK, GRID, PAPER = "#263238", "#cfd8dc", "#fffffe"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA4499", "#997700", "#56B4E9", "#CC3311", "#44AA99")
 """Told apart by colour-blind eyes, on white and on dark grey."""
 
 Rows = Sequence[Mapping[str, Any]]
-_FOUND = "found+ssl"
 _LINES = 6
 """Models in the picture of scores against labels."""
 
@@ -51,16 +52,6 @@ def budget_name(budget: object) -> str:
     return "all labels" if budget == "all" else f"{budget} labels per class"
 
 
-def interval(row: Mapping[str, Any], level: float = 0.95) -> float | None:
-    """Half the width of Student's confidence interval of a mean over draws; None with fewer than two draws."""
-    n = int(row["n"])
-    if n < 2:
-        return None
-    from scipy.stats import t
-
-    return float(t.ppf((1 + level) / 2, n - 1)) * float(row["std"]) / math.sqrt(n)
-
-
 def plot_comparison(comparison: Rows, budget: object) -> Figure:
     """Every model as a row: its draws as small dots, its mean as a large one with a 95 % interval."""
     rows = sorted((r for r in comparison if r["labels_per_class"] == budget), key=lambda r: float(r["mean"]))
@@ -70,10 +61,10 @@ def plot_comparison(comparison: Rows, budget: object) -> Figure:
     low, high = min(scores), max(scores)
     room = 0.08 * ((high - low) or 0.1)
     for y, row in enumerate(rows):
-        colour = COLOURS[1] if row["name"] == _FOUND else COLOURS[0]
+        colour = COLOURS[1] if row["name"] == FOUND else COLOURS[0]
         draws = row.get("scores") or []
         axes.plot(draws, [y] * len(draws), "o", color=colour, alpha=0.35, markersize=4, markeredgewidth=0)
-        half = interval(row)
+        half = half_width(draws)
         if half is not None:
             left, right = max(row["mean"] - half, low - room), min(row["mean"] + half, high + room)
             axes.plot([left, right], [y, y], "-", color=colour, linewidth=1.6)
@@ -91,13 +82,13 @@ def plot_labels(comparison: Rows) -> Figure:
     for row in comparison:
         means.setdefault(row["name"], {})[row["labels_per_class"]] = float(row["mean"])
     ranked = sorted(means, key=lambda name: -sum(means[name].values()) / len(means[name]))
-    shown = [_FOUND, *(name for name in ranked if name != _FOUND)][:_LINES] if _FOUND in means else ranked[:_LINES]
+    shown = [FOUND, *(name for name in ranked if name != FOUND)][:_LINES] if FOUND in means else ranked[:_LINES]
     figure = blank(3.6)
     axes = style(figure.add_subplot())
     for k, name in enumerate(shown):
         places = [i for i, budget in enumerate(budgets) if budget in means[name]]
-        line = {"linewidth": 2.2, "zorder": 5} if name == _FOUND else {"linewidth": 1.2}
-        colour = COLOURS[1] if name == _FOUND else (COLOURS[0], *COLOURS[2:])[k % 7]
+        line = {"linewidth": 2.2, "zorder": 5} if name == FOUND else {"linewidth": 1.2}
+        colour = COLOURS[1] if name == FOUND else (COLOURS[0], *COLOURS[2:])[k % 7]
         axes.plot(places, [means[name][budgets[i]] for i in places], "o-", color=colour, label=plain(name), **line)
     axes.set_xticks(range(len(budgets)), [plain(budget) for budget in budgets])
     axes.set(xlabel="labels per class", ylabel=plain(comparison[0]["metric"]))

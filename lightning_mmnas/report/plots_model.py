@@ -1,4 +1,4 @@
-"""Pictures of the model that a run has left: confusions, F1 per label, vectors in two dimensions, missing modalities."""
+"""Pictures of the model that a run has left: confusions, F1 of labels, vectors in a plane, missing modalities."""
 
 from __future__ import annotations
 
@@ -64,10 +64,11 @@ def plot_embeddings(embeddings: Mapping[str, Any], names: Sequence[str]) -> Figu
         points = np.asarray(embeddings[moment]["points"])
         rest = ~np.isin(labels, groups)
         if rest.any():
-            axes.plot(*points[rest].T, ".", color=GRID, markersize=3, label="others")
+            axes.plot(*points[rest].T, ".", color=GRID, markersize=3, label="others", rasterized=True)
         for k, group in enumerate(groups):
             chosen = labels == group
-            axes.plot(*points[chosen].T, ".", color=COLOURS[k], markersize=3.5, alpha=0.7, label=_name(group, names))
+            dots: dict[str, Any] = {"color": COLOURS[k], "markersize": 3.5, "alpha": 0.7, "rasterized": True}
+            axes.plot(*points[chosen].T, ".", label=_name(group, names), **dots)
         axes.set_xticks([])
         axes.set_yticks([])
         axes.set_title(f"{moment} pretraining", fontsize=10)
