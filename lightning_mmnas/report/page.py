@@ -18,7 +18,7 @@ from markupsafe import Markup
 from lightning_mmnas.files import write_bytes, write_text
 from lightning_mmnas.report import sections, sections_model
 from lightning_mmnas.report.facts import Facts
-from lightning_mmnas.report.plots import GRID, INK, PAPER
+from lightning_mmnas.report.plots import COLOURS, GRID, INK, PAPER
 from lightning_mmnas.report.section import Picture, Section
 from lightning_mmnas.report.verdicts import headline
 
@@ -26,7 +26,6 @@ _log = logging.getLogger(__name__)
 
 SECTIONS: tuple[Callable[[Facts], Section | str], ...] = (
     sections.scores,
-    sections.labels,
     sections_model.predictions,
     sections_model.errors,
     sections_model.modalities,
@@ -40,6 +39,7 @@ SECTIONS: tuple[Callable[[Facts], Section | str], ...] = (
     sections.record,
 )
 """In the order of the page."""
+_THEME = ((INK, "var(--ink)"), (GRID, "var(--grid)"), (PAPER, "none"), (COLOURS[0], "var(--blue)"))
 
 
 @dataclass
@@ -163,11 +163,11 @@ def _inline(svg: str, picture: Picture) -> Markup:
     rest = re.sub(r'href="#', f'href="#{name}-', rest)
     rest = rest.replace("url(#", f"url(#{name}-")
     if picture.themed:
-        for colour, variable in ((INK, "var(--ink)"), (GRID, "var(--grid)"), (PAPER, "none")):
-            rest = rest.replace(colour, variable)
-    # Shown no larger than drawn, and a third.
+        for colour, variable in _THEME:
+            rest = rest.replace(colour.lower(), variable)
+    # A point is 1.33 pixels; shown a quarter larger at most.
     opening = Markup('{} role="img" aria-label="{}" style="max-width:{:.0f}px">').format(
-        Markup(head), picture.caption, points * 1.78
+        Markup(head), picture.caption, points * 1.67
     )
     return opening + Markup(rest)
 

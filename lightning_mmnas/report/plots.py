@@ -20,7 +20,7 @@ _LINES = 6
 """Models in the picture of scores against labels."""
 
 
-def blank(height: float, width: float = 5.4) -> Figure:
+def blank(height: float, width: float = 4.7) -> Figure:
     """An empty figure in inches; narrow, so that its text can be read on a phone."""
     return Figure(figsize=(width, height), facecolor=PAPER, layout="constrained")
 
@@ -63,7 +63,7 @@ def plot_comparison(comparison: Rows, budget: object) -> Figure:
     for y, row in enumerate(rows):
         colour = COLOURS[1] if row["name"] == FOUND else COLOURS[0]
         draws = row.get("scores") or []
-        axes.plot(draws, [y] * len(draws), "o", color=colour, alpha=0.35, markersize=4, markeredgewidth=0)
+        axes.plot(draws, [y - 0.28] * len(draws), "o", color=colour, alpha=0.6, markersize=3.5, markeredgewidth=0)
         half = half_width(draws)
         if half is not None:
             left, right = max(row["mean"] - half, low - room), min(row["mean"] + half, high + room)

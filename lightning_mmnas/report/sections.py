@@ -24,7 +24,7 @@ _WORDS = {
 
 
 def scores(facts: Facts) -> Section | str:
-    """The comparison, as a picture per label budget and a table."""
+    """The comparison, as a picture per label budget, one against labels, and a table."""
     comparison = facts["comparison"]
     if not comparison:
         return "This run has no comparison with other models."
@@ -38,26 +38,23 @@ def scores(facts: Facts) -> Section | str:
         )
         for budget in budgets
     ]
+    if len(budgets) > 1:
+        caption = "Mean score against labels: the found network and those that did best over all budgets."
+        drawn.append(Picture("labels", caption, plots.plot_labels(comparison)))
     cells = {(row["name"], row["labels_per_class"]): row for row in comparison}
     rows = [
         [name, *(_mean(cells.get((name, budget))) for budget in budgets)]
         for name in dict.fromkeys(row["name"] for row in comparison)
     ]
     header = ["model", *(plots.budget_name(budget) for budget in budgets)]
-    words = (
-        f"{comparison[0]['metric']} on the test split: mean ± half of the 95 % interval over "
-        f"{comparison[0]['n']} draws of the labels or, with all labels, seeds."
-    )
-    return Section("Comparison", [words, *facts["verdicts"]], drawn, [Table(header, rows)])
-
-
-def labels(facts: Facts) -> Section | str:
-    """Score against labels."""
-    comparison = facts["comparison"]
-    if len({row["labels_per_class"] for row in comparison}) < 2:
-        return "There are not two label budgets, so no score against labels."
-    caption = "Mean score against labels per class: the found network and those that did best over all budgets."
-    return Section("Score against labels", [], [Picture("labels", caption, plots.plot_labels(comparison))])
+    words = [
+        f"The {comparison[0]['metric']} of every model on the test split: mean ± half of its 95 % interval over "
+        f"{comparison[0]['n']} draws of the labels or, with all labels, seeds.",
+        *facts["verdicts"],
+    ]
+    if len(budgets) == 1:
+        words.append("There is one label budget only, so no picture of the score against labels.")
+    return Section("Comparison", words, drawn, [Table(header, rows)])
 
 
 def curves(facts: Facts) -> Section | str:
@@ -124,8 +121,8 @@ def network(facts: Facts) -> Section | str:
     modality, _, level = example.rpartition("/")
     shapes: dict[str, Any] = (facts.get("model") or {}).get("features", {})
     words = [
-        f"{space.cells} cells of {space.steps} steps; every state has {space.channels} channels at {space.length} "
-        "positions."
+        f"{_count(space.cells, 'cell')} of {_count(space.steps, 'step')}; every state has {space.channels} channels at "
+        f"{space.length} positions."
         + (f" One of {facts['space_size']:,} different networks of its space." if facts["space_size"] else ""),
         f"An input such as {example} is level {level} of the features that the frozen encoder of {modality} computes: "
         "level 0 is the shallowest, the highest level the deepest. Each is pooled to the positions and mapped to the "
@@ -168,6 +165,10 @@ def describe(genotype: dict[str, Any]) -> str:
         steps = ", ".join(str(step["primitive"]).rpartition(".")[2] for step in cell["steps"])
         parts.append(f"cell{i}: {' + '.join(cell['inputs'])} by {steps}")
     return "; ".join(parts)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _same(first: dict[str, Any], second: dict[str, Any] | None) -> bool:

@@ -105,7 +105,7 @@ def modalities(facts: Facts) -> Section | str:
         "The model was not trained again; a small loss means that the rest makes up for it."
     ]
     figure = plots_model.plot_missing(missing)
-    caption = f"{missing['metric']} with all modalities and without each."
+    caption = f"The {missing['metric']} with all modalities and without each."
     return Section("Without a modality", words, [Picture("missing", caption, figure)])
 
 
