@@ -157,8 +157,8 @@ def _build(run_dir: Path) -> _Model:
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(part), generator=generator)[:_SAMPLES].sort().values
     found: dict[str, list[Tensor]] = {}
-    for indices in chosen.split(_CHUNK):
-        batch = part.__getitems__(indices.tolist())
+    for start in range(0, len(chosen), _CHUNK):
+        batch = part.__getitems__(chosen[start : start + _CHUNK].tolist())
         inputs = {name: value.to(device) for name, value in batch.items()}
         for name, value in _encode(module, inputs).items():
             found.setdefault(name, []).append(value)
@@ -168,7 +168,7 @@ def _build(run_dir: Path) -> _Model:
 
 
 def _encode(module: FineTuning, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    features = module.encoders(batch)
+    features: dict[str, Tensor] = module.encoders(batch)
     if not isinstance(module.network, FusionNetwork):
         return features
     genotype, hparams = module.network.genotype, module.hparams

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lightning_mmnas.report.verdicts import FOUND, half_width
 
@@ -87,7 +88,7 @@ def plot_labels(comparison: Rows) -> Figure:
     axes = style(figure.add_subplot())
     for k, name in enumerate(shown):
         places = [i for i, budget in enumerate(budgets) if budget in means[name]]
-        line = {"linewidth": 2.2, "zorder": 5} if name == FOUND else {"linewidth": 1.2}
+        line: dict[str, Any] = {"linewidth": 2.2, "zorder": 5} if name == FOUND else {"linewidth": 1.2}
         colour = COLOURS[1] if name == FOUND else (COLOURS[0], *COLOURS[2:])[k % 7]
         axes.plot(places, [means[name][budgets[i]] for i in places], "o-", color=colour, label=plain(name), **line)
     axes.set_xticks(range(len(budgets)), [plain(budget) for budget in budgets])
@@ -147,7 +148,7 @@ def plot_candidates(scores: Sequence[float], criterion: str, chosen: int = 0) ->
     marked = [(k, s) for k, s in known if k == chosen]
     axes.plot([k + 1 for k, _ in marked], [s for _, s in marked], "o", color=COLOURS[1], markersize=10, label="chosen")
     axes.set(xlabel="candidate", ylabel=f"{plain(criterion)}\n(lower is better)")
-    axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[attr-defined]
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, labelcolor=INK)
     return figure
 

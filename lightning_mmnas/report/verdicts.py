@@ -1,5 +1,6 @@
 """What a comparison says in words: above, level or below, by a paired test over the draws."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -99,7 +100,8 @@ def half_width(values: Sequence[float], level: float = 0.95) -> float | None:
         return None
     from scipy.stats import t
 
-    return float(t.ppf((1 + level) / 2, n - 1)) * statistics.stdev(values) / n**0.5
+    quantile = float(t.ppf((1 + level) / 2, n - 1))
+    return quantile * statistics.stdev(values) / math.sqrt(n)
 
 
 def _word(difference: float, p: float) -> str:
