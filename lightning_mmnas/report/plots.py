@@ -110,6 +110,7 @@ def plot_curves(curves: Mapping[str, Sequence[Sequence[float]]], title: str) -> 
             mark = "o-" if len(values) < 3 else "-"
             axes.plot(epochs, values, mark, color=COLOURS[k % len(COLOURS)], label=plain(name))
         axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch")
     figure.suptitle(title, color=INK, fontsize=11)
     return figure

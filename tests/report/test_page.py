@@ -55,6 +55,7 @@ def written(facts: Facts, folder: Path) -> tuple[str, list[tuple[str, dict[str, 
     return text, Reader(text).tags
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_else_and_keeps_words_words(tmp_path: Path) -> None:
     text, tags = written(facts_of(tmp_path), tmp_path)
     links = [value for _, attrs in tags for key, value in attrs.items() if key in ("src", "href", "xlink:href")]
@@ -80,6 +81,7 @@ def test_the_page_needs_nothing_else_and_keeps_words_words(tmp_path: Path) -> No
     } <= drawn
 
 
+@pytest.mark.slow
 def test_of_labels_the_page_shows_f1(tmp_path: Path) -> None:
     text, _ = written(facts_of(tmp_path, "multilabel"), tmp_path)
     assert "The largest errors" in text
