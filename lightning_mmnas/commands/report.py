@@ -61,9 +61,6 @@ def make_report(
     Raises:
         RunDirectoryError: It is no finished run, or a file cannot be written.
     """
-    import matplotlib as mpl
-
-    mpl.use("Agg")
     from lightning_mmnas.report.page import run_page, write_page
 
     run_dir = Path(run_dir)
@@ -103,9 +100,6 @@ def report_after_run(run_dir: Path) -> Path | None:
 
 def compare_runs(runs: list[Path], output: Path, *, again: bool = False, strict: bool = False) -> Path:
     """Writes one page about several finished runs, its pictures in `pictures` beside it; see `make_report`."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
     from lightning_mmnas.report.facts import read_facts
     from lightning_mmnas.report.page import write_page
     from lightning_mmnas.report.runs import runs_page

@@ -86,7 +86,7 @@ def test_overrides_of_one_stage_beat_those_of_all(tmp_path: Path, configs: Path)
     overrides = ["--search.model.hidden", "6", "--model.hidden=5", "--trainer.max_epochs", "1"]
     output = tmp_path / "run[red]"  # printed as it is, not taken for markup
     _, text = _run(configs, output, overrides=overrides)
-    assert text.count(str(output)) == len(STAGES) + 1  # each stage's command and the last line
+    assert text.count(str(output)) == len(STAGES) + 2  # each stage's command and the last two lines
     hidden = {
         name: yaml.safe_load((output / name / "config.yaml").read_text())["model"]["init_args"]["hidden"]
         for name in STAGES
