@@ -50,6 +50,7 @@ class _Model:
     places: Tensor
     features: dict[str, Tensor]
     labels: Tensor
+    groups: Tensor | None
 
     @torch.no_grad()
     def encode(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -164,7 +165,8 @@ def _build(run_dir: Path) -> _Model:
             found.setdefault(name, []).append(value)
     features = {name: torch.cat(values) for name, values in found.items()}
     places = part.indices[chosen]
-    return _Model(module, data, raw, places, features, part.labels[chosen].cpu())
+    groups = None if part.groups is None else part.groups[chosen].cpu()
+    return _Model(module, data, raw, places, features, part.labels[chosen].cpu(), groups)
 
 
 def _encode(module: FineTuning, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -241,11 +243,12 @@ def _embeddings(model: _Model, run_dir: Path) -> dict[str, Any]:
         fresh.load_state_dict(wanted)
         vectors["after"] = torch.cat([fresh(part) for part in _chunks(model.features)]).cpu()
     found: dict[str, Any] = {"method": "PCA", "labels": _first_labels(model.labels)}
+    found["groups"] = model.groups is not None and len(model.groups.unique()) > 1
     for name, value in vectors.items():
         points, share = measures.two_dimensions(value)
         found[name] = {"points": points, "variance": share, "neighbour": None}
         if len(value) > 1:
-            found[name]["neighbour"] = measures.neighbour_accuracy(value, model.labels)
+            found[name]["neighbour"] = measures.neighbour_accuracy(value, model.labels, model.groups)
     return found
 
 

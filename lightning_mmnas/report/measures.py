@@ -109,15 +109,20 @@ def two_dimensions(vectors: Tensor) -> tuple[list[list[float]], float]:
     return [[round(x, 4), round(y, 4)] for x, y in points.tolist()], round(share, 6)
 
 
-def neighbour_accuracy(vectors: Tensor, labels: Tensor) -> float:
+def neighbour_accuracy(vectors: Tensor, labels: Tensor, groups: Tensor | None = None) -> float:
     """How often the most similar other sample (cosine) has the same class; of multi-label data, a label in common.
 
     Args:
         vectors: Shape (n, d), n >= 2.
         labels: Shape (n,) or (n, num_labels).
+        groups: Of the samples, shape (n,): those of one group, such as windows of one recording, are no neighbours,
+            unless there is one group only.
     """
     directions = torch.nn.functional.normalize(vectors.float(), dim=1)
-    nearest = (directions @ directions.T).fill_diagonal_(-2).argmax(1)
+    similar = (directions @ directions.T).fill_diagonal_(-2)
+    if groups is not None and len(groups.unique()) > 1:
+        similar = similar.masked_fill(groups[:, None] == groups, -2)
+    nearest = similar.argmax(1)
     if labels.ndim == 1:
         return float((labels[nearest] == labels).float().mean())
     return float(((labels[nearest] > 0) & (labels > 0)).any(1).float().mean())

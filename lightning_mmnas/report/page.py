@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import logging
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO, StringIO
@@ -142,7 +143,8 @@ def _draw(picture: Picture, folder: Path) -> Markup:
         return Markup('<img alt="{}" src="data:image/png;base64,{}">').format(picture.caption, data)
     png, svg = BytesIO(), StringIO()
     # A salt of its own: the page holds several drawings, whose names must differ.
-    with mpl.rc_context({"svg.hashsalt": picture.name}):
+    with mpl.rc_context({"svg.hashsalt": picture.name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing")  # of names in scripts that the font lacks
         picture.figure.savefig(svg, format="svg", metadata={"Date": None}, dpi=150)
         picture.figure.savefig(png, format="png", dpi=150)
     write_bytes(folder / f"{picture.name}.png", png.getvalue())

@@ -79,15 +79,15 @@ def embeddings(facts: Facts) -> Section | str:
         "projected onto the first two principal components (PCA) of each. Colours are labels, which pretraining has "
         "not seen."
     ]
+    apart = " of another group" if found.get("groups") else ""
     for moment in ("before", "after"):
         if moment in found:
             entry = found[moment]
-            near = "" if entry["neighbour"] is None else (
-                f"; the most similar other sample shares its label in {100 * entry['neighbour']:.1f} % of the cases"
-            )  # fmt: skip
-            words.append(
-                f"{moment.capitalize()}: two components hold {100 * entry['variance']:.0f} % of variance{near}."
-            )
+            line = f"{moment.capitalize()}: two components hold {100 * entry['variance']:.0f} % of the variance"
+            if entry["neighbour"] is not None:
+                share = f"{100 * entry['neighbour']:.1f} %"
+                line += f"; the most similar other sample{apart} shares its label in {share} of the cases"
+            words.append(f"{line}.")
     figure = plots_model.plot_embeddings(found, model["classes"])
     return Section("Embeddings", words, [Picture("embeddings", "PCA before and after pretraining.", figure)])
 

@@ -75,6 +75,9 @@ def test_run_writes_everything_and_does_not_run_a_finished_stage_again(tmp_path:
     }
     assert json.loads((output / "results.json").read_text()) == results
     assert not list(output.rglob(".*"))  # no temporary files
+    page = (output / "report.html").read_text()
+    assert "its last stage is ToyModule on ToyData" in page
+    assert "A finished run without a comparison" in page
 
     again, text = _run(configs, output, seed=3, overrides=["--model.hidden", "4"])
     assert text.count("done before") == len(STAGES) + 1  # and the comparison

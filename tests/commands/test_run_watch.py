@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from rich.console import Console
 
 from lightning_mmnas import Genotype
@@ -101,7 +102,9 @@ def test_the_report_of_a_run_is_of_its_model(finished: tuple[Path, dict[str, Any
     assert facts["architecture"]["epochs"][0]["weights"].keys() >= {"cell0 x", "cell0 y", "cell0 step0"}
 
     # A test epoch of Lightning's, of the same weights, says the same.
-    last, config = folder / "finetune" / "checkpoints" / "last.ckpt", folder / "finetune" / "config.yaml"
+    last, config = folder / "finetune" / "checkpoints" / "last.ckpt", tmp_path / "config.yaml"
+    content = yaml.safe_load((folder / "finetune" / "config.yaml").read_text())
+    config.write_text(yaml.safe_dump({k: v for k, v in content.items() if k not in ("ckpt_path", "weights_only")}))
     with quiet():
         cli = MMNASCLI(["--config", str(config)], run=False, save_config_callback=None, trainer_defaults=SILENT)
         metrics = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=str(last), verbose=False)[0]

@@ -62,5 +62,7 @@ def test_neighbours() -> None:
     vectors = torch.tensor([[1.0, 0.0], [2.0, 0.1], [0.0, 1.0], [0.1, 3.0]])
     assert measures.neighbour_accuracy(vectors, torch.tensor([0, 0, 1, 1])) == 1.0
     assert measures.neighbour_accuracy(vectors, torch.tensor([0, 1, 0, 1])) == 0.0
+    assert measures.neighbour_accuracy(vectors, torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 1, 2])) == 0.5
+    assert measures.neighbour_accuracy(vectors, torch.tensor([0, 0, 1, 1]), torch.tensor([3, 3, 3, 3])) == 1.0
     several = torch.tensor([[1, 0], [1, 1], [0, 1], [0, 0]])
     assert measures.neighbour_accuracy(vectors, several) == 0.5
