@@ -243,7 +243,7 @@ def _embeddings(model: _Model, run_dir: Path) -> dict[str, Any]:
         fresh.load_state_dict(wanted)
         vectors["after"] = torch.cat([fresh(part) for part in _chunks(model.features)]).cpu()
     found: dict[str, Any] = {"method": "PCA", "labels": _first_labels(model.labels)}
-    found["groups"] = model.groups is not None and len(model.groups.unique()) > 1
+    found["groups"] = model.groups is not None and bool((model.groups != model.groups[0]).any())
     for name, value in vectors.items():
         points, share = measures.two_dimensions(value)
         found[name] = {"points": points, "variance": share, "neighbour": None}

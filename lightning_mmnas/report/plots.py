@@ -72,6 +72,7 @@ def plot_comparison(comparison: Rows, budget: object) -> Figure:
         axes.plot(row["mean"], y, "o", color=colour, markersize=7)
     axes.set_yticks(range(len(rows)), [plain(row["name"]) for row in rows])
     axes.set_xlim(low - room, high + room)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.set(xlabel=plain(rows[0]["metric"]), title=budget_name(budget))
     return figure
 

@@ -81,10 +81,12 @@ def headline(comparison: Sequence[dict[str, Any]]) -> str | None:
     half = half_width([a - b for a, b in zip(_scores(found), _scores(random), strict=True)])
     sure = "one draw, so chance cannot be judged"
     if half is not None:
-        sure = f"95 % interval {difference - half:+.3f} to {difference + half:+.3f}, {len(_scores(found))} draws"
+        sure = (
+            f"95 % interval {_signed(difference - half)} to {_signed(difference + half)}, {len(_scores(found))} draws"
+        )
     return (
         f"{labels} the found network ({found['metric']} {found['mean']:.3f}) is {words} random architectures "
-        f"({random['mean']:.3f}): difference {difference:+.3f}, {sure}."
+        f"({random['mean']:.3f}): difference {_signed(difference)}, {sure}."
     )
 
 
@@ -102,6 +104,10 @@ def half_width(values: Sequence[float], level: float = 0.95) -> float | None:
 
     quantile = float(t.ppf((1 + level) / 2, n - 1))
     return quantile * statistics.stdev(values) / math.sqrt(n)
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"  # no negative zero
 
 
 def _word(difference: float, p: float) -> str:
