@@ -337,6 +337,17 @@ def test_weights_of_all_choices_are_kept_epoch_by_epoch(tmp_path: Path) -> None:
     assert content["epochs"][1]["weights"]["cell0 step0"] == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_resumed_search_goes_on_with_its_record_of_weights(tmp_path: Path) -> None:
+    output = tmp_path / "genotype.json"
+    options = {"limit_train_batches": 1, "limit_val_batches": 0}
+    for epochs, last in ((1, None), (3, tmp_path / "last.ckpt")):
+        fitted = trainer(tmp_path, GenotypeSelection(str(output), num_candidates=1), max_epochs=epochs, **options)
+        fitted.fit(search_of(), datamodule=data_of(), ckpt_path=last)
+        fitted.save_checkpoint(tmp_path / "last.ckpt")
+    content = json.loads((tmp_path / "genotype.weights.json").read_text())
+    assert [entry["epoch"] for entry in content["epochs"]] == [0, 1, 2]
+
+
 class FirstDiverged(LastIsBest):
     """The favourite's score is not a number, as after a training that diverged."""
 
