@@ -14,6 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 from typing_extensions import override
 
+from lightning_mmnas.callbacks.weight_record import record
 from lightning_mmnas.costs.budget import Budget
 from lightning_mmnas.costs.table import UNITS
 from lightning_mmnas.data.samples import ViewSampler
@@ -38,7 +39,8 @@ class GenotypeSelection(Callback):
 
     Args:
         output: Path of the genotype's JSON file; its picture goes beside it as ``.png``, the candidates and their
-            scores as ``.selection.json``, and if the search knows a cost, a picture of both as ``.pareto.png``.
+            scores as ``.selection.json``, the weights of all choices after every epoch as ``.weights.json``, and if
+            the search knows a cost, a picture of scores and costs as ``.pareto.png``.
         num_candidates: Number of candidates; 1 keeps the favoured architecture.
         steps: Training steps of each candidate.
         criterion: Label-free score, lower is better; None: NT-Xent (`ViewLoss`), one of those that rank
@@ -103,6 +105,12 @@ class GenotypeSelection(Callback):
         assert isinstance(pl_module, FusionSearch)
         if (budget := self._budget(pl_module)) is not None:  # impossible? then say so before the search
             pl_module.supernet.decode(coverage=self.coverage, distinct=self.distinct, budget=budget)
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, FusionSearch)
+        if trainer.is_global_zero:
+            record(self.output.with_suffix(".weights.json"), trainer.current_epoch, pl_module.supernet)
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -199,17 +207,17 @@ class GenotypeSelection(Callback):
         write_bytes(self.output.with_suffix(".png"), _png(plot_genotype(genotype)))
         table = module.cost.table
         criterion = type(self.criterion).__name__ if module.classifier is None else "labels"
-        record: dict[str, Any] = {"criterion": criterion, "steps": steps, "seed": self.seed}
+        made: dict[str, Any] = {"criterion": criterion, "steps": steps, "seed": self.seed}
         if table is not None:
             costs = [table.of(Genotype.model_validate(entry["genotype"])) for entry in scores]
             scores = [{**entry, "cost": cost} for entry, cost in zip(scores, costs, strict=True)]
-            record["cost"] = {"kind": table.kind, "chosen": table.of(genotype), "max_cost": self.max_cost}
+            made["cost"] = {"kind": table.kind, "chosen": table.of(genotype), "max_cost": self.max_cost}
             if scores:
                 points = [(cost, entry["score"]) for cost, entry in zip(costs, scores, strict=True)]
                 figure = plot_pareto(points, UNITS[table.kind], criterion, chosen=0, limit=self.max_cost)
                 write_bytes(self.output.with_suffix(".pareto.png"), _png(figure))
-        record["candidates"] = scores
-        write_text(self.output.with_suffix(".selection.json"), json.dumps(record, indent=2) + "\n")
+        made["candidates"] = scores
+        write_text(self.output.with_suffix(".selection.json"), json.dumps(made, indent=2) + "\n")
 
 
 def _png(figure: "Figure") -> bytes:

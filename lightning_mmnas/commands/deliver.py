@@ -39,10 +39,9 @@ def deliver(arguments: list[str], run_dir: Path, made_by: Mapping[str, Any]) -> 
     module, data = cli.model, cli.datamodule
     if not isinstance(module, FineTuning) or not isinstance(data, MultimodalDataModule):
         raise ModelError("only FineTuning on a MultimodalDataModule can be delivered")
-    folder = Path(cli.trainer.default_root_dir) / "checkpoints"
-    weights = next((path for path in (folder / "best.ckpt", folder / "last.ckpt") if path.is_file()), None)
-    if weights is None:
-        raise ModelError(f"there is no checkpoint in {folder}")
+    weights = delivered_weights(Path(cli.trainer.default_root_dir))
+    if not weights.is_file():
+        raise ModelError(f"there is no checkpoint {weights}")
     module.load_state_dict(read_checkpoint(weights, "finetune")["state_dict"])
     data.setup("fit")
     known = {"checkpoint": str(weights.relative_to(run_dir)), **made_by}
@@ -68,6 +67,12 @@ def deliver(arguments: list[str], run_dir: Path, made_by: Mapping[str, Any]) -> 
         "score": scores["metrics"][metric],
         "checkpoint": known["checkpoint"],
     }
+
+
+def delivered_weights(stage: Path) -> Path:
+    """The checkpoint in the last stage's folder that is delivered: of the best epoch where it was kept, or the last."""
+    best = stage / "checkpoints" / "best.ckpt"
+    return best if best.is_file() else best.with_name("last.ckpt")
 
 
 def _data_card(config: Mapping[str, Any]) -> DataCard | None:

@@ -54,6 +54,10 @@ _OWN = {
         "write configurations for a table of your own: mmnas init my_table.csv --output my_configs",
         "lightning_mmnas.commands.init.command:command",
     ),
+    "report": (
+        "make the page of a finished run again, or compare several: mmnas report DIR [DIR ...]",
+        "lightning_mmnas.commands.report:command",
+    ),
     "run": (
         "run all stages one after another, then the comparison: mmnas run watch --output DIR",
         "lightning_mmnas.commands.run:command",

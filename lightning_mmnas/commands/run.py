@@ -295,6 +295,10 @@ def _report(results: dict[str, Any], run_dir: Path, console: Console) -> None:
         from lightning_mmnas.report.table import render_comparison
 
         console.print(render_comparison(results["comparison"]))
+    from lightning_mmnas.commands.report import report_after_run
+
+    if (page := report_after_run(run_dir)) is not None:
+        console.print(f"report in {page}", highlight=False, markup=False, soft_wrap=True)
     seconds = results["total_seconds"]
     console.print(f"{seconds:.0f} s; results in {run_dir / 'results.json'}", highlight=False, markup=False)
 

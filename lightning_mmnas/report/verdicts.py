@@ -1,5 +1,6 @@
 """What a comparison says in words: above, level or below, by a paired test over the draws."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -48,7 +49,7 @@ def verdicts(comparison: Sequence[dict[str, Any]]) -> list[str]:
                 continue
             best = max(rivals, key=lambda entry: float(entry["mean"]))
             difference, p = paired(_scores(found), _scores(best))
-            word = "level with" if p >= _LEVEL else "above" if difference > 0 else "below"
+            word = _word(difference, p)
             found_parts[word].append(f"{best['name']} ({best['mean']:.3f}, {difference:+.3f}, p {_p(p)})")
         parts = [f"{word} {' and '.join(names)}" for word, names in found_parts.items() if names]
         if parts:
@@ -57,6 +58,60 @@ def verdicts(comparison: Sequence[dict[str, Any]]) -> list[str]:
                 f"{labels}, {found['n']} draws: the found network ({found['mean']:.3f}) is {', '.join(parts)}."
             )
     return sentences
+
+
+def headline(comparison: Sequence[dict[str, Any]]) -> str | None:
+    """The found network against random architectures at the largest label budget, with a 95 % interval.
+
+    Args:
+        comparison: Rows of `results.json`.
+
+    Returns:
+        A sentence; None where one of the two is not among the rows.
+    """
+    budgets = [entry["labels_per_class"] for entry in comparison]
+    budget = "all" if "all" in budgets else max(budgets, default=0)
+    rows = {entry["name"]: entry for entry in comparison if entry["labels_per_class"] == budget}
+    if FOUND not in rows or RANDOM not in rows:
+        return None
+    found, random = rows[FOUND], rows[RANDOM]
+    difference, p = paired(_scores(found), _scores(random))
+    labels = "With all labels" if budget == "all" else f"At {budget} labels per class"
+    words = {"above": "better than", "below": "worse than"}.get(_word(difference, p), "not told apart from")
+    half = half_width([a - b for a, b in zip(_scores(found), _scores(random), strict=True)])
+    sure = "one draw, so chance cannot be judged"
+    if half is not None:
+        sure = (
+            f"95 % interval {_signed(difference - half)} to {_signed(difference + half)}, {len(_scores(found))} draws"
+        )
+    return (
+        f"{labels} the found network ({found['metric']} {found['mean']:.3f}) is {words} random architectures "
+        f"({random['mean']:.3f}): difference {_signed(difference)}, {sure}."
+    )
+
+
+def half_width(values: Sequence[float], level: float = 0.95) -> float | None:
+    """Half the width of Student's confidence interval of a mean; None for fewer than two values.
+
+    Example:
+        >>> round(half_width([1.0, 2.0, 3.0]) or 0, 3)
+        2.484
+    """
+    n = len(values)
+    if n < 2:
+        return None
+    from scipy.stats import t
+
+    quantile = float(t.ppf((1 + level) / 2, n - 1))
+    return quantile * statistics.stdev(values) / math.sqrt(n)
+
+
+def _signed(value: float) -> str:
+    return f"{round(value, 3) + 0.0:+.3f}"  # no negative zero
+
+
+def _word(difference: float, p: float) -> str:
+    return "level with" if p >= _LEVEL else "above" if difference > 0 else "below"
 
 
 def _scores(entry: dict[str, Any]) -> list[float]:

@@ -11,7 +11,7 @@ from lightning import seed_everything
 from lightning.pytorch import Trainer
 from torch import Tensor
 
-from lightning_mmnas import ArchitectureAlternation, FusionSearch, GenotypeStability
+from lightning_mmnas import ArchitectureAlternation, FusionSearch, GenotypeSelection, GenotypeStability
 from lightning_mmnas.fusion.relaxation import Dirichlet, GumbelHard, Relaxation
 from tests.modules.tiny import ENCODERS, data_of, modalities, trainer_of
 
@@ -39,7 +39,12 @@ def search(root: Path, name: str, rank: int) -> dict[str, Any]:
         devices=2,
         strategy="ddp_find_unused_parameters_true" if name == "gumbel" else "ddp",
         # Logits that are equal up to rounding: the genotype stays the same.
-        callbacks=[ArchitectureAlternation(lr=1e-14, check_every_n_steps=1), GenotypeStability(patience=3)],
+        callbacks=[
+            ArchitectureAlternation(lr=1e-14, check_every_n_steps=1),
+            GenotypeStability(patience=3),
+            # In a folder of each rank's own: what a rank writes is seen.
+            GenotypeSelection(str(root / f"{name}-rank{rank}" / "genotype.json"), num_candidates=1),
+        ],
         max_epochs=5,
         limit_val_batches=0,
     )

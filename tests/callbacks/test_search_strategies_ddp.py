@@ -1,5 +1,6 @@
 """Random relaxations draw the same on two ranks, and the ranks stop together."""
 
+import json
 import os
 import subprocess
 import sys
@@ -32,4 +33,7 @@ def test_two_ranks_make_one_search(tmp_path: Path) -> None:
         assert len(first[name]["given"]) == 2 * 2 * 3 * (2 * 3 + 2 * 4 + 2 * 5)
         assert torch.equal(first[name]["given"], second[name]["given"])
         assert not differences(first[name]["state"], second[name]["state"])
+        record = json.loads((tmp_path / f"{name}-rank0" / "genotype.weights.json").read_text())
+        assert [entry["epoch"] for entry in record["epochs"]] == [0, 1, 2]
+        assert not (tmp_path / f"{name}-rank1").exists()
         assert int(first[name]["state"]["supernet.logits.relaxation.draws"]) == 12

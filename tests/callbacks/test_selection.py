@@ -110,6 +110,7 @@ def test_choice_is_written_with_its_picture_and_its_reasons(tmp_path: Path) -> N
         "genotype.json",
         "genotype.png",
         "genotype.selection.json",
+        "genotype.weights.json",
     ]
 
 
@@ -325,6 +326,26 @@ def test_supervised_search_selects_by_the_loss_of_labels(tmp_path: Path) -> None
     assert min(seeing) < 0.5 < min(blind)
     assert sum(seeing) / len(seeing) < sum(blind) / len(blind)
     assert callback.genotype == next(iter(scores))
+
+
+def test_weights_of_all_choices_are_kept_epoch_by_epoch(tmp_path: Path) -> None:
+    module = search_of()
+    run(tmp_path, GenotypeSelection(str(tmp_path / "genotype.json"), num_candidates=1), module, max_epochs=2)
+    content = json.loads((tmp_path / "genotype.weights.json").read_text())
+    assert [entry["epoch"] for entry in content["epochs"]] == [0, 1]
+    expected = module.supernet.probabilities()["gamma/0"][0].tolist()
+    assert content["epochs"][1]["weights"]["cell0 step0"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_resumed_search_goes_on_with_its_record_of_weights(tmp_path: Path) -> None:
+    output = tmp_path / "genotype.json"
+    options = {"limit_train_batches": 1, "limit_val_batches": 0}
+    for epochs, last in ((1, None), (3, tmp_path / "last.ckpt")):
+        fitted = trainer(tmp_path, GenotypeSelection(str(output), num_candidates=1), max_epochs=epochs, **options)
+        fitted.fit(search_of(), datamodule=data_of(), ckpt_path=last)
+        fitted.save_checkpoint(tmp_path / "last.ckpt")
+    content = json.loads((tmp_path / "genotype.weights.json").read_text())
+    assert [entry["epoch"] for entry in content["epochs"]] == [0, 1, 2]
 
 
 class FirstDiverged(LastIsBest):

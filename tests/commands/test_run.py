@@ -75,6 +75,9 @@ def test_run_writes_everything_and_does_not_run_a_finished_stage_again(tmp_path:
     }
     assert json.loads((output / "results.json").read_text()) == results
     assert not list(output.rglob(".*"))  # no temporary files
+    page = (output / "report.html").read_text()
+    assert "its last stage is ToyModule on ToyData" in page
+    assert "A finished run without a comparison" in page
 
     again, text = _run(configs, output, seed=3, overrides=["--model.hidden", "4"])
     assert text.count("done before") == len(STAGES) + 1  # and the comparison
@@ -86,7 +89,7 @@ def test_overrides_of_one_stage_beat_those_of_all(tmp_path: Path, configs: Path)
     overrides = ["--search.model.hidden", "6", "--model.hidden=5", "--trainer.max_epochs", "1"]
     output = tmp_path / "run[red]"  # printed as it is, not taken for markup
     _, text = _run(configs, output, overrides=overrides)
-    assert text.count(str(output)) == len(STAGES) + 1  # each stage's command and the last line
+    assert text.count(str(output)) == len(STAGES) + 2  # each stage's command and the last two lines
     hidden = {
         name: yaml.safe_load((output / name / "config.yaml").read_text())["model"]["init_args"]["hidden"]
         for name in STAGES

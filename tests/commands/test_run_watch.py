@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import yaml
 from rich.console import Console
 
 import lightning_mmnas
 from lightning_mmnas import Genotype
+from lightning_mmnas.callbacks.progress import quiet
+from lightning_mmnas.commands.inspection import inspect_run
+from lightning_mmnas.commands.lightning_cli import MMNASCLI
 from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.commands.run import run
 from lightning_mmnas.commands.stages import find_configs
@@ -26,6 +31,8 @@ except MissingExtraError as error:
 pytestmark = pytest.mark.slow
 
 SHORT = ["--trainer.max_epochs", "1", "--data.init_args.stride", "256", "--data.init_args.batch_size", "64"]
+
+SILENT = {"logger": False, "enable_progress_bar": False}
 
 
 @pytest.fixture(scope="module")
@@ -55,21 +62,30 @@ def without_times(results: Any) -> Any:
     return [without_times(value) for value in results] if isinstance(results, list) else results
 
 
-def test_two_runs_with_one_seed_are_equal_but_for_times(configs: Path, tmp_path: Path) -> None:
-    first, text = short_run(configs, tmp_path / "first")
+@pytest.fixture(scope="module")
+def finished(configs: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], str]:
+    """A finished run: its folder, results and what it printed."""
+    folder = tmp_path_factory.mktemp("runs") / "first"
+    return folder, *short_run(configs, folder)
+
+
+def test_two_runs_with_one_seed_are_equal_but_for_times(
+    configs: Path, finished: tuple[Path, dict[str, Any], str], tmp_path: Path
+) -> None:
+    folder, first, text = finished
     second, _ = short_run(configs, tmp_path / "second")
     assert without_times(first) == without_times(second)
-    assert without_times(first) == without_times(json.loads((tmp_path / "first" / "results.json").read_text()))
+    assert without_times(first) == without_times(json.loads((folder / "results.json").read_text()))
 
     assert first["space_size"] == 5100
     assert all(first["parameters"][name] > 1000 for name in ("supernet", "network"))
     names = {row["name"] for row in first["comparison"]}
     assert {"found+ssl", "found", "random+ssl", "raw_features", "modality:accelerometer"} <= names
     assert "At 2 labels per class, 2 draws: the found network (" in " ".join(text.split())
-    genotype = Genotype.load(tmp_path / "first" / "genotype.json")
+    genotype = Genotype.load(folder / "genotype.json")
     assert genotype.modalities_read() == {"accelerometer", "gyroscope"}
     assert json.loads(genotype.to_json()) == first["genotype"]
-    assert (tmp_path / "first" / "genotype.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "genotype.png").read_bytes().startswith(b"\x89PNG")
 
     # what is shown is what is delivered, wherever the run lies
     shown = next(row for row in first["comparison"] if row["name"] == "delivered")
@@ -83,8 +99,37 @@ def test_two_runs_with_one_seed_are_equal_but_for_times(configs: Path, tmp_path:
     assert len((tmp_path / "p.csv").read_text().splitlines()) == 1 + len(model.predict(model.data("test")))
 
     with pytest.raises(RunDirectoryError, match="seed"):
-        short_run(configs, tmp_path / "first", seed=1)
-    assert without_times(json.loads((tmp_path / "first" / "results.json").read_text())) == without_times(first)
+        short_run(configs, folder, seed=1)
+    assert without_times(json.loads((folder / "results.json").read_text())) == without_times(first)
+
+
+def test_the_report_of_a_run_is_of_its_model(finished: tuple[Path, dict[str, Any], str], tmp_path: Path) -> None:
+    folder, _, text = finished
+    assert f"report in {folder / 'report.html'}" in text
+    assert "Left out" not in (folder / "report.html").read_text()
+    facts = json.loads((folder / "analysis.json").read_text())
+    found = facts["model"]
+    confusion = torch.tensor(found["confusion"])
+    assert int(confusion.sum()) == found["samples"]["shown"] == found["samples"]["test"]
+    assert found["scores"]["accuracy"] == pytest.approx(float(confusion.trace() / confusion.sum()))
+    assert facts["architecture"]["epochs"][0]["weights"].keys() >= {"cell0 x", "cell0 y", "cell0 step0"}
+
+    # A test epoch of Lightning's, of the same weights, says the same.
+    last, config = folder / "finetune" / "checkpoints" / "best.ckpt", tmp_path / "config.yaml"
+    content = yaml.safe_load((folder / "finetune" / "config.yaml").read_text())
+    config.write_text(yaml.safe_dump({k: v for k, v in content.items() if k not in ("ckpt_path", "weights_only")}))
+    with quiet():
+        cli = MMNASCLI(["--config", str(config)], run=False, save_config_callback=None, trainer_defaults=SILENT)
+        metrics = cli.trainer.test(cli.model, cli.datamodule, ckpt_path=str(last), verbose=False)[0]
+    assert found["scores"]["accuracy"] == pytest.approx(metrics["test/accuracy"], abs=1e-6)
+    shutil.copytree(folder, moved := tmp_path / "moved")
+    shutil.rmtree(moved / "pictures")
+    model, reason = inspect_run(moved)
+    assert reason is None
+    assert model is not None
+    assert model["confusion"] == found["confusion"]
+    assert model["missing"] == found["missing"]
+    assert {"error-1.png", "samples.png"} <= {path.name for path in (moved / "pictures").iterdir()}
 
 
 def test_comparison_settings_are_checked_by_name(configs: Path, tmp_path: Path) -> None:

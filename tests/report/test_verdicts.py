@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from scipy.stats import ttest_rel
 
-from lightning_mmnas.report.verdicts import paired, verdicts
+from lightning_mmnas.report.verdicts import headline, paired, verdicts
 
 
 def row(name: str, *scores: float, budget: Any = 5) -> dict[str, Any]:
@@ -67,3 +67,23 @@ def test_nothing_to_say() -> None:
     assert verdicts([row("found+ssl", 0.5)]) == []
     old = [{k: v for k, v in row(name, 0.5, 0.7).items() if k != "scores"} for name in ("found+ssl", "random+ssl")]
     assert "level with random+ssl" in verdicts(old)[0]  # a file of an earlier version
+
+
+def test_the_headline_is_about_the_most_labels_and_says_how_sure_it_is() -> None:
+    rows = [
+        row("found+ssl", 0.1, 0.2, 0.3, budget=5),
+        row("random+ssl", 0.5, 0.6, 0.7, budget=5),
+        row("found+ssl", 0.7, 0.8, 0.9, budget=20),
+        row("random+ssl", 0.6, 0.71, 0.79, budget=20),
+    ]
+    # Differences 0.1, 0.09, 0.11: mean 0.1, standard error 0.01 / sqrt(3), t quantile 4.3027.
+    assert headline(rows) == (
+        "At 20 labels per class the found network (accuracy 0.800) is better than random architectures (0.700): "
+        "difference +0.100, 95 % interval +0.075 to +0.125, 3 draws."
+    )
+    assert "is worse than random" in str(headline(rows[:2]))
+    alone = [{**entry, "scores": entry["scores"][:1]} for entry in rows]
+    assert "not told apart from" in str(headline(alone))
+    assert "one draw, so chance cannot be judged" in str(headline(alone))
+    assert headline(rows[::2]) is None
+    assert headline([]) is None

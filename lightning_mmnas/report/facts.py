@@ -1,0 +1,85 @@
+"""What a finished run has written, read into one value of plain numbers and texts for `analysis.json`."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+from lightning_mmnas.errors import RunDirectoryError
+from lightning_mmnas.files import read_json
+from lightning_mmnas.report.verdicts import verdicts
+
+Facts = dict[str, Any]
+
+STAGES = ("encoders", "search", "pretrain", "finetune")
+_KEPT = ("seed", "command", "versions", "stages", "comparison_seconds", "total_seconds", "parameters", "space_size")
+
+
+def read_facts(run_dir: Path) -> Facts:
+    """Reads results, metrics of all stages, weights of the search, candidates and configurations; not the model.
+
+    Args:
+        run_dir: Folder of a finished run; it may have been moved.
+
+    Raises:
+        RunDirectoryError: It is no run, an unfinished one, or a file of it is damaged.
+    """
+    if not run_dir.is_dir():
+        raise RunDirectoryError(f"there is no folder {run_dir}; give the --output of a finished mmnas run")
+    results = read_json(run_dir / "results.json")
+    if results is None or not isinstance(results.get("stages"), dict):
+        if (run_dir / "manifest.json").is_file():
+            unfinished = [name for name in ("search", "pretrain", "finetune") if not _done(run_dir / name)]
+            where = f" (to do: {', '.join(unfinished)})" if unfinished else ""
+            raise RunDirectoryError(f"the run in {run_dir} is not finished{where}; run its mmnas run command again")
+        raise RunDirectoryError(f"{run_dir} is not the folder of a run: it has no results.json of mmnas run")
+    comparison = results.get("comparison") or []
+    selection = read_json(run_dir / "genotype.selection.json")
+    return {
+        "schema_version": 1,
+        **{name: results.get(name) for name in _KEPT},
+        "commands": {name: (read_json(run_dir / name / "done.json") or {}).get("command") for name in STAGES},
+        "genotype": results.get("genotype"),
+        "comparison": comparison,
+        "verdicts": verdicts(comparison),
+        "curves": {name: found for name in STAGES if (found := read_curves(run_dir / name))},
+        "architecture": read_json(run_dir / "genotype.weights.json"),
+        "selection": selection,
+        "configs": {
+            name: path.read_text(encoding="utf-8", errors="replace")
+            for name in STAGES
+            if (path := run_dir / name / "config.yaml").is_file()
+        },
+    }
+
+
+def read_curves(stage: Path) -> dict[str, list[list[float]]]:
+    """Metrics of a stage by name, each as [epoch, value] in order; of an epoch logged twice, the later value.
+
+    Args:
+        stage: Folder of the stage, with what Lightning's `CSVLogger` has left below it.
+    """
+    found: dict[str, dict[float, float]] = {}
+    for path in sorted(stage.rglob("metrics.csv"), key=lambda path: (path.stat().st_mtime, str(path))):
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.DictReader(file):
+                epoch = _number(row.get("epoch"))
+                for name, text in row.items():
+                    value = _number(text)
+                    if epoch is not None and value is not None and name not in ("epoch", "step"):
+                        found.setdefault(str(name), {})[epoch] = value
+    return {name: [[epoch, points[epoch]] for epoch in sorted(points)] for name, points in sorted(found.items())}
+
+
+def _number(text: Any) -> float | None:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _done(stage: Path) -> bool:
+    return (stage / "done.json").is_file()

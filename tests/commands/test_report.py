@@ -1,0 +1,90 @@
+"""`mmnas report`: made-up runs, several runs, and what is refused. A real run's report is in test_run_watch.py."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+
+from lightning_mmnas.commands import inspection
+from lightning_mmnas.commands import report as of_report
+from lightning_mmnas.commands.mmnas import main
+from lightning_mmnas.commands.report import analyse, compare_runs, make_report, report_after_run
+from lightning_mmnas.errors import RunDirectoryError
+from tests.report.make_facts import make_run, model
+
+
+@pytest.mark.slow
+def test_a_run_without_a_model_of_ours_has_a_report(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run", comparison=[])
+    path = make_report(run, tmp_path / "elsewhere" / "page.html", strict=True)
+    assert path == tmp_path / "elsewhere" / "page.html"
+    assert "The model of this run was not looked at: cannot read" in path.read_text()
+    assert (run / "pictures" / "genotype.svg").is_file()
+
+
+def test_the_model_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Path] = []
+
+    def look(run_dir: Path) -> tuple[dict[str, object], None]:
+        looks.append(run_dir)
+        return model(), None
+
+    monkeypatch.setattr(inspection, "inspect_run", look)
+    run = make_run(tmp_path / "run")
+    analyse(run, strict=True)
+    moved = run.rename(tmp_path / "moved")
+    assert analyse(moved, strict=True)["model"] == model()
+    assert looks == [run]
+    analyse(moved, again=True)
+    make_run(moved, stages={"finetune": {"seconds": 9.0}})  # trained again
+    analyse(moved)
+    (moved / "analysis.json").write_text("{")
+    analyse(moved)
+    assert looks == [run, moved, moved, moved]
+
+
+def test_several_runs_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [make_run(tmp_path / name / "run") for name in ("a", "b")]
+    output = tmp_path / "both.html"
+    assert main(["report", *map(str, runs), "--output", str(output)]) == 0
+    assert f"wrote {output}" in capsys.readouterr().out
+    assert "a/run, b/run" in output.read_text()
+    assert (tmp_path / "both-pictures" / "runs-accuracy-all.png").is_file()
+
+
+def test_what_is_no_finished_run_ends_with_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make_run(tmp_path / "run")
+    for runs, message in (
+        ([tmp_path / "nothing"], "there is no folder"),
+        ([tmp_path], "is not the folder of a run"),
+        ([run, tmp_path], "is not the folder of a run"),
+        ([run, run], "a run is given twice"),
+    ):
+        assert main(["report", *map(str, runs)]) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
+    assert not (run / "analysis.json").exists()
+    with pytest.raises(RunDirectoryError):
+        compare_runs([run, tmp_path], tmp_path / "x.html")
+
+
+def test_a_failing_report_does_not_lose_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*args: object, **kwargs: object) -> Path:
+        raise ZeroDivisionError("by zero")
+
+    run = make_run(tmp_path / "run")
+    monkeypatch.setattr(of_report, "make_report", broken)
+    with caplog.at_level(logging.WARNING):
+        assert report_after_run(run) is None
+    assert f"no report: ZeroDivisionError: by zero; mmnas report {run} makes it" in caplog.text
+
+    monkeypatch.setattr(inspection, "inspect_run", broken)
+    facts = analyse(run)
+    assert facts["why_no_model"] == "The model of this run could not be looked at (ZeroDivisionError)."
+    assert json.loads((run / "analysis.json").read_text())["memory"]["process"] > 2**20
+    with pytest.raises(ZeroDivisionError):
+        analyse(run, strict=True)
