@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from lightning_mmnas.commands.parser import path_hint
 from lightning_mmnas.commands.shared import config_options, stage_files
 from lightning_mmnas.errors import ConfigError, RunDirectoryError
 from lightning_mmnas.files import read_json, write_json
@@ -59,7 +60,8 @@ def find_configs(name: str | Path) -> Path:
     names = sorted(p.parent.name for p in shipped.glob("*/search.yaml")) if shipped else []
     if shipped is not None and str(name) in names:
         return shipped / str(name)
-    raise ConfigError(f"there is no folder {name}, and the shipped configurations are {names}")
+    hint = path_hint(name, names)
+    raise ConfigError(f"there is no folder {name}, and the shipped configurations are {names}{hint}")
 
 
 def read_stages(folder: Path, overrides: Sequence[str]) -> list[Stage]:
