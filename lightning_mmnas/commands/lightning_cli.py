@@ -35,6 +35,7 @@ from omegaconf.errors import OmegaConfBaseException
 from typing_extensions import override
 
 from lightning_mmnas.callbacks.lightning_private import CommandLine, given_hyperparameters
+from lightning_mmnas.callbacks.progress import hide_advertisements
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
 from lightning_mmnas.commands.shared import advice, refuse_parts
 from lightning_mmnas.errors import CheckpointError, ConfigError, MMNASError
@@ -117,6 +118,7 @@ class MMNASCLI(CommandLine):
         save_config_callback: type[LightningSaveConfigCallback] | None = SaveConfigCallback,
     ) -> None:
         _import_components()
+        hide_advertisements()
         # Frozen encoders are in eval mode on purpose.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
         # Lightning asks for a class that torch renamed.

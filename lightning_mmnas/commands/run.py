@@ -13,6 +13,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ from rich.console import Console
 from lightning_mmnas.commands.parser import Parser
 from lightning_mmnas.commands.stages import STAGES, Stage, claim, find_configs, read_stages
 from lightning_mmnas.commands.versions import versions
+from lightning_mmnas.commands.workload import workload
 from lightning_mmnas.errors import ConfigError, GenotypeError, MMNASError
 from lightning_mmnas.files import read_json, write_json
+from lightning_mmnas.report.progress import RunProgress
 
 
 def command(args: list[str]) -> None:
@@ -81,13 +84,30 @@ def run(
     console = (console or Console()) if main else Console(file=io.StringIO())
     folder, run_dir = find_configs(configs), Path(output)
     stages = read_stages(folder, overrides)
-    words = ["mmnas", "run", str(configs), "--output", str(output), "--seed", str(seed)]
+    with RunProgress(console, [stage.name for stage in stages]) as progress:
+        results = _run_stages(stages, str(configs), run_dir, seed, list(overrides), progress, main)
+    if results:
+        _report(results, run_dir, console)
+    return results
+
+
+def _run_stages(
+    stages: Sequence[Stage],
+    configs: str,
+    run_dir: Path,
+    seed: int,
+    overrides: Sequence[str],
+    progress: RunProgress,
+    main: bool,
+) -> dict[str, Any]:
+    """Runs the unfinished stages; the arguments are those of `run`, read."""
+    words = ["mmnas", "run", configs, "--output", str(run_dir), "--seed", str(seed)]
     # Mistakes in any stage are told now: nothing is trained or written before.
-    if (comparison := stages[-1].config).is_file():
+    with progress.activity("loading libraries and configurations"):
         from lightning_mmnas.commands.compare import read_settings
 
-        read_settings(comparison)
-    _check(stages, run_dir, seed)
+        settings = read_settings(stages[-1].config)
+        progress.workload = partial(workload, _check(stages, run_dir, seed), settings)
     if main:
         claim(run_dir, stages, seed)
 
@@ -97,9 +117,9 @@ def run(
             if not main and stage.name == "comparison":
                 return {}
             if stage.name == "comparison":
-                records[stage.name] = _compare(stages, run_dir, seed, console)
+                records[stage.name] = _compare(stages, run_dir, seed, progress)
             else:
-                records[stage.name] = _train(stage, run_dir, seed, console)
+                records[stage.name] = _train(stage, run_dir, seed, progress)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(
                 f"interrupted in stage {stage.name}; finished stages are kept, "
@@ -110,10 +130,9 @@ def run(
 
     results = _results(run_dir, records)
     # Without --output, which is the folder that the file lies in: equal runs give equal files but for the seconds.
-    made_by = shlex.join(["mmnas", "run", str(configs), "--seed", str(seed), *overrides])
+    made_by = shlex.join(["mmnas", "run", configs, "--seed", str(seed), *overrides])
     results |= {"seed": seed, "versions": versions(), "command": made_by}
     write_json(run_dir / "results.json", results)
-    _report(results, run_dir, console)
     return results
 
 
@@ -123,47 +142,51 @@ def train_encoders(
     """Runs the encoders' stage of a configuration folder alone, where there is one and it has not been run before."""
     stages = read_stages(folder, overrides)
     if stages[0].name == "encoders":
-        _train(stages[0], run_dir, seed, console or Console())
+        with RunProgress(console or Console(), ["encoders"]) as progress:
+            _train(stages[0], run_dir, seed, progress)
 
 
-def _check(stages: Sequence[Stage], run_dir: Path, seed: int) -> None:
-    """Reads the configurations of all stages.
+def _check(stages: Sequence[Stage], run_dir: Path, seed: int) -> dict[str, Any]:
+    """Reads the configurations of all stages, and returns them by stage.
 
     Raises:
         ConfigError: a key, a value or an interpolation is wrong; names the stage.
     """
     from lightning_mmnas.commands.lightning_cli import ConfigCheck
 
+    found: dict[str, Any] = {}
     for stage in stages[:-1]:
         stage.digest(seed)
         try:
-            ConfigCheck(stage.arguments(run_dir, seed))
+            found[stage.name] = ConfigCheck(stage.arguments(run_dir, seed)).config.fit
         except MMNASError as error:
             raise type(error)(f"stage {stage.name}: {error}") from error
+    return found
 
 
-def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str, Any]:
+def _train(stage: Stage, run_dir: Path, seed: int, progress: RunProgress) -> dict[str, Any]:
     digest, done = stage.digest(seed), run_dir / stage.name / "done.json"
     record = read_json(done)
     genotype = run_dir / "genotype.json"
     complete = record is not None and (genotype.is_file() or not record.get("genotype"))
     if record is not None and record.get("digest") == digest and complete:
-        console.print(f"{stage.name:<10} done before, in {record['seconds']:.1f} s")
+        progress.say(f"{stage.name:<10} done before, in {record['seconds']:.1f} s")
+        progress.finished(stage.name, record["seconds"])
         return record
     arguments = stage.arguments(run_dir, seed)
     last = run_dir / stage.name / "checkpoints" / "last.ckpt"
     resume = ["--ckpt_path", str(last)] if last.is_file() else []
-    console.print(f"$ {shlex.join(['mmnas', *arguments, *resume])}", style="dim", markup=False, soft_wrap=True)
+    progress.say(f"$ {shlex.join(['mmnas', *arguments, *resume])}", style="dim")
 
     from lightning_mmnas.callbacks.progress import StageProgress, metrics_line, quiet
     from lightning_mmnas.commands.lightning_cli import MMNASCLI
 
     start = time.monotonic()
-    with quiet():
+    with quiet(), progress.stage(stage.name):
         cli = MMNASCLI(
             [*arguments, *resume],
             trainer_defaults={
-                "callbacks": [StageProgress(stage.name, console)],
+                "callbacks": [StageProgress(stage.name, progress)],
                 "enable_progress_bar": False,
                 "enable_model_summary": False,
             },
@@ -183,32 +206,30 @@ def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str
     }
     if _is_main():
         write_json(done, record)
-    line = f"{stage.name:<10} done in {record['seconds']:.1f} s  {metrics_line(cli.trainer)}"
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    progress.say(f"{stage.name:<10} done in {record['seconds']:.1f} s  {metrics_line(cli.trainer)}")
     return record
 
 
-def _compare(stages: Sequence[Stage], run_dir: Path, seed: int, console: Console) -> dict[str, Any]:
+def _compare(stages: Sequence[Stage], run_dir: Path, seed: int, progress: RunProgress) -> dict[str, Any]:
     stage = stages[-1]
     digest, done = stage.digest(seed), run_dir / stage.name / "done.json"
     record = read_json(done)
     if record is not None and record.get("digest") == digest:
-        console.print(f"{stage.name:<10} done before, in {record['seconds']:.1f} s")
+        progress.say(f"{stage.name:<10} done before, in {record['seconds']:.1f} s")
         return record
     from lightning_mmnas.callbacks.progress import quiet
     from lightning_mmnas.commands.compare import compare, read_settings
     from lightning_mmnas.modules.frozen import read_checkpoint
 
     settings = read_settings(stage.config)
-    console.print(f"{stage.name:<10} …")
     start = time.monotonic()
     arguments = {s.name: s.arguments(run_dir, seed)[1:] for s in stages[:-1]}
-    with quiet():
+    with quiet(), progress.stage(stage.name):
         checkpoint = read_checkpoint(run_dir / "pretrain" / "checkpoints" / "last.ckpt", "comparison")
         steps = int(checkpoint["global_step"])
-        results = compare(arguments["pretrain"], arguments["finetune"], steps, settings, seed, console)
+        results = compare(arguments["pretrain"], arguments["finetune"], steps, settings, seed, progress)
     seconds = round(time.monotonic() - start, 3)
-    console.print(f"{stage.name:<10} done in {seconds:.1f} s")
+    progress.say(f"{stage.name:<10} done in {seconds:.1f} s")
     record = {"seconds": seconds, "digest": digest, "versions": versions(), "results": results}
     write_json(done, record)
     return record

@@ -90,7 +90,6 @@ def search(args: list[str], options: Any, overrides: list[str]) -> None:
 
 
 @dataclass(frozen=True)
-@dataclass(frozen=True)
 class SearchStage:
     """A search stage that is ready to give views and networks.
 
