@@ -27,7 +27,7 @@ _TRAINED = {
     "pretrain": "found network",
     "finetune": "found network",
 }
-_ADVERTISEMENTS = ("litlogger", "litmodels", "LitLogger", "LitModelCheckpoint", "TPU available", "HPU available")
+_ADVERTISEMENTS = ("litlogger", "litmodels", "LitLogger", "LitModelCheckpoint", "PU available:")
 
 
 class StageProgress(Callback):

@@ -45,6 +45,7 @@ from lightning_mmnas.files import write_text
 _LINKED = ("modalities", "num_classes", "task")
 # Where short class names (`--model FusionSearch`) are looked up.
 _COMPONENTS = ("callbacks", "data", "encoders", "modules", "objectives", "views")
+_COMMANDS = ("fit", "validate", "test", "predict")
 _INTERPOLATION = re.compile(r"\$\{([a-zA-Z][\w.\[\]]*)\}")
 
 # So that `${run_dir}` written in a file is found below the command's name, too.
@@ -322,9 +323,9 @@ def _import_components() -> None:
 
 def _anchor(args: list[str]) -> list[str]:
     """Makes `${key}` on the command line mean the same as in a file: a key of the command."""
-    command = next((arg for arg in args if not arg.startswith("-")), None)
+    prefix = f"{args[0]}." if args and args[0] in _COMMANDS else ""
     # The space keeps jsonargparse from making it relative to the argument it stands in.
-    return [_INTERPOLATION.sub(rf"${{ {command}.\1}}", arg) for arg in args] if command else args
+    return [_INTERPOLATION.sub(rf"${{ {prefix}\1}}", arg) for arg in args]
 
 
 def _attribute(name: str, data: Any) -> Any:

@@ -19,6 +19,7 @@ from typing import Any
 
 from rich.console import Console
 
+from lightning_mmnas.commands.loggers import ended_loggers, require_loggers
 from lightning_mmnas.commands.parser import Parser
 from lightning_mmnas.commands.stages import STAGES, Stage, claim, find_configs, read_stages
 from lightning_mmnas.commands.versions import versions
@@ -47,10 +48,17 @@ def command(args: list[str]) -> None:
     parser.add_argument("configs", help="a folder of stage configurations, or a shipped one: watch")
     parser.add_argument("--output", required=True, help="the run directory", metavar="DIR")
     parser.add_argument("--seed", type=int, default=0, help="seed of every stage (default: 0)")
+    parser.add_argument(
+        "--logger",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="loggers of every stage: tensorboard, wandb, mlflow, csv (default: those of the configurations)",
+    )
     options, overrides = parser.parse_known_args(args)
     if not 0 <= options.seed < 2**32:
         raise ConfigError(f"--seed must be from 0 to 4294967295, got {options.seed}")
-    run(options.configs, options.output, seed=options.seed, overrides=overrides)
+    run(options.configs, options.output, seed=options.seed, overrides=overrides, loggers=options.logger)
 
 
 def run(
@@ -59,6 +67,7 @@ def run(
     *,
     seed: int = 0,
     overrides: Sequence[str] = (),
+    loggers: Sequence[str] = (),
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Runs the unfinished stages of a configuration folder and writes `results.json`.
@@ -70,6 +79,7 @@ def run(
         output: the run directory; new, empty, or that of the same run.
         seed: seed of every stage.
         overrides: `--search.key value` for one stage, `--key value` for all.
+        loggers: "tensorboard", "wandb", "mlflow" or "csv", for all stages; none: those of the configurations.
         console: where progress is shown.
 
     Returns:
@@ -83,7 +93,8 @@ def run(
     main = _is_main()
     console = (console or Console()) if main else Console(file=io.StringIO())
     folder, run_dir = find_configs(configs), Path(output)
-    stages = read_stages(folder, overrides)
+    require_loggers(loggers)
+    stages = read_stages(folder, overrides, loggers)
     with RunProgress(console, [stage.name for stage in stages]) as progress:
         results = _run_stages(stages, str(configs), run_dir, seed, list(overrides), progress, main)
     if results:
@@ -102,6 +113,7 @@ def _run_stages(
 ) -> dict[str, Any]:
     """Runs the unfinished stages; the arguments are those of `run`, read."""
     words = ["mmnas", "run", configs, "--output", str(run_dir), "--seed", str(seed)]
+    words += ["--logger", *stages[0].loggers] if stages[0].loggers else []
     # Mistakes in any stage are told now: nothing is trained or written before.
     with progress.activity("loading libraries and configurations"):
         from lightning_mmnas.commands.compare import read_settings
@@ -182,7 +194,7 @@ def _train(stage: Stage, run_dir: Path, seed: int, progress: RunProgress) -> dic
     from lightning_mmnas.commands.lightning_cli import MMNASCLI
 
     start = time.monotonic()
-    with quiet(), progress.stage(stage.name):
+    with quiet(), progress.stage(stage.name), ended_loggers():
         cli = MMNASCLI(
             [*arguments, *resume],
             trainer_defaults={
