@@ -50,10 +50,10 @@ def command(args: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of every stage (default: 0)")
     parser.add_argument(
         "--logger",
-        nargs="+",
+        action="append",
         default=[],
         metavar="NAME",
-        help="loggers of every stage: tensorboard, wandb, mlflow, csv (default: those of the configurations)",
+        help="a logger of every stage, tensorboard, mlflow, wandb or csv; may be repeated (default: as configured)",
     )
     options, overrides = parser.parse_known_args(args)
     if not 0 <= options.seed < 2**32:
@@ -113,7 +113,7 @@ def _run_stages(
 ) -> dict[str, Any]:
     """Runs the unfinished stages; the arguments are those of `run`, read."""
     words = ["mmnas", "run", configs, "--output", str(run_dir), "--seed", str(seed)]
-    words += ["--logger", *stages[0].loggers] if stages[0].loggers else []
+    words += [word for name in stages[0].loggers for word in ("--logger", name)]
     # Mistakes in any stage are told now: nothing is trained or written before.
     with progress.activity("loading libraries and configurations"):
         from lightning_mmnas.commands.compare import read_settings
