@@ -20,6 +20,7 @@ from lightning_mmnas.callbacks.contract import (
     architecture_loader,
     architecture_loss,
     checked_logits,
+    log_architecture,
     part,
     require,
     weight_loss,
@@ -44,6 +45,9 @@ class ArchitectureAlternation(Callback):
     an epoch makes a step too. It is then averaged over ranks in one reduction, and the
     architecture's own optimiser and scheduler step. A step whose averaged gradient is not finite is
     left out. In fp16 the loss is scaled by the weights' ``GradScaler``, read only.
+
+    Loggers get ``arch/lr`` once per epoch, and what the module's ``architecture_weights() -> dict[str, float]``
+    returns, if it has that method.
 
     A killed run ends bit-identical to an unbroken one, by ``ExactResume``: the trainer's own, or one that this adds.
 
@@ -212,6 +216,11 @@ class ArchitectureAlternation(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._before_batch = None  # what comes next may fail before this callback's turn: then nothing is to be undone
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert self._optimizer is not None
+        log_architecture(trainer, pl_module, self._optimizer.param_groups[0]["lr"])
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

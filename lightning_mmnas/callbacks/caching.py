@@ -12,7 +12,6 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 from typing_extensions import override
 
@@ -36,6 +35,7 @@ from lightning_mmnas.modules import fingerprint
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.pretrain import FusionPretraining
 from lightning_mmnas.modules.search import FusionSearch
+from lightning_mmnas.report.progress import activity
 from lightning_mmnas.views import TwoViews
 
 CacheableModule = FusionSearch | FusionPretraining | FineTuning
@@ -241,11 +241,8 @@ class FeatureCaching(Callback):
         count = sum(job.cache.encodings(shards[name]) for name, job in jobs.items())
         if not count:
             return
-        pooling, console = _pooling(stage), Console(stderr=True)
-        columns = [TextColumn("features"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
-        shown = first and console.is_terminal
-        with _on(stage, device), Progress(*columns, console=console, transient=True, disable=not shown) as progress:
-            task = progress.add_task("features", total=count)
+        pooling = _pooling(stage)
+        with _on(stage, device), activity("feature cache", count, "encodings", shown=first) as shown:
             for name, job in jobs.items():
                 augmented = job.augmented
 
@@ -256,9 +253,7 @@ class FeatureCaching(Callback):
                         inputs = stage.views.augmented(inputs)
                     return compact(stage.encoders(inputs), *pooling)
 
-                job.cache.build(
-                    job.samples, keys, encode, shards[name], device, lambda done: progress.advance(task, done)
-                )
+                job.cache.build(job.samples, keys, encode, shards[name], device, shown.advance)
 
     def _attach(
         self, stage: CacheableModule, data: MultimodalDataModule, jobs: dict[str, _Job], splits: list[Split]

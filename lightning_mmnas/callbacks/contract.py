@@ -105,3 +105,13 @@ def weight_loss(pl_module: LightningModule, batch: Any, batch_idx: int) -> Tenso
         f" {type(output).__name__}: return the loss, or add weight_step_loss(batch)",
     )
     return loss
+
+
+def log_architecture(trainer: Trainer, pl_module: LightningModule, rate: float) -> None:
+    """Logs the logits' learning rate and, if the module has ``architecture_weights() -> dict[str, float]``, these.
+
+    They are equal on every rank, so that the first one logs them and none waits.
+    """
+    if trainer.loggers and trainer.is_global_zero:
+        weights: dict[str, float] = getattr(pl_module, "architecture_weights", dict)()
+        pl_module.log_dict({"arch/lr": rate, **weights}, rank_zero_only=True, sync_dist=True)

@@ -1,28 +1,18 @@
-"""Progress of a stage: one bar over all its batches."""
+"""Progress of a stage: all its batches; and what libraries say that is of no use to whoever waits."""
 
 from __future__ import annotations
 
 import logging
-import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from typing_extensions import override
 
-_REFRESH = 0.1  # seconds between two drawings
+from lightning_mmnas.report.progress import Activity, RunProgress
+
 _NOISE = (
     ".*does not have many workers",
     ".*The number of training batches",
@@ -31,62 +21,64 @@ _NOISE = (
     ".*module\\(s\\) in eval mode at the start of training",
     ".*You defined a `validation_step` but have no `val_dataloader`",
 )
+_TRAINED = {
+    "encoders": "encoders",
+    "search": "supernet",
+    "pretrain": "found network",
+    "finetune": "found network",
+}
+_ADVERTISEMENTS = ("litlogger", "litmodels", "LitLogger", "LitModelCheckpoint", "PU available:")
 
 
 class StageProgress(Callback):
-    """Shows how far one stage has come, as a bar on a terminal, on rank zero.
+    """Shows how far one stage has come, on rank zero.
 
     Args:
-        stage: the stage's name, shown in front.
-        console: where to draw; where it is no terminal, nothing is drawn.
+        stage: The stage's name.
+        progress: Where it is shown.
     """
 
-    def __init__(self, stage: str, console: Console) -> None:
+    def __init__(self, stage: str, progress: RunProgress) -> None:
         super().__init__()
-        self._stage = stage
-        self._console = console
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
-        self._drawn = 0.0
+        self._what = _TRAINED.get(stage, stage)
+        self._progress = progress
+        self._activity: Activity | None = None
+        self._open = ExitStack()
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or not self._console.is_terminal:
+        if not trainer.is_global_zero:
             return
-        # No refresh thread: drawing happens in the batches' own hooks.
-        self._progress = Progress(
-            TextColumn(f"{self._stage:<10}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[metrics]}"),
-            console=self._console,
-            transient=True,
-            auto_refresh=False,
-        )
-        self._task = self._progress.add_task(self._stage, total=_total(trainer), metrics="")
-        self._progress.start()
+        if self._progress.samples is None and trainer.num_training_batches != float("inf"):
+            self._progress.samples = int(trainer.num_training_batches * _batch_size(trainer))
+        shown = self._progress.activity(self._what, _total(trainer), "batches", part=0)
+        self._activity = self._open.enter_context(shown)
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        now = time.monotonic()
-        if self._progress is not None and now - self._drawn > _REFRESH:
-            self._drawn = now
-            self._draw(trainer, trainer.current_epoch * trainer.num_training_batches + batch_idx + 1)
+        if self._activity is not None:
+            done = trainer.current_epoch * trainer.num_training_batches + batch_idx + 1
+            epoch = f", epoch {trainer.current_epoch + 1}/{trainer.max_epochs}" if self._activity.total else ""
+            note = metrics_line(trainer) if batch_idx == 0 else None
+            self._activity.update(done, f"{self._what}{epoch}", note)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._close()
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+        self._close()
 
-    def _draw(self, trainer: Trainer, completed: float | None) -> None:
-        assert self._progress is not None
-        self._progress.update(self._task, completed=completed, metrics=metrics_line(trainer))
-        self._progress.refresh()
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self._activity = None
+        self._open.close()
 
 
 def _total(trainer: Trainer) -> float | None:
@@ -94,6 +86,10 @@ def _total(trainer: Trainer) -> float | None:
     if epochs is None or epochs < 0 or batches == float("inf"):
         return None
     return epochs * batches
+
+
+def _batch_size(trainer: Trainer) -> int:
+    return int(getattr(getattr(trainer, "datamodule", None), "batch_size", None) or 1)
 
 
 def metrics_line(trainer: Trainer) -> str:
@@ -113,8 +109,21 @@ def quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             for message in _NOISE:
-                warnings.filterwarnings("ignore", message)
+                warnings.filterwarnings("ignore", message=message)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
+
+
+def hide_advertisements() -> None:
+    """Leaves out what Lightning says in favour of other products, and of accelerators that are not there."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logger = logging.getLogger(name)
+        if _is_told not in logger.filters:
+            logger.addFilter(_is_told)
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    text = record.getMessage()
+    return not any(word in text for word in _ADVERTISEMENTS) or "available: True" in text

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Iterable, Iterator
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
@@ -25,6 +26,7 @@ from lightning_mmnas.modules.search import FusionSearch
 from lightning_mmnas.objectives.criteria import Criterion, ViewLoss
 from lightning_mmnas.objectives.selection import candidates
 from lightning_mmnas.objectives.training import build_optimizer, train_candidates
+from lightning_mmnas.report.progress import activity
 from lightning_mmnas.space.genotype import Genotype
 
 if TYPE_CHECKING:
@@ -172,10 +174,13 @@ class GenotypeSelection(Callback):
         """Scores without labels: networks trained with the search's objective, then the criterion."""
         networks = [candidate(module, genotype) for genotype in found]
         batches = view_pairs(module, islice(endless(loaders["weights"]), steps), 0.0)
-        train_candidates(networks, batches, lambda network: self._optimizer(network, module, steps))
-        with torch.no_grad():
+        self._train(networks, batches, module, steps)
+        with torch.no_grad(), activity("scoring candidates", len(networks), "candidates") as shown:
             prepared = self.criterion.prepare(lambda p: list(view_pairs(module, loaders["architecture"], p)))
-            scores = [self.criterion.score(network.eval().project, prepared) for network in networks]
+            scores = []
+            for network in networks:
+                scores.append(self.criterion.score(network.eval().project, prepared))
+                shown.advance()
         return self.criterion.combine(scores)
 
     def _by_labels(
@@ -184,11 +189,22 @@ class GenotypeSelection(Callback):
         """Scores of a supervised search: the loss on the architecture's part of networks trained with labels."""
         networks = [labelled_candidate(module, genotype) for genotype in found]
         batches = labelled_batches(module, islice(endless(loaders["weights"]), steps))
-        train_candidates(networks, batches, lambda network: self._optimizer(network, module, steps))
+        self._train(networks, batches, module, steps)
         with torch.no_grad():
             held_out = list(labelled_batches(module, loaders["architecture"]))
             losses = [[network.eval()(*batch) for batch in held_out] for network in networks]
         return [float(torch.stack(found).mean()) for found in losses]
+
+    def _train(self, networks: Any, batches: Iterable[Any], module: FusionSearch, steps: int) -> None:
+        """Trains the candidates side by side."""
+        with activity(f"training {len(networks)} candidates", steps, "steps", part=1) as shown:
+
+            def counted() -> Iterator[Any]:
+                for batch in batches:
+                    yield batch
+                    shown.advance()
+
+            train_candidates(networks, counted(), lambda network: self._optimizer(network, module, steps))
 
     def _optimizer(self, network: nn.Module, module: FusionSearch, steps: int) -> Any:
         groups = [{"params": list(network.parameters()), "lr": self.lr}]

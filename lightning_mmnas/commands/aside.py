@@ -26,7 +26,11 @@ PREVIOUS = "previous"
 REDO = "redo"
 FEATURES = "features"
 
-OUTPUTS = {"search": ("genotype.*",), "finetune": ("model",), "comparison": ("results.json", "report*")}
+OUTPUTS = {
+    "search": ("genotype.*",),
+    "finetune": ("model",),
+    "comparison": ("results.json", "report*", "analysis.json", "pictures"),
+}
 """What a stage leaves outside its own folder."""
 
 

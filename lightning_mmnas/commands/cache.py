@@ -2,11 +2,7 @@
 
 from typing import Any
 
-from lightning_mmnas.callbacks.caching import FeatureCaching
-from lightning_mmnas.commands.lightning_cli import MMNASCLI
 from lightning_mmnas.commands.parser import Parser
-from lightning_mmnas.data.base import MultimodalDataModule
-from lightning_mmnas.data.cache import megabytes
 from lightning_mmnas.errors import ConfigError
 
 _HELP = """usage: mmnas cache [--config common.yaml] --config STAGE.yaml [options of mmnas fit]
@@ -31,6 +27,11 @@ def command(args: list[str]) -> None:
             )
         print(_HELP)
         return
+    from lightning_mmnas.callbacks.caching import FeatureCaching
+    from lightning_mmnas.commands.lightning_cli import MMNASCLI
+    from lightning_mmnas.data.base import MultimodalDataModule
+    from lightning_mmnas.data.cache import megabytes
+
     cli = MMNASCLI(args, run=False, save_config_callback=None)
     data = cli.datamodule
     if not isinstance(data, MultimodalDataModule):

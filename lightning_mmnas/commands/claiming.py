@@ -47,7 +47,8 @@ def resolve(stage: Stage, run_dir: Path, seed: int) -> Stage:
 
     stage.digest(seed)  # names a file that is not YAML
     try:
-        return replace(stage, settings=settings_of(stage.arguments(run_dir, seed)))
+        # Loggers that the command line asks for decide nothing.
+        return replace(stage, settings=settings_of(replace(stage, loggers=()).arguments(run_dir, seed)))
     except MMNASError as error:
         raise type(error)(f"stage {stage.name}: {error}".replace(RUN_DIR, str(run_dir))) from error
 
@@ -63,6 +64,7 @@ class Claim:
         overrides: Options that override configurations.
         overwrite: Whether stages with other settings are done again.
         reuse: Another run, whose stages are taken over.
+        loggers: Loggers of every stage.
     """
 
     configs: str
@@ -71,6 +73,7 @@ class Claim:
     overrides: tuple[str, ...] = ()
     overwrite: bool = False
     reuse: Path | None = None
+    loggers: tuple[str, ...] = ()
 
     def words(self) -> list[str]:
         """The command."""
@@ -81,6 +84,7 @@ class Claim:
     def plain(self) -> list[str]:
         """The command without ways out of a refusal."""
         words = ["mmnas", "run", self.configs, "--output", str(self.run_dir), "--seed", str(self.seed)]
+        words += [word for name in self.loggers for word in ("--logger", name)]
         return [*words, *self.overrides]
 
 

@@ -10,8 +10,6 @@ import torch
 import yaml
 from lightning.pytorch.utilities.seed import isolate_rng
 from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from lightning_mmnas.callbacks.caching import FeatureCaching
 from lightning_mmnas.commands.lightning_cli import MMNASCLI
@@ -22,6 +20,7 @@ from lightning_mmnas.data.spec import Split
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.pretrain import FusionPretraining
+from lightning_mmnas.report.progress import RunProgress
 from lightning_mmnas.space.value import describe_errors
 
 _SMALL = 1_000_000
@@ -34,7 +33,7 @@ def compare(
     pretraining_steps: int,
     settings: ComparisonSettings,
     seed: int,
-    console: Console,
+    progress: RunProgress,
 ) -> dict[str, Any]:
     """Runs the comparison of a finished run.
 
@@ -44,7 +43,7 @@ def compare(
         pretraining_steps: Weight steps that the found network had in its pretraining stage.
         settings: How much is compared.
         seed: Seed of random architectures, label draws and weights.
-        console: Where progress is shown, if it is a terminal.
+        progress: Where it is shown how far the comparison has come.
 
     Returns:
         ``{"comparison": rows}`` for ``results.json``; no rows where a stage is the user's own class.
@@ -52,22 +51,14 @@ def compare(
     with isolate_rng():
         comparison = build_comparison(pretrain, finetune, pretraining_steps, settings, seed)
         if comparison is None:
-            console.print(
+            progress.say(
                 "no comparison: it knows how to pretrain and fine-tune FusionPretraining and FineTuning on a "
                 "MultimodalDataModule only"
             )
             return {"comparison": []}
-        columns = [
-            TextColumn("comparison"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
-        ]
-        bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        with _few_threads(comparison), bar as progress:
-            task = progress.add_task("comparison", total=comparison.total)
-            comparison.advance = lambda: progress.advance(task)
+        with _few_threads(comparison), progress.activity("comparison", comparison.total, "steps", part=0) as shown:
+            comparison.advance = shown.advance
+            comparison.announce = lambda what: shown.update(what=what)
             return {"comparison": comparison.run()}
 
 

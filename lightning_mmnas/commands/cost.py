@@ -1,17 +1,17 @@
 """`mmnas cost`: what the fusion network of a genotype costs, part by part."""
 
-from typing import Any
+from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING, Any
 
-from lightning_mmnas.commands.lightning_cli import MMNASCLI
 from lightning_mmnas.commands.parser import Parser
-from lightning_mmnas.costs.measuring import CostKind, measure_latency
-from lightning_mmnas.costs.table import CostTable
 from lightning_mmnas.errors import ConfigError
-from lightning_mmnas.fusion.network import FusionNetwork
-from lightning_mmnas.modules.search import FusionSearch
-from lightning_mmnas.space.genotype import Genotype
+
+if TYPE_CHECKING:
+    import torch
+
+    from lightning_mmnas.modules.search import FusionSearch
+    from lightning_mmnas.space.genotype import Genotype
 
 _HELP = """usage: mmnas cost GENOTYPE [--config common.yaml] --config SEARCH.yaml [options of mmnas fit]
 
@@ -36,6 +36,10 @@ def command(args: list[str]) -> None:
         Parser(prog="mmnas cost").error(
             "give a genotype and a configuration: genotype.json --config common.yaml --config search.yaml"
         )
+    from lightning_mmnas.commands.lightning_cli import MMNASCLI
+    from lightning_mmnas.modules.search import FusionSearch
+    from lightning_mmnas.space.genotype import Genotype
+
     genotype = Genotype.load(args[0])
     # Encoders cost the same whatever their weights, which may not be there yet.
     cli = MMNASCLI([*args[1:], "--model.init_args.encoder_weights=null"], run=False, save_config_callback=None)
@@ -50,7 +54,12 @@ def command(args: list[str]) -> None:
 
 
 def _table(genotype: Genotype, module: FusionSearch, device: torch.device) -> Any:
+    import torch
     from rich.table import Table
+
+    from lightning_mmnas.costs.measuring import CostKind, measure_latency
+    from lightning_mmnas.costs.table import CostTable
+    from lightning_mmnas.fusion.network import FusionNetwork
 
     shapes, readout = module.encoders.feature_shapes, module.cost.readout
     nodes: dict[str, Any] = {name: module.hparams[name] for name in ("pool", "grid")}

@@ -34,6 +34,7 @@ from typing_extensions import override
 
 from lightning_mmnas.callbacks.caching import FeatureCaching
 from lightning_mmnas.callbacks.lightning_private import CommandLine, given_hyperparameters
+from lightning_mmnas.callbacks.progress import hide_advertisements
 from lightning_mmnas.commands.aside import FEATURES, renews_features
 from lightning_mmnas.commands.changes import RUN_DIR, flat
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
@@ -46,6 +47,7 @@ from lightning_mmnas.errors import CheckpointError, ConfigError, MMNASError
 _LINKED = ("modalities", "num_classes", "task")
 # Where short class names (`--model FusionSearch`) are looked up.
 _COMPONENTS = ("callbacks", "data", "encoders", "modules", "objectives", "views")
+_COMMANDS = ("fit", "validate", "test", "predict")
 _INTERPOLATION = re.compile(r"\$\{([a-zA-Z][\w.\[\]]*)\}")
 
 # So that `${run_dir}` written in a file is found below the command's name, too.
@@ -98,6 +100,7 @@ class MMNASCLI(CommandLine):
         save_config_callback: type[LightningSaveConfigCallback] | None = SaveConfigCallback,
     ) -> None:
         _import_components()
+        hide_advertisements()
         # Frozen encoders are in eval mode on purpose.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
         # Lightning asks for a class that torch renamed.
@@ -329,9 +332,9 @@ def _import_components() -> None:
 
 def _anchor(args: list[str]) -> list[str]:
     """Makes `${key}` on the command line mean the same as in a file: a key of the command."""
-    command = next((arg for arg in args if not arg.startswith("-")), None)
+    prefix = f"{args[0]}." if args and args[0] in _COMMANDS else ""
     # The space keeps jsonargparse from making it relative to the argument it stands in.
-    return [_INTERPOLATION.sub(rf"${{ {command}.\1}}", arg) for arg in args] if command else args
+    return [_INTERPOLATION.sub(rf"${{ {prefix}\1}}", arg) for arg in args]
 
 
 def _attribute(name: str, data: Any) -> Any:

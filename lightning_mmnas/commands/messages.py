@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from omegaconf.errors import OmegaConfBaseException
 
+from lightning_mmnas.commands.parser import FIT_OPTIONS, nearest
 from lightning_mmnas.errors import MMNASError
 
 # Lines of jsonargparse's errors that name types but not the mistake.
@@ -23,6 +24,7 @@ _NOISE = re.compile(
 _CLASS_PATH = re.compile(r"(?:Problems? with given class_path|class_path=)\s*'([\w.]+)'")
 _OPTION = re.compile(r"Option '([\w.]+)' is not accepted")
 _TRAINER_OPTION = re.compile(r"(?:accept option '|arguments: --)trainer\.(\w+)")
+_UNRECOGNISED = re.compile(r"unrecognized arguments: --([\w.+]+)")
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 _LONG = 60  # characters; a longer value is a whole section of the configuration
 
@@ -71,6 +73,11 @@ def _nearest(message: str) -> str | None:
 
         names = list(inspect.signature(Trainer).parameters)
         return next(iter(difflib.get_close_matches(trainer_option.group(1), names, n=1)), None)
+    unrecognised = _UNRECOGNISED.search(message)
+    if unrecognised is not None:
+        head, _, rest = unrecognised.group(1).partition(".")
+        known = nearest(head, FIT_OPTIONS)
+        return f"--{known}.{rest}".rstrip(".") if known and known != head else None
     if option is None:
         return None
     # The innermost class named in the message is the one that refuses the option.

@@ -71,7 +71,7 @@ _OWN = {
         "lightning_mmnas.commands.tabulate:command",
     ),
     "show": (
-        "show a genotype as a tree, or as a picture: mmnas show genotype.json --output x.png",
+        "show the architecture of a run, or a genotype, as a tree or as a picture: mmnas show runs/watch",
         "lightning_mmnas.commands.show:command",
     ),
 }
@@ -90,6 +90,8 @@ def main(args: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if args is None else args)
     try:
         _dispatch(args)
+    except BrokenPipeError:  # the reader of our output, such as head, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (Exception, KeyboardInterrupt) as error:
         from lightning_mmnas.commands.messages import explain
 
@@ -118,9 +120,7 @@ def _dispatch(args: list[str]) -> None:
         predict(args[1:])
     elif command in _LIGHTNING:
         _see_own_modules()
-        from lightning_mmnas.commands.lightning_cli import MMNASCLI
-
-        MMNASCLI(args)
+        _run_lightning(command, args[1:])
     else:
         commands = [*_LIGHTNING, *_OWN]
         near = difflib.get_close_matches(command, commands, n=1)
@@ -132,6 +132,18 @@ def _names_a_run(args: Sequence[str]) -> bool:
     """Whether `mmnas predict` is to apply a delivered model, and not to be Lightning's own."""
     lightning = ("--config", "-c", "--model", "--data", "--trainer", "--ckpt_path", "--print_config", "--run_dir")
     return not any(arg.startswith(lightning) for arg in args)
+
+
+def _run_lightning(command: str, args: list[str]) -> None:
+    from lightning_mmnas.commands.fit_help import is_asked, refuse_files, render_help
+
+    if is_asked(args):
+        print(render_help(command, args))
+        return
+    refuse_files(command, args)
+    from lightning_mmnas.commands.lightning_cli import MMNASCLI
+
+    MMNASCLI([command, *("--help" if word == "--help_all" else word for word in args)])
 
 
 def _see_own_modules() -> None:

@@ -13,6 +13,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ from rich.console import Console
 from lightning_mmnas.commands.aside import redoing
 from lightning_mmnas.commands.changes import digest_of, read_record, same
 from lightning_mmnas.commands.claiming import Claim, claim, resolve
+from lightning_mmnas.commands.loggers import ended_loggers, require_loggers
 from lightning_mmnas.commands.parser import Parser
 from lightning_mmnas.commands.stages import STAGES, Stage, find_configs, read_stages
 from lightning_mmnas.commands.versions import versions
+from lightning_mmnas.commands.workload import workload
 from lightning_mmnas.errors import ConfigError, GenotypeError, MMNASError, ModelError, RunDirectoryError
 from lightning_mmnas.files import read_json, write_json
+from lightning_mmnas.report.progress import RunProgress
 
 
 def command(args: list[str]) -> None:
@@ -51,6 +55,13 @@ def command(args: list[str]) -> None:
         "--overwrite", action="store_true", help="run stages with other settings again, and those after them"
     )
     parser.add_argument("--reuse", metavar="RUN", help="take over the finished stages of a run with the same settings")
+    parser.add_argument(
+        "--logger",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a logger of every stage, tensorboard, mlflow, wandb or csv; may be repeated (default: as configured)",
+    )
     options, overrides = parser.parse_known_args(args)
     if not 0 <= options.seed < 2**32:
         raise ConfigError(f"--seed must be from 0 to 4294967295, got {options.seed}")
@@ -61,6 +72,7 @@ def command(args: list[str]) -> None:
         overrides=overrides,
         overwrite=options.overwrite,
         reuse=options.reuse,
+        loggers=options.logger,
     )
 
 
@@ -72,6 +84,7 @@ def run(
     overrides: Sequence[str] = (),
     overwrite: bool = False,
     reuse: str | Path | None = None,
+    loggers: Sequence[str] = (),
     console: Console | None = None,
 ) -> dict[str, Any]:
     """Runs the unfinished stages of a configuration folder and writes `results.json`.
@@ -86,6 +99,7 @@ def run(
         overwrite: whether stages with other settings than those in the run directory are run again, and those after
             them; the earlier result stays until the new one is whole.
         reuse: another run's directory, whose finished stages are taken over up to the first with other settings.
+        loggers: "tensorboard", "wandb", "mlflow" or "csv", for all stages; none: those of the configurations.
         console: where progress is shown.
 
     Returns:
@@ -99,17 +113,29 @@ def run(
     main = _is_main()
     console = (console or Console()) if main else Console(file=io.StringIO())
     folder, run_dir = find_configs(configs), Path(output)
-    stages = read_stages(folder, overrides)
-    # Mistakes in any stage are told now: nothing is trained or written before.
-    stages = [resolve(stage, run_dir, seed) for stage in stages]
-    wanted = Claim(str(configs), run_dir, seed, tuple(overrides), overwrite, Path(reuse) if reuse else None)
-    if main:
-        claim(wanted, stages, lambda text: console.print(text, highlight=False, markup=False, soft_wrap=True))
-    with redoing(run_dir, console.print) if main else nullcontext():
-        return _run(stages, wanted, console)
+    require_loggers(loggers)
+    stages = read_stages(folder, overrides, loggers)
+    wanted = Claim(
+        str(configs), run_dir, seed, tuple(overrides), overwrite, Path(reuse) if reuse else None, tuple(loggers)
+    )
+    with RunProgress(console, [stage.name for stage in stages]) as progress:
+        # Mistakes in any stage are told now: nothing is trained or written before.
+        with progress.activity("loading libraries and configurations"):
+            stages = [resolve(stage, run_dir, seed) for stage in stages]
+            from lightning_mmnas.commands.compare import read_settings
+
+            settings = read_settings(stages[-1].config, stages[-1].overrides)
+            progress.workload = partial(workload, {stage.name: stage.settings for stage in stages[:-1]}, settings)
+        if main:
+            claim(wanted, stages, progress.say)
+        with redoing(run_dir, progress.say) if main else nullcontext():
+            results = _run(stages, wanted, progress)
+    if results:
+        _report(results, run_dir, console)
+    return results
 
 
-def _run(stages: Sequence[Stage], wanted: Claim, console: Console) -> dict[str, Any]:
+def _run(stages: Sequence[Stage], wanted: Claim, progress: RunProgress) -> dict[str, Any]:
     run_dir, seed, main = wanted.run_dir, wanted.seed, _is_main()
     # Without --output, which is the folder that it is written into: equal runs give equal files but for the seconds.
     made_by = shlex.join(["mmnas", "run", wanted.configs, "--seed", str(seed), *wanted.overrides])
@@ -119,11 +145,11 @@ def _run(stages: Sequence[Stage], wanted: Claim, console: Console) -> dict[str, 
             if not main and stage.name == "comparison":
                 return {}
             if stage.name == "comparison":
-                records[stage.name] = _compare(stages, run_dir, seed, console)
+                records[stage.name] = _compare(stages, run_dir, seed, progress)
             else:
-                records[stage.name] = _train(stage, run_dir, seed, console)
+                records[stage.name] = _train(stage, run_dir, seed, progress)
             if main and stage.name == "finetune":
-                records["model"] = _deliver(stage, wanted, records["finetune"], console, made_by)
+                records["model"] = _deliver(stage, wanted, records["finetune"], progress, made_by)
         except KeyboardInterrupt as error:
             raise KeyboardInterrupt(
                 f"interrupted in stage {stage.name}; finished stages are kept, "
@@ -135,7 +161,6 @@ def _run(stages: Sequence[Stage], wanted: Claim, console: Console) -> dict[str, 
     results = _results(run_dir, records)
     results |= {"seed": seed, "versions": versions(), "command": made_by}
     write_json(run_dir / "results.json", results)
-    _report(results, run_dir, console)
     return results
 
 
@@ -151,33 +176,35 @@ def train_encoders(
         raise RunDirectoryError(
             f"{run_dir / stage.name} holds encoders trained with other settings; choose another --output, or delete it"
         )
-    _train(stage, run_dir, seed, console or Console())
+    with RunProgress(console or Console(), ["encoders"]) as progress:
+        _train(stage, run_dir, seed, progress)
 
 
-def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str, Any]:
+def _train(stage: Stage, run_dir: Path, seed: int, progress: RunProgress) -> dict[str, Any]:
     digest, done = digest_of(stage.settings), run_dir / stage.name / "done.json"
     record = read_record(run_dir, stage.name)
     genotype = run_dir / "genotype.json"
     complete = record is not None and (genotype.is_file() or not record.get("genotype"))
     if record is not None and same(record["digest"], stage, seed) and complete:
-        console.print(f"{stage.name:<10} done before, in {record['seconds']:.1f} s")
+        progress.say(f"{stage.name:<10} done before, in {record['seconds']:.1f} s")
+        progress.finished(stage.name, record["seconds"])
         return record
     if _is_main():
         done.unlink(missing_ok=True)
     arguments = stage.arguments(run_dir, seed)
     last = run_dir / stage.name / "checkpoints" / "last.ckpt"
     resume = ["--ckpt_path", str(last)] if last.is_file() else []
-    console.print(f"$ {shlex.join(['mmnas', *arguments, *resume])}", style="dim", markup=False, soft_wrap=True)
+    progress.say(f"$ {shlex.join(['mmnas', *arguments, *resume])}", style="dim")
 
     from lightning_mmnas.callbacks.progress import StageProgress, metrics_line, quiet
     from lightning_mmnas.commands.lightning_cli import MMNASCLI
 
     start = time.monotonic()
-    with quiet():
+    with quiet(), progress.stage(stage.name), ended_loggers():
         cli = MMNASCLI(
             [*arguments, *resume],
             trainer_defaults={
-                "callbacks": [StageProgress(stage.name, console)],
+                "callbacks": [StageProgress(stage.name, progress)],
                 "enable_progress_bar": False,
                 "enable_model_summary": False,
             },
@@ -197,12 +224,13 @@ def _train(stage: Stage, run_dir: Path, seed: int, console: Console) -> dict[str
     }
     if _is_main():
         write_json(done, record)
-    line = f"{stage.name:<10} done in {record['seconds']:.1f} s  {metrics_line(cli.trainer)}"
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    progress.say(f"{stage.name:<10} done in {record['seconds']:.1f} s  {metrics_line(cli.trainer)}")
     return record
 
 
-def _deliver(stage: Stage, wanted: Claim, trained: dict[str, Any], console: Console, made_by: str) -> dict[str, Any]:
+def _deliver(
+    stage: Stage, wanted: Claim, trained: dict[str, Any], progress: RunProgress, made_by: str
+) -> dict[str, Any]:
     """Writes `model/`; a stage that cannot be delivered is said to be one, and the run goes on."""
     of, done = {name: trained[name] for name in ("digest", "seconds")}, wanted.run_dir / "model" / "done.json"
     record = read_json(done)
@@ -213,43 +241,42 @@ def _deliver(stage: Stage, wanted: Claim, trained: dict[str, Any], console: Cons
 
     start = time.monotonic()
     try:
-        with quiet():
+        with quiet(), progress.activity("delivering the model"):
             found = deliver(
                 stage.arguments(wanted.run_dir, wanted.seed)[1:],
                 wanted.run_dir,
                 {"command": made_by, "seed": wanted.seed, "versions": versions()},
             )
     except ModelError as error:
-        console.print(f"{'model':<10} not delivered: {error}", highlight=False, markup=False, soft_wrap=True)
+        progress.say(f"{'model':<10} not delivered: {error}")
         return {"seconds": 0.0}
     record = {"seconds": round(time.monotonic() - start, 3), "of": of, "delivered": found}
     write_json(done, record)
-    line = f"{'model':<10} {found['metric']} {found['score']:.3f} on the test split, with {found['samples']} labels"
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
+    scored = f"{found['metric']} {found['score']:.3f} on the test split"
+    progress.say(f"{'model':<10} {scored}, trained with {found['samples']} labels")
     return record
 
 
-def _compare(stages: Sequence[Stage], run_dir: Path, seed: int, console: Console) -> dict[str, Any]:
+def _compare(stages: Sequence[Stage], run_dir: Path, seed: int, progress: RunProgress) -> dict[str, Any]:
     stage = stages[-1]
     digest, done = digest_of(stage.settings), run_dir / stage.name / "done.json"
     record = read_record(run_dir, stage.name)
     if record is not None and same(record["digest"], stage, seed):
-        console.print(f"{stage.name:<10} done before, in {record['seconds']:.1f} s")
+        progress.say(f"{stage.name:<10} done before, in {record['seconds']:.1f} s")
         return record
     from lightning_mmnas.callbacks.progress import quiet
     from lightning_mmnas.commands.compare import compare, read_settings
     from lightning_mmnas.modules.frozen import read_checkpoint
 
     settings = read_settings(stage.config, stage.overrides)
-    console.print(f"{stage.name:<10} …")
     start = time.monotonic()
     arguments = {s.name: s.arguments(run_dir, seed)[1:] for s in stages[:-1]}
-    with quiet():
+    with quiet(), progress.stage(stage.name):
         checkpoint = read_checkpoint(run_dir / "pretrain" / "checkpoints" / "last.ckpt", "comparison")
         steps = int(checkpoint["global_step"])
-        results = compare(arguments["pretrain"], arguments["finetune"], steps, settings, seed, console)
+        results = compare(arguments["pretrain"], arguments["finetune"], steps, settings, seed, progress)
     seconds = round(time.monotonic() - start, 3)
-    console.print(f"{stage.name:<10} done in {seconds:.1f} s")
+    progress.say(f"{stage.name:<10} done in {seconds:.1f} s")
     record = {"seconds": seconds, "digest": digest, "versions": versions(), "results": results}
     write_json(done, record)
     return record

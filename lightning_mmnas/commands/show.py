@@ -1,8 +1,8 @@
-"""`mmnas show`: a genotype as a tree, or as a picture."""
+"""`mmnas show`: the architecture that a run found, or any genotype, as a tree or as a picture."""
 
 from pathlib import Path
 
-from lightning_mmnas.commands.parser import Parser
+from lightning_mmnas.commands.parser import Parser, path_hint
 from lightning_mmnas.errors import ConfigError
 
 
@@ -10,26 +10,25 @@ def command(args: list[str]) -> None:
     """Runs `mmnas show`.
 
     Raises:
-        ConfigError: There is no such file, or it cannot be drawn in that format.
+        ConfigError: There is no such file or run, or it cannot be drawn in that format.
         GenotypeError: The file is not a genotype.
     """
     parser = Parser(
         prog="mmnas show",
-        description="Shows a genotype as a tree in the terminal.",
+        description="Shows the architecture that a run found, or any genotype, as a tree in the terminal.",
         allow_abbrev=False,
     )
-    parser.add_argument("genotype", help="a genotype.json")
+    parser.add_argument("genotype", metavar="RUN", help="the folder of a run, or a genotype.json")
     parser.add_argument("--output", help="also draw it into this file (png, pdf, svg)")
     options = parser.parse_args(args)
-    if not Path(options.genotype).is_file():
-        raise ConfigError(f"there is no file {options.genotype}")
+    found = _genotype_file(Path(options.genotype))
 
     from rich.console import Console
 
     from lightning_mmnas.report.architecture import plot_genotype, render_tree
     from lightning_mmnas.space.genotype import Genotype
 
-    genotype = Genotype.load(options.genotype)
+    genotype = Genotype.load(found)
     Console().print(render_tree(genotype))
     if options.output is not None:
         import matplotlib
@@ -44,3 +43,23 @@ def command(args: list[str]) -> None:
         with replacing(Path(options.output)) as path:
             figure.savefig(path, bbox_inches="tight")
         print(f"wrote {options.output}")
+
+
+def _genotype_file(path: Path) -> Path:
+    """The genotype itself, or that of a run.
+
+    Raises:
+        ConfigError: There is no such path, or it is a folder without a genotype.
+    """
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise ConfigError(f"there is no file or run {path}{path_hint(path)}")
+    genotype = path / "genotype.json"
+    if genotype.is_file():
+        return genotype
+    if (path / "manifest.json").is_file():
+        raise ConfigError(f"the run {path} has no genotype yet: its search has not ended; continue mmnas run")
+    if (path.parent / "genotype.json").is_file():
+        raise ConfigError(f"{path} is a folder within a run; did you mean {path.parent}?")
+    raise ConfigError(f"{path} is no run of mmnas: it holds no genotype.json and no manifest.json")

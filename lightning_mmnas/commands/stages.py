@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from lightning_mmnas.commands.loggers import logger_options
+from lightning_mmnas.commands.parser import path_hint
 from lightning_mmnas.commands.shared import config_options, stage_files
 from lightning_mmnas.errors import ConfigError
 
@@ -28,6 +30,7 @@ class Stage:
     name: str
     config: Path
     overrides: tuple[str, ...] = ()
+    loggers: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -46,7 +49,8 @@ class Stage:
     def arguments(self, run_dir: Path, seed: int) -> list[str]:
         """The stage as arguments of `mmnas`."""
         arguments = ["fit", *config_options(self.config), "--run_dir", str(run_dir)]
-        return [*arguments, "--seed_everything", str(seed), *self.overrides]
+        logged = logger_options(self.loggers, run_dir.name, self.name)  # they decide nothing: not in the digest
+        return [*arguments, "--seed_everything", str(seed), *logged, *self.overrides]
 
 
 def find_configs(name: str | Path) -> Path:
@@ -63,15 +67,17 @@ def find_configs(name: str | Path) -> Path:
     names = sorted(p.parent.name for p in shipped.glob("*/search.yaml")) if shipped else []
     if shipped is not None and str(name) in names:
         return shipped / str(name)
-    raise ConfigError(f"there is no folder {name}, and the shipped configurations are {names}")
+    hint = path_hint(name, names)
+    raise ConfigError(f"there is no folder {name}, and the shipped configurations are {names}{hint}")
 
 
-def read_stages(folder: Path, overrides: Sequence[str]) -> list[Stage]:
+def read_stages(folder: Path, overrides: Sequence[str], loggers: Sequence[str] = ()) -> list[Stage]:
     """The stages of a configuration folder in their order, the comparison last, each with its overrides.
 
     Args:
         folder: Configuration folder.
         overrides: `--search.key value` for one stage, `--key value` for all.
+        loggers: Names of loggers, in place of those of the configurations; see `logger_options`.
 
     Raises:
         ConfigError: A stage has no file, or the overrides do not look like any.
@@ -91,7 +97,7 @@ def read_stages(folder: Path, overrides: Sequence[str]) -> list[Stage]:
     for name in STAGES:
         path = folder / f"{name}.yaml"
         if path.is_file():
-            stages.append(Stage(name, path, (*shared, *own[name])))
+            stages.append(Stage(name, path, (*shared, *own[name]), tuple(loggers)))
         elif name != "encoders":  # needless where pretrained encoders are given
             raise ConfigError(f"there is no {path}; a run needs one file per stage: {list(STAGES)}")
     return [*stages, Stage("comparison", folder / "comparison.yaml", tuple(own["comparison"]))]

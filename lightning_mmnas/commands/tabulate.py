@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from rich.console import Console
 
 from lightning_mmnas.commands.parser import Parser
@@ -107,6 +106,8 @@ def tabulate(
         overrides: As for `mmnas run`.
         console: Where progress is shown.
     """
+    import torch
+
     from lightning_mmnas.callbacks.progress import quiet
     from lightning_mmnas.commands.refusals import refuse_run
     from lightning_mmnas.commands.run import train_encoders

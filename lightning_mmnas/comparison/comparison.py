@@ -53,6 +53,7 @@ class Comparison:
         accumulate: Batches per step of the pretraining stage.
         device: Where the networks are trained; None: the CPU.
         advance: Called after each of `total` units of work, for a progress bar.
+        announce: Called with what is done next, in a few words.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Comparison:
         accumulate: int = 1,
         device: torch.device | None = None,
         advance: Callable[[], None] = lambda: None,
+        announce: Callable[[str], None] = lambda what: None,
     ) -> None:
         self.pretraining = pretraining
         self.finetuning = finetuning
@@ -78,6 +80,7 @@ class Comparison:
         self.accumulate = accumulate
         self.device = device or torch.device("cpu")
         self.advance = advance
+        self.announce = announce
         self.pretraining.to(self.device)
         self.finetuning.to(self.device)
 
@@ -94,7 +97,9 @@ class Comparison:
         torch.manual_seed(self.seed)
         networks = self._networks()
         found = copy.deepcopy(self.finetuning.network)  # pretrained by its own stage, with the same budget
-        self.pretrain({name: network for name, network in networks.items() if name.endswith("+ssl")})
+        pretrained = {name: network for name, network in networks.items() if name.endswith("+ssl")}
+        self.announce(f"pretraining {len(pretrained)} rivals")
+        self.pretrain(pretrained)
         networks["found+ssl"] = found
         self.labelled.setup("fit")
         self.labelled.setup("test")
@@ -111,6 +116,9 @@ class Comparison:
             scores: dict[str, list[float]] = {name: [] for name in networks}
             for draw in range(self.settings.draws):
                 chosen = self.draw(labels, budget, draw)
+                labelled = "all labels" if budget == "all" else f"{budget} labels per class"
+                place = f"{labelled}, draw {draw + 1}/{self.settings.draws}"
+                self.announce(f"{place}: logistic regressions")
                 seed = 1000 * self.seed + draw
                 if draw == 0 or budget != "all":  # it is convex: with the same labels it would be the same again
                     features = {name: value[chosen] for name, value in encoded[0].items()}
@@ -118,6 +126,7 @@ class Comparison:
                     regressions = logistic_rivals(features, labels[chosen], groups, shapes, num_classes, seed)
                 if draw == 0 or budget != "all" or self.finetuning.mixture is None:
                     starts = self.starts(networks, regressions, features, labels[chosen], groups, seed)
+                self.announce(f"{place}: {len(starts)} networks")
                 tuned = self.finetune(starts, train.subset(chosen), budget, draw)
                 for name, network in tuned.items():
                     seen = self.predict(network, encoded_val) if several else None

@@ -3,7 +3,8 @@
 import logging
 import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -323,7 +324,8 @@ def _timm_features(name: str, levels: Sequence[int] | None, weights: str | None,
 
     options = {**options, "features_only": True, **({} if levels is None else {"out_indices": tuple(levels)})}
     try:
-        extractor: nn.Module = timm.create_model(name, pretrained=weights == "pretrained", **options)
+        with _quiet("timm"):
+            extractor: nn.Module = timm.create_model(name, pretrained=weights == "pretrained", **options)
     except (RuntimeError, ValueError, IndexError, AssertionError, AttributeError, TypeError) as error:
         raise ConfigError(f"timm model {name!r} gives no features at levels {levels}: {error}") from error
     except OSError as error:
@@ -341,10 +343,17 @@ def _timm_features(name: str, levels: Sequence[int] | None, weights: str | None,
     load_state(whole, state, weights, ignore=(classifier,) if isinstance(classifier, str) else tuple(classifier))
     # timm knows how the names of the whole model become those of its features, and tells which are left over.
     overlay = {"state_dict": dict(whole.state_dict())}
-    logger = logging.getLogger("timm")
+    with _quiet("timm"):
+        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Keeps a library from warning of weights that are left over, as those of a classifier are."""
+    logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+        yield
     finally:
         logger.setLevel(level)

@@ -1,6 +1,7 @@
 """Encoders of texts: a small convolutional one over word embeddings, and the models of transformers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -227,10 +228,26 @@ def _model(name: str) -> Any:
         if name.endswith(".json"):
             configuration = AutoConfig.from_pretrained(name, trust_remote_code=False)
             model = cast(Any, AutoModel).from_config(configuration, trust_remote_code=False)
-        else:
-            folder = model_folder(name)
+            return model.get_encoder() if model.config.is_encoder_decoder else model
+        folder = model_folder(name)
+        with _without_bars():
             model = cast(Any, AutoModel).from_pretrained(folder, use_safetensors=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"transformers cannot load {name!r} as safetensors: {reason}") from error
     return model.get_encoder() if model.config.is_encoder_decoder else model
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Keeps transformers from drawing bars while it loads weights that are on the disk."""
+    from transformers.utils import logging
+
+    bars: Any = logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()

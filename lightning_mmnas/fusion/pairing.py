@@ -52,6 +52,10 @@ class PairingLogits(nn.Module):
         """Weights of (x, y, earlier steps) in both inputs of step t of cell i, (2, 2 + t); None: exactly x and y."""
         raise NotImplementedError
 
+    def step_logits(self, i: int, t: int) -> Tensor:
+        """Logits of the inputs of step t of cell i, as `beta` holds them."""
+        raise NotImplementedError
+
     def primitive_weights(self, i: int) -> Tensor:
         """Weights of the variants in cell i, shape (steps, variants)."""
         weights: Tensor = self.relaxation(self.gamma[i])
@@ -120,10 +124,11 @@ class TiedPairing(PairingLogits):
 
     def step_weights(self, i: int, t: int) -> Tensor | None:
         """Weights of (x, y, earlier steps) in the one input of step t of cell i, shape (1, 2 + t)."""
-        weights: Tensor = self.relaxation(self._step_logits(i, t))
+        weights: Tensor = self.relaxation(self.step_logits(i, t))
         return weights[:, 1][None]
 
-    def _step_logits(self, i: int, t: int) -> Tensor:
+    def step_logits(self, i: int, t: int) -> Tensor:
+        """Logits of the edges into step t of cell i, (2 + t, 2)."""
         offset = sum(2 + earlier for earlier in range(t))
         rows: Tensor = self.beta[i][offset : offset + 2 + t]
         return rows
@@ -142,7 +147,7 @@ class TiedPairing(PairingLogits):
         cells, steps = range(self.space.cells), range(self.space.steps)
         return Scores(
             cells=[pairs(self.alpha[i]) for i in cells],
-            steps=[[pairs(self._step_logits(i, t)) for t in steps] for i in cells],
+            steps=[[pairs(self.step_logits(i, t)) for t in steps] for i in cells],
             variants=self._gamma_scores(),
         )
 
@@ -169,7 +174,7 @@ class TiedPairing(PairingLogits):
         cells, steps = range(self.space.cells), range(self.space.steps)
         return (
             [weights(self.alpha[i])[:, 1].tolist() for i in cells],
-            [[weights(self._step_logits(i, t))[:, 1].tolist() for t in steps] for i in cells],
+            [[weights(self.step_logits(i, t))[:, 1].tolist() for t in steps] for i in cells],
             [weights(self.gamma[i]).tolist() for i in cells],
         )
 
@@ -185,7 +190,7 @@ class TiedPairing(PairingLogits):
                 self.alpha[i][j] = torch.tensor([-_ONE_HOT, _ONE_HOT])
             for t, (inputs, primitive) in enumerate(steps):
                 for j in inputs:
-                    self._step_logits(i, t)[j] = torch.tensor([-_ONE_HOT, _ONE_HOT])
+                    self.step_logits(i, t)[j] = torch.tensor([-_ONE_HOT, _ONE_HOT])
                 self.gamma[i][t, self.variants.index((primitive, False))] = _ONE_HOT
 
 
@@ -225,9 +230,10 @@ class IndependentPairing(PairingLogits):
         """Weights of (x, y, earlier steps) in both inputs of step t of cell i, (2, 2 + t); None: exactly x and y."""
         if t == 0:
             return None
-        return _shift(self.relaxation(self._step_logits(i, t)))
+        return _shift(self.relaxation(self.step_logits(i, t)))
 
-    def _step_logits(self, i: int, t: int) -> Tensor:
+    def step_logits(self, i: int, t: int) -> Tensor:
+        """Logits of both inputs of step t >= 1 of cell i, (2, 1 + t)."""
         logits: Tensor = self.beta[i * (self.space.steps - 1) + t - 1]
         return logits
 
@@ -247,7 +253,7 @@ class IndependentPairing(PairingLogits):
         cells, steps = range(self.space.cells), range(self.space.steps)
         return Scores(
             cells=[cell_pairs(i) for i in cells],
-            steps=[[pairs(self._step_logits(i, t)) if t else {(0, 1): 0.0} for t in steps] for i in cells],
+            steps=[[pairs(self.step_logits(i, t)) if t else {(0, 1): 0.0} for t in steps] for i in cells],
             variants=self._gamma_scores(),
         )
 
@@ -267,7 +273,7 @@ class IndependentPairing(PairingLogits):
             self.gamma[i].fill_(-_ONE_HOT)
             for t, (inputs, _) in enumerate(steps):
                 if t:
-                    _one_hot_pair(self._step_logits(i, t), (min(inputs), max(inputs)))
+                    _one_hot_pair(self.step_logits(i, t), (min(inputs), max(inputs)))
                 self.gamma[i][t, self.variant_of(genotype.cells[i].steps[t])] = _ONE_HOT
 
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.objectives.logistic import choose_logistic
 from lightning_mmnas.objectives.mixture import LinearPath, Parts, fit_parts
+from lightning_mmnas.report.progress import activity
 
 Encode = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
@@ -88,8 +89,9 @@ def fit_convex_parts(
     parts: Parts | None = None
     if rank == 0:
         groups = None if groups is None else groups[rows]
-        chosen = choose_logistic(pooled, labels, num_classes, groups)
-        parts = fit_parts(chosen, vectors, labels, num_classes, groups)
+        with activity(f"logistic regressions on {len(rows):,} labelled samples"):
+            chosen = choose_logistic(pooled, labels, num_classes, groups)
+            parts = fit_parts(chosen, vectors, labels, num_classes, groups)
     return cast(Parts, trainer.strategy.broadcast(parts))
 
 

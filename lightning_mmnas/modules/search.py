@@ -10,6 +10,7 @@ from lightning_mmnas.costs.measuring import CostKind
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.fusion.input_nodes import Grid, Pool
+from lightning_mmnas.fusion.named_weights import named_weights
 from lightning_mmnas.fusion.pairing import Pairing
 from lightning_mmnas.fusion.readout import ReadoutName
 from lightning_mmnas.fusion.relaxation import Relaxation
@@ -208,6 +209,10 @@ class FusionSearch(SelfSupervisedModule):
     def architecture_parameters(self) -> list[nn.Parameter]:
         """The architecture logits."""
         return self.supernet.architecture_parameters()
+
+    def architecture_weights(self) -> dict[str, float]:
+        """The mixture weights by name, for loggers; see `named_weights`."""
+        return named_weights(self.supernet.logits)
 
     def on_fit_start(self) -> None:
         """Counts or measures what architectures cost, if the search is to know."""

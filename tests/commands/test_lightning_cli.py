@@ -64,6 +64,11 @@ def test_interpolation_on_the_command_line_itself(tmp_path: Path, config: Path) 
     assert cli.model.hparams["folder"] == f"{tmp_path}/run/4"
 
 
+def test_interpolation_on_a_command_line_without_a_command(tmp_path: Path, config: Path) -> None:
+    args = ["--config", str(config), "--run_dir", str(tmp_path), "--model.folder", "${run_dir}/x"]
+    assert MMNASCLI(args, run=False, save_config_callback=None).model.hparams["folder"] == f"{tmp_path}/x"
+
+
 def test_everything_is_written_below_run_dir_by_default(tmp_path: Path) -> None:
     content = {**CONFIG, "trainer": {"max_epochs": 1, "accelerator": "cpu", "logger": False}}
     cli = _fit(_write(tmp_path / "toy.yaml", content), "--trainer.enable_progress_bar=false")

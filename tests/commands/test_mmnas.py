@@ -1,6 +1,5 @@
 """`mmnas`: exit codes, one message for a mistake, help at once."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,14 +59,6 @@ def test_fit_and_print_config(config: Path, capsys: pytest.CaptureFixture[str]) 
     assert printed["model"]["init_args"]["folder"] == "elsewhere/search"
     assert main(["fit", "--config", str(config)]) == 0
     assert (config.parent / "run" / "search" / "config.yaml").is_file()
-
-
-def test_help_of_a_command(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("run", "show", "fit"):
-        with pytest.raises(SystemExit) as stop:
-            main([command, "--help"])
-        assert stop.value.code == 0
-        assert re.search(rf"usage: mmnas .*{command} ", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +162,17 @@ def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(path), "--output", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
     capsys.readouterr()
+
+    run = tmp_path / "runs" / "watch"
+    (run / "search").mkdir(parents=True)
+    assert "is no run of mmnas" in _message(capsys, "show", str(run))
+    (run / "manifest.json").write_text("{}")
+    assert "has no genotype yet" in _message(capsys, "show", str(run))
+    genotype.save(run / "genotype.json")
+    assert main(["show", str(run)]) == 0
+    assert "a/0" in capsys.readouterr().out
+    assert f"did you mean {run}?" in _message(capsys, "show", str(run.parent / "wacht"))
+    assert f"did you mean {run}?" in _message(capsys, "show", str(run / "search"))
 
     assert "there is no file" in _message(capsys, "show", str(tmp_path / "none.json"))
     assert "suffixes" in _message(capsys, "show", str(path), "--output", str(tmp_path / "x.abc"))
