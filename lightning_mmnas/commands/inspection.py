@@ -197,8 +197,10 @@ def _moved(run_dir: Path, stage: str) -> dict[str, Any]:
             return {key: replaced(entry) for key, entry in value.items()}
         if isinstance(value, list):
             return [replaced(entry) for entry in value]
-        inside = isinstance(value, str) and (value == before or value.startswith(f"{before}/"))
-        return str(run_dir) + value[len(before) :] if inside else value
+        for start in (before, "${run_dir}"):  # configurations of earlier versions name the place
+            if isinstance(value, str) and (value == start or value.startswith(f"{start}/")):
+                return str(run_dir) + value[len(start) :]
+        return value
 
     found = {key: replaced(value) for key, value in content.items() if key not in ("ckpt_path", "weights_only")}
     found["trainer"]["logger"] = False

@@ -21,6 +21,10 @@ _LINES = 6
 """Models in the picture of scores against labels."""
 
 
+_ELSEWHERE = ("lr", "arch/lr", "alpha/", "beta/", "gamma/")
+"""How metrics begin that are no curves of a report: rates, and weights of choices, which are heat maps."""
+
+
 def blank(height: float, width: float = 4.7) -> Figure:
     """An empty figure in inches; narrow, so that its text can be read on a phone."""
     return Figure(figsize=(width, height), facecolor=PAPER, layout="constrained")
@@ -56,7 +60,7 @@ def budget_name(budget: object) -> str:
 def plot_comparison(comparison: Rows, budget: object) -> Figure:
     """Every model as a row: its draws as small dots, its mean as a large one with a 95 % interval."""
     rows = sorted((r for r in comparison if r["labels_per_class"] == budget), key=lambda r: float(r["mean"]))
-    figure = blank(1.0 + 0.27 * len(rows))
+    figure = blank(1.2 + 0.27 * max(len(rows), 2))
     axes = style(figure.add_subplot(), "x")
     scores = [float(s) for r in rows for s in (r.get("scores") or [r["mean"]])]
     low, high = min(scores), max(scores)
@@ -101,7 +105,7 @@ def plot_labels(comparison: Rows) -> Figure:
 def plot_curves(curves: Mapping[str, Sequence[Sequence[float]]], title: str) -> Figure:
     """Metrics of a stage over its epochs: losses above, others, which lie between 0 and 1, below."""
     losses = [name for name in curves if name.endswith("loss")]
-    others = [name for name in curves if name not in losses and not name.startswith("lr")]
+    others = [name for name in curves if name not in losses and not name.startswith(_ELSEWHERE)]
     parts = [names for names in (losses, others) if names]
     figure = blank(0.5 + 2.1 * len(parts))
     for axes, names in zip(figure.subplots(len(parts), squeeze=False)[:, 0], parts, strict=True):

@@ -37,8 +37,9 @@ def scores(facts: Facts) -> Section | str:
             plots.plot_comparison(comparison, budget),
         )
         for budget in budgets
+        if sum(row["labels_per_class"] == budget for row in comparison) > 1
     ]
-    if len(budgets) > 1:
+    if len(drawn) > 1:
         caption = "Mean score against labels: the found network and those that did best over all budgets."
         drawn.append(Picture("labels", caption, plots.plot_labels(comparison)))
     cells = {(row["name"], row["labels_per_class"]): row for row in comparison}
@@ -49,7 +50,7 @@ def scores(facts: Facts) -> Section | str:
     header = ["model", *(plots.budget_name(budget) for budget in budgets)]
     words = [
         f"The {comparison[0]['metric']} of every model on the test split: mean ± half of its 95 % interval over "
-        f"{comparison[0]['n']} draws of the labels or, with all labels, seeds.",
+        f"{comparison[0]['n']} draws of the labels or, with all labels, seeds; `delivered` is the model in model/.",
         *facts["verdicts"],
     ]
     if len(budgets) == 1:

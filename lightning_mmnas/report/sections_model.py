@@ -17,8 +17,8 @@ def predictions(facts: Facts) -> Section | str:
     shown, there = model["samples"]["shown"], model["samples"]["test"]
     part = "all" if shown == there else f"{shown:,} random ones of"
     words = [
-        f"The fine-tuned model of the last stage on {part} {there:,} samples of the test split. It was trained with "
-        "the labels that the configuration of that stage allows, so it can differ from every row of the comparison."
+        f"The model of the last stage, which is delivered in model/, on {part} {there:,} samples of the test split. "
+        "The other rows of the comparison are trained anew with the labels of each draw."
     ]
     metrics = Table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in model["scores"].items()])
     if "confusion" in model:
