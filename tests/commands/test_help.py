@@ -17,8 +17,10 @@ from lightning_mmnas.commands.parser import FIT_OPTIONS, Parser, path_hint
 from lightning_mmnas.errors import ConfigError
 
 LIGHTNING = ("fit", "validate", "test", "predict")
-OWN = ("cache", "cost", "data", "embed", "evaluate", "export", "init", "prepare", "report", "run", "sample", "show")
-OWN = (*OWN, "tabulate")
+OWN = (
+    *("cache", "cost", "data", "embed", "evaluate", "export", "init"),
+    *("prepare", "report", "run", "sample", "show", "tabulate"),
+)
 
 
 def test_every_help_is_there_without_torch_and_without_extras() -> None:
