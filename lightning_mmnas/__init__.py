@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_HOMES = {
+HOMES = {
     "AVMNISTDataModule": "data.avmnist.data_module",
     "ArchitectureAlternation": "callbacks.alternation",
     "AudioEncoder": "encoders.audio",
@@ -112,6 +112,7 @@ _HOMES = {
     "load": "delivery.loading",
     "save": "delivery.writing",
 }
+"""Module of every public name, within the package."""
 
 __all__ = [
     "AVMNISTDataModule",
@@ -176,9 +177,9 @@ old_paths.install()
 
 def __getattr__(name: str) -> Any:
     """Imports a public name on first use, so that importing the package loads neither torch nor lightning."""
-    if name not in _HOMES:
+    if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -54,7 +54,7 @@ def describe(name: str) -> Described:
     Raises:
         ConfigError: There is no such class, or none with source.
     """
-    homes = lightning_mmnas._HOMES
+    homes = lightning_mmnas.HOMES
     module, _, short = name.rpartition(".")
     places = [module] if module else [f"lightning_mmnas.{homes[name]}"] if name in homes else _LIGHTNING
     found = next(filter(None, (_find(place, short, set()) for place in places)), None)

@@ -82,7 +82,7 @@ def render_help(command: str, args: Sequence[str]) -> str:
 
 def _overview(command: str, width: int) -> str:
     what, checkpoint = _USES[command]
-    homes = lightning_mmnas._HOMES
+    homes = lightning_mmnas.HOMES
     models = [name for name, home in homes.items() if home.startswith("modules.")]
     data = [name for name, home in homes.items() if name.endswith("DataModule") and name != "MultimodalDataModule"]
     groups: dict[str, dict[str, str]] = {

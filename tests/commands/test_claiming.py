@@ -41,7 +41,8 @@ def test_overwriting_redoes_the_changed_stage_and_those_after_it(tmp_path: Path)
     make_run(tmp_path, stages_with())
     assert "finetune and comparison again" in _claim(tmp_path, stages_with(finetune=2), overwrite=True)
     assert {p.name for p in (tmp_path / "previous").iterdir()} == {
-        *("manifest.json", "finetune", "comparison", "features", "model", "results.json", "report.json")
+        *("manifest.json", "finetune", "comparison", "features", "model", "results.json", "report.json"),
+        *("analysis.json", "pictures"),
     }
     assert (tmp_path / "pretrain" / "done.json").is_file()
     _claim(tmp_path, stages_with(finetune=2))  # goes on without asking again
