@@ -89,3 +89,12 @@ def _wait(remaining: Callable[[], list[T]]) -> list[T]:
     while (left := remaining()) and time.monotonic() < deadline:
         time.sleep(0.02)
     return left
+
+
+@pytest.fixture(autouse=True)
+def _no_report(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs of tests make no page, which takes seconds to draw, but where it is asked for by the mark `report`."""
+    with pytest.MonkeyPatch.context() as patch:  # of its own: the fixture of that name would outlive the checks above
+        if request.node.get_closest_marker("report") is None:
+            patch.setattr("lightning_mmnas.commands.report.report_after_run", lambda run_dir: None)
+        yield

@@ -56,9 +56,7 @@ COMPARISON = {"draws": 1, "random_architectures": 1, "steps": 2, "steps_all": 2}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DATA)
-def test_stages(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if name != "table":  # drawing takes seconds, and reports have tests of their own
-        monkeypatch.setattr("lightning_mmnas.commands.report.report_after_run", lambda run_dir: None)
+def test_stages(name: str, tmp_path: Path) -> None:
     for package in PACKAGES.get(name, ()):
         if find_spec(package) is None:  # not imported: what the packages need themselves may be missing
             pytest.skip(f"{package} is not installed: pip install '.[demo,pretrained]'")

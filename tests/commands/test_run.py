@@ -51,6 +51,7 @@ def _run(configs: Path, output: Path, **kwargs: Any) -> tuple[dict[str, Any], st
 
 
 @pytest.mark.slow
+@pytest.mark.report
 def test_run_writes_everything_and_does_not_run_a_finished_stage_again(tmp_path: Path, configs: Path) -> None:
     output = tmp_path / "run"
     results, text = _run(configs, output, seed=3, overrides=["--model.hidden", "4"])
@@ -89,7 +90,7 @@ def test_overrides_of_one_stage_beat_those_of_all(tmp_path: Path, configs: Path)
     overrides = ["--search.model.hidden", "6", "--model.hidden=5", "--trainer.max_epochs", "1"]
     output = tmp_path / "run[red]"  # printed as it is, not taken for markup
     _, text = _run(configs, output, overrides=overrides)
-    assert text.count(str(output)) == len(STAGES) + 2  # each stage's command and the last two lines
+    assert text.count(str(output)) == len(STAGES) + 1  # each stage's command and the last line
     hidden = {
         name: yaml.safe_load((output / name / "config.yaml").read_text())["model"]["init_args"]["hidden"]
         for name in STAGES
