@@ -56,8 +56,7 @@ def deliver(arguments: list[str], run_dir: Path, made_by: Mapping[str, Any]) -> 
     metric = "accuracy" if module.task == "multiclass" else "f1_weighted_tuned"
     data.setup("test")
     read_features(cli, ["test"], module.device)
-    allow = [part.class_path for part in card.encoders.values()]
-    scores = load(target, allow=[*allow, *_parts(card.network.part)]).evaluate(data.plain_loader("test"))
+    scores = load(target, allow=card.classes).evaluate(data.plain_loader("test"))
     metrics = {f"test/{name}": value for name, value in scores["metrics"].items()}
     save(module, data, target, metrics=metrics, **options)
     return {
@@ -93,7 +92,3 @@ def _fusion(config: Mapping[str, Any]) -> PartCard | None:
         return None
     arguments = plain(fusion.get("init_args") or {}, "model.init_args.fusion")
     return PartCard(class_path=fusion["class_path"], arguments=arguments)
-
-
-def _parts(card: PartCard | None) -> list[str]:
-    return [] if card is None else [card.class_path]

@@ -35,7 +35,7 @@ def command(args: list[str]) -> None:
     )
     parser.add_argument("--allow", action="append", default=[], metavar="CLASS_PATH", help="see mmnas predict --help")
     options = parser.parse_args(args)
-    from lightning_mmnas.delivery.export import SUFFIXES, export
+    from lightning_mmnas.delivery.export import SUFFIXES, description_of, export
     from lightning_mmnas.delivery.loading import load
 
     path = options.output or Path(f"model{SUFFIXES[options.format]}")
@@ -44,4 +44,4 @@ def command(args: list[str]) -> None:
     for name, entry in written["inputs"].items():
         print(f"input   {name}: {entry['dtype']} {entry['shape']}")
     print(f"output  {written['output']}, differs from the model by {written['difference']:.1g} at most")
-    print(f"written to {path}, described in {path.with_suffix('.json')}")
+    print(f"written to {path}, described in {description_of(path)}")

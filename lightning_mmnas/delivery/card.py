@@ -75,6 +75,11 @@ class PartCard(_Record):
     files: dict[str, str] = {}
     parts: dict[str, "PartCard"] = {}
 
+    @property
+    def classes(self) -> list[str]:
+        """The class paths of the module and of those inside."""
+        return [self.class_path, *(name for part in self.parts.values() for name in part.classes)]
+
 
 class NetworkCard(_Record):
     """The fusion network: a genotype and how it is built, or the user's own class."""
@@ -148,6 +153,14 @@ class ModelCard(_Record):
     table: TableCard | None = None
     data: DataCard | None = None
     made_by: dict[str, Any] = {}
+
+    @property
+    def classes(self) -> list[str]:
+        """The class paths that loading needs: of encoders, of primitives, and of a network of the user's own."""
+        parts = [*self.encoders.values(), *([self.network.part] if self.network.part is not None else [])]
+        space = (self.network.genotype or {}).get("space") or {}
+        primitives = [name for name in space.get("primitives", ()) if "." in name]
+        return [*(name for part in parts for name in part.classes), *primitives]
 
 
 def read_card(folder: Path) -> ModelCard:

@@ -26,6 +26,11 @@ _SIZES = (1, 5)
 """Batch sizes that the file is checked with; it is made with three samples."""
 
 
+def description_of(path: Path) -> Path:
+    """The `.json` file beside an exported one; with its whole name, since `model.json` may be that of the model."""
+    return path.with_name(f"{path.name}.json")
+
+
 class ExportModule(nn.Module):
     """A delivered model with one positional argument per input, as export formats want it.
 
@@ -140,7 +145,7 @@ def _export(
         "difference": difference,
         "made_by": model.card.made_by,
     }
-    write_json(path.with_suffix(".json"), description)
+    write_json(description_of(path), description)
     return description
 
 

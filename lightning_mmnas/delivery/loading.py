@@ -70,7 +70,7 @@ def load(
     classifier = FusionClassifier(frozen, network, len(card.class_names), card.linear, card.task == "multilabel")
     _fill(classifier, {name.removeprefix(_MODEL): value for name, value in state.items()}, folder / WEIGHTS)
     columns: dict[str, ColumnSpec] = {} if card.table is None else card.table.columns
-    model = DeliveredModel(card, classifier, Transforms(modalities, columns, tokenizers, statistics))
+    model = DeliveredModel(card, classifier, Transforms(modalities, columns, tokenizers, statistics), allow)
     return model.to(device).eval()
 
 

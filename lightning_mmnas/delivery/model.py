@@ -1,6 +1,6 @@
 """A delivered model: predictions, probabilities, embeddings and scores of new data, and modules for one's own use."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -34,14 +34,18 @@ class DeliveredModel(nn.Module):
         card: What is known of the model.
         classifier: From raw samples to logits.
         transforms: From what a user has to samples.
+        allow: Classes of the user's own that may be imported; see `load`.
 
     Attributes:
         card: What is known of the model: classes, modalities, labels, metrics, versions.
         transforms: One sample of raw values by modality -> tensors by modality.
     """
 
-    def __init__(self, card: ModelCard, classifier: FusionClassifier, transforms: Transforms) -> None:
+    def __init__(
+        self, card: ModelCard, classifier: FusionClassifier, transforms: Transforms, allow: Collection[str] = ()
+    ) -> None:
         super().__init__()
+        self.allow = tuple(allow)
         self.card = card
         self.classifier = classifier
         self.transforms = transforms
@@ -261,7 +265,7 @@ class DeliveredModel(nn.Module):
             DataError: It is not known where they came from.
             DatasetNotFoundError: They are not there.
         """
-        module = build_data(self.card)
+        module = build_data(self.card, self.allow)
         module.labels_per_class = None
         module.build(split)
         return module.plain_loader(split)

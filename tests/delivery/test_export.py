@@ -28,7 +28,7 @@ from lightning_mmnas import (
     save,
 )
 from lightning_mmnas.commands.mmnas import main
-from lightning_mmnas.delivery.export import export
+from lightning_mmnas.delivery.export import description_of, export
 from lightning_mmnas.errors import ConfigError, ModelError
 from lightning_mmnas.fusion import input_nodes
 from tests.delivery.tiny import deliver, write_birds
@@ -73,7 +73,7 @@ def test_onnx_without_the_package(run: Any, tmp_path: Path, capsys: pytest.Captu
     assert main(["export", str(run[0]), "--format", "onnx", "--output", str(path)]) == 0
     assert "input   photo: uint8 ['batch', 3, 8, 8]" in capsys.readouterr().out
     model = lightning_mmnas.load(run[0])
-    assert json.loads(path.with_suffix(".json").read_text())["class_names"] == model.class_names
+    assert json.loads(path.with_name("birds.onnx.json").read_text())["class_names"] == model.class_names
     batch = next(iter(model.chunks(run[1], lambda batch: batch)[1]))[1]
     found = without_the_package(path, {name: value.numpy() for name, value in batch.items()}, tmp_path)
     np.testing.assert_allclose(found, model.predict_proba(run[1]), atol=1e-5)
@@ -163,6 +163,7 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="the encoder of 'a', Sorting, cannot be exported"):
         export(model, tmp_path / "x.pt2", "torch_export")
     assert (tmp_path / "x.pt2").read_text() == "as before"
+    assert description_of(tmp_path / "model" / "model.onnx").name != "model.json"  # that is the model's own
     with pytest.raises(ConfigError, match=r"the suffix of format 'onnx' is .onnx"):
         export(model, tmp_path / "x.pt2", "onnx")
     with pytest.raises(ConfigError, match="format 'x' is not in"):

@@ -67,7 +67,7 @@ def trained(folder: Path, table: Path, mode: Any = "mixture", **data: Any) -> tu
         ENCODERS,
         module_data.num_classes,
         module_data.task,
-        fusion=lambda shapes: torch.nn.ModuleDict() if False else _Nothing(),
+        fusion=lambda shapes: _Nothing(),
     ).encoders.feature_shapes
     module = FineTuning(
         module_data.modalities,
