@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lightning_mmnas import (
     AudioEncoder,
@@ -19,6 +18,7 @@ from lightning_mmnas import (
     TextEncoder,
     save,
 )
+from lightning_mmnas.modules.frozen import FrozenEncoders, build_encoders
 from tests.data.table.make_table import make_table
 from tests.modules.tiny import trainer_of
 
@@ -62,13 +62,7 @@ def trained(folder: Path, table: Path, mode: Any = "mixture", **data: Any) -> tu
     """A stage 3 after two epochs, in eval mode."""
     torch.manual_seed(0)
     module_data = TableDataModule(str(table), COLUMNS, **{"label": "label", "id": "id", "batch_size": 16, **data})
-    shapes = FineTuning(
-        module_data.modalities,
-        ENCODERS,
-        module_data.num_classes,
-        module_data.task,
-        fusion=lambda shapes: _Nothing(),
-    ).encoders.feature_shapes
+    shapes = FrozenEncoders(build_encoders(module_data.modalities, ENCODERS)).feature_shapes
     module = FineTuning(
         module_data.modalities,
         ENCODERS,
@@ -82,13 +76,6 @@ def trained(folder: Path, table: Path, mode: Any = "mixture", **data: Any) -> tu
     trainer.fit(module, datamodule=module_data)
     module_data.setup("test")
     return module.eval(), module_data
-
-
-class _Nothing(torch.nn.Module):
-    out_features = 1
-
-    def forward(self, features: dict[str, Tensor]) -> Tensor:
-        raise NotImplementedError
 
 
 def deliver(folder: Path, table: Path, **options: Any) -> tuple[FineTuning, TableDataModule, Path]:
