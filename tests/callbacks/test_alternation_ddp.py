@@ -1,8 +1,5 @@
 """Two gloo processes make the same search as one process on the joined batches."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +8,7 @@ import torch
 
 from tests.callbacks.ddp_searches import CASES, search
 from tests.callbacks.searchers import differences
+from tests.ranks import run_on_two_ranks
 
 pytestmark = pytest.mark.slow
 
@@ -18,17 +16,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     root = tmp_path_factory.mktemp("ddp")
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    done = subprocess.run(
-        [sys.executable, *launch, "tests.callbacks.ddp_searches", str(root)],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_on_two_ranks("tests.callbacks.ddp_searches", root)
     return [torch.load(root / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 

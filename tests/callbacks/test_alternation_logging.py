@@ -1,9 +1,6 @@
 """What loggers get of a search."""
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +9,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning_mmnas.callbacks import ArchitectureAlternation
 from tests.callbacks.ddp_logging import Named
 from tests.callbacks.searchers import Searcher, loaders, trainer
+from tests.ranks import run_on_two_ranks
 
 
 def _rows(root: Path) -> list[dict[str, str]]:
@@ -39,17 +37,7 @@ def test_a_module_without_names_and_a_trainer_without_logger(tmp_path: Path) -> 
 
 @pytest.mark.slow
 def test_two_ranks_log_once_and_none_waits(tmp_path: Path) -> None:
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    done = subprocess.run(
-        [sys.executable, *launch, "tests.callbacks.ddp_logging", str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_on_two_ranks("tests.callbacks.ddp_logging", tmp_path)
     rows = _rows(tmp_path)
     assert len(rows) == 2
     assert 0 < float(rows[-1]["alpha/first"]) < 1

@@ -1,31 +1,19 @@
 """Random relaxations draw the same on two ranks, and the ranks stop together."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests.callbacks.searchers import differences
+from tests.ranks import run_on_two_ranks
 
 pytestmark = pytest.mark.slow
 
 
 def test_two_ranks_make_one_search(tmp_path: Path) -> None:
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m"]
-    done = subprocess.run(
-        [sys.executable, *launch, "tests.callbacks.ddp_strategies", str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_on_two_ranks("tests.callbacks.ddp_strategies", tmp_path)
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
     for name in ("gumbel", "dirichlet"):
         assert first[name]["epochs"] == second[name]["epochs"] == 3

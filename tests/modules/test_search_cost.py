@@ -1,7 +1,6 @@
 """The cost term of a search: its value, its pull, its place in the checkpoint, its being one on all ranks."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from lightning_mmnas import ArchitectureAlternation, CostTable, FusionNetwork, F
 from lightning_mmnas.costs import measuring
 from lightning_mmnas.errors import ConfigError
 from tests.modules.tiny import ENCODERS, data_of, modalities, split_of, trainer_of
+from tests.ranks import run_on_two_ranks
 
 SMALL: dict[str, Any] = {"channels": 4, "length": 2, "projection_hidden": 8, "projection_out": 4}
 
@@ -115,17 +115,7 @@ def test_architecture_step_before_training_is_refused() -> None:
 
 @pytest.mark.slow
 def test_all_ranks_have_the_latency_of_rank_0(tmp_path: Path) -> None:
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [sys.executable, *launch, "-m", "tests.modules.test_search_cost", str(tmp_path)],
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run_on_two_ranks("tests.modules.test_search_cost", tmp_path)
     tables = [CostTable.load(tmp_path / f"rank{rank}.json") for rank in range(2)]
     assert tables[0] == tables[1]
     assert set(tables[0].primitives.values()) == {1.0}  # measured by rank 0

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lightning_mmnas.report import page as of_page
+from lightning_mmnas.report import plots
 from lightning_mmnas.report.facts import Facts, read_facts
 from lightning_mmnas.report.page import run_page, write_page
 from lightning_mmnas.report.runs import runs_page
@@ -128,3 +129,12 @@ def test_several_runs_on_one_page(tmp_path: Path) -> None:
     assert "&lt;b&gt;" in text
     titles = [section.title for section in page.sections]
     assert titles == ["Overview", "The found networks", "Losses", "Architectures"]
+
+
+def test_curves_leave_out_rates_and_the_weights_of_choices() -> None:
+    line = [[0, 0.5], [1, 0.4]]
+    curves = {"train/loss": line, "arch/entropy": line, "arch/lr": line, "alpha/cell0.x/image/2": line}
+    axes = plots.plot_curves(curves, "search").axes
+    legends = [legend for one in axes if (legend := one.get_legend()) is not None]
+    drawn = [text.get_text() for legend in legends for text in legend.get_texts()]
+    assert drawn == ["train/loss", "arch/entropy"]
