@@ -1,8 +1,8 @@
 """The last step of `mmnas run`: builds the comparison from the stages' own configurations and runs it."""
 
 import difflib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from lightning_mmnas.callbacks.caching import FeatureCaching
 from lightning_mmnas.commands.lightning_cli import MMNASCLI
+from lightning_mmnas.commands.threads import is_small, one_thread
 from lightning_mmnas.comparison.comparison import Comparison
 from lightning_mmnas.comparison.settings import ComparisonSettings
 from lightning_mmnas.data.base import MultimodalDataModule
@@ -22,9 +23,6 @@ from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.pretrain import FusionPretraining
 from lightning_mmnas.report.progress import RunProgress
 from lightning_mmnas.space.value import describe_errors
-
-_SMALL = 1_000_000
-"""Weights of encoders that one thread runs as fast as several."""
 
 
 def compare(
@@ -104,21 +102,11 @@ def build_comparison(
     )
 
 
-@contextmanager
-def _few_threads(comparison: Comparison) -> Iterator[None]:
-    """One thread on a CPU where nothing large is computed: several would wait for each other.
-
-    Large are encoders that run in every step, unless they are small or their features are stored.
-    """
-    encoders = sum(p.numel() for p in comparison.finetuning.encoders.parameters())
+def _few_threads(comparison: Comparison) -> AbstractContextManager[None]:
+    """One thread where nothing large is computed: encoders are small, or their features are stored."""
     stored = comparison.labelled.part("train").stored_views > 0
-    threads = torch.get_num_threads()
-    if comparison.device.type == "cpu" and (stored or encoders <= _SMALL):
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    small = is_small(comparison.finetuning.encoders, comparison.labelled.modalities.values())
+    return one_thread(comparison.device, stored or small)
 
 
 def read_features(stage: MMNASCLI, splits: list[Split], device: torch.device) -> None:

@@ -30,6 +30,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning.pytorch.cli import SaveConfigCallback as LightningSaveConfigCallback
 from omegaconf.errors import OmegaConfBaseException
+from torch import nn
 from typing_extensions import override
 
 from lightning_mmnas.callbacks.caching import FeatureCaching
@@ -41,6 +42,7 @@ from lightning_mmnas.commands.messages import shorten_interpolation_error, short
 from lightning_mmnas.commands.refusals import refuse_finished_stage
 from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, keep_predictions
 from lightning_mmnas.commands.shared import advice, refuse_parts
+from lightning_mmnas.commands.threads import is_small, one_thread
 from lightning_mmnas.errors import CheckpointError, ConfigError, MMNASError
 
 # Attributes of the data module that a model may ask for by naming an argument so.
@@ -221,7 +223,8 @@ class MMNASCLI(CommandLine):
         if name == "predict":
             keep_predictions(self.trainer, self.model)
         try:
-            super().run_command(name)
+            with one_thread(self.trainer.strategy.root_device, self._is_small()):
+                super().run_command(name)
             if name in ("test", "validate"):
                 keep_metrics(self.trainer, name)
         except SystemExit as error:
@@ -233,6 +236,12 @@ class MMNASCLI(CommandLine):
             last = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
             hint = f"continue with the same command and --ckpt_path {last}" if last else "start anew"
             raise KeyboardInterrupt(f"interrupted; {hint}") from error
+
+    def _is_small(self) -> bool:
+        encoders, modalities = getattr(self.model, "encoders", None), getattr(self.datamodule, "modalities", None)
+        return (
+            isinstance(encoders, nn.Module) and isinstance(modalities, dict) and is_small(encoders, modalities.values())
+        )
 
     @override
     def instantiators(self) -> dict[str, Callable[..., Any]]:

@@ -227,7 +227,7 @@ def test_small_encoders_are_compared_on_one_thread(monkeypatch: pytest.MonkeyPat
         with compare._few_threads(comparison):
             assert torch.get_num_threads() == 1
         assert torch.get_num_threads() == 2
-        monkeypatch.setattr(compare, "_SMALL", 0)  # encoders that are large, and run in every step
+        monkeypatch.setattr("lightning_mmnas.commands.threads._WEIGHTS", 0)  # large encoders that run in every step
         with compare._few_threads(comparison):
             assert torch.get_num_threads() == 2
     finally:
