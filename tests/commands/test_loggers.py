@@ -92,11 +92,15 @@ def test_loggers_decide_nothing(configs: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of protobuf and numpy, in tensorboard
-def test_tensorboard_has_a_run_for_each_stage(configs: Path, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("default")  # of the loggers' own packages
+def test_tensorboard_and_mlflow_have_a_run_for_each_stage(
+    configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     output = tmp_path / "mine"
-    run(configs, output, loggers=["tensorboard"])
+    run(configs, output, loggers=["tensorboard", "mlflow"])
     assert {path.name for path in (output / "tensorboard").iterdir()} == set(STAGES)
     events = accumulator.EventAccumulator(str(output / "tensorboard" / "search"))
     events.Reload()
@@ -111,16 +115,6 @@ def test_tensorboard_has_a_run_for_each_stage(configs: Path, tmp_path: Path) -> 
     assert float(rows[-1]["gamma/cell0.step0/sum"]) == pytest.approx(weights[0])
     assert (output / "finetune" / "logs" / "version_0" / "metrics.csv").is_file()
 
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("default")
-def test_mlflow_has_an_experiment_with_a_run_for_each_stage(
-    configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mlflow = pytest.importorskip("mlflow")
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    output = tmp_path / "mine"
-    run(configs, output, loggers=["mlflow"])
     client = mlflow.MlflowClient(f"sqlite:///{output / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("mine")
     runs = {found.info.run_name: found for found in client.search_runs([experiment.experiment_id])}
