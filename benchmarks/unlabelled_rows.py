@@ -135,7 +135,7 @@ def adapt(cli: Any, parts: Parts, positive: str) -> dict[str, Tensor]:
                 second = heads[1](image[rows_])
             else:
                 second = heads[0](_pooled(last, hidden[rows_], words[rows_]))
-            loss = nt_xent(first, second, 0.1)
+            loss = nt_xent(0.1)(first, second)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -75,6 +75,13 @@ _OWN = {
         "lightning_mmnas.commands.show:command",
     ),
 }
+# As `mmnas --help` lists them; every command is in one of them.
+_GROUPS = {
+    "from data to a model": ("init", "data", "run", "report", "show"),
+    "use the model": ("predict", "evaluate", "embed", "export"),
+    "one stage at a time, as with any LightningCLI": ("fit", "validate", "test"),
+    "tools": ("prepare", "cache", "cost", "sample", "tabulate"),
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -153,9 +160,10 @@ def _see_own_modules() -> None:
 
 
 def _help() -> str:
-    lines = ["usage: mmnas COMMAND [options]", "", "commands:"]
-    own = {name: text for name, (text, _) in _OWN.items()}
-    lines += [f"  {name:<9} {text}" for name, text in (_LIGHTNING | own).items()]
+    texts = _LIGHTNING | {name: text for name, (text, _) in _OWN.items()}
+    lines = ["usage: mmnas COMMAND [options]"]
+    for group, names in _GROUPS.items():
+        lines += ["", f"{group}:", *(f"  {name:<9} {texts[name]}" for name in names)]
     lines += ["", "options:", "  -h, --help  show this text; mmnas COMMAND --help says more"]
     lines += ["  --version   show the version"]
     return "\n".join(lines)
