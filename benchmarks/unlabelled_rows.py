@@ -1,7 +1,6 @@
 """Can films without labels help logistic regression on frozen features? One idea at a time.
 
-    OMP_NUM_THREADS=1 python benchmarks/unlabelled_rows.py films --features runs/unlabelled --draws 5 \\
-        --data.init_args.root data/mmimdb_mini
+    python benchmarks/unlabelled_rows.py films --features runs/unlabelled --data.init_args.root data/mmimdb_mini
 
 No run is needed: features are those of the search stage's frozen encoders, of the training and the validation split;
 the test split is not looked at. They are kept in `--features`. Printed is the weighted F1 with thresholds tuned on one
