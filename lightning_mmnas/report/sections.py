@@ -50,7 +50,7 @@ def scores(facts: Facts) -> Section | str:
     header = ["model", *(plots.budget_name(budget) for budget in budgets)]
     words = [
         f"The {comparison[0]['metric']} of every model on the test split: mean ± half of its 95 % interval over "
-        f"{comparison[0]['n']} draws of the labels or, with all labels, seeds; `delivered` is the model in model/.",
+        f"{comparison[0]['n']} draws of the labels or, with all labels, seeds; 'delivered' is the model in model/.",
         *facts["verdicts"],
     ]
     if len(budgets) == 1:
