@@ -14,6 +14,7 @@ from lightning_mmnas.delivery.classifier import FusionClassifier
 from lightning_mmnas.delivery.model import DeliveredModel
 from lightning_mmnas.delivery.parts import build_encoder, load_class
 from lightning_mmnas.delivery.transforms import Statistics, Transforms
+from lightning_mmnas.encoders.weights import differences
 from lightning_mmnas.errors import ModelError
 from lightning_mmnas.fusion.network import FusionNetwork
 from lightning_mmnas.modules.frozen import FrozenEncoders
@@ -140,13 +141,10 @@ def _tokenizer(folder: Path, name: str, size: int) -> TextTokenizer:
 
 def _fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     own = tensors_of(module)
-    wanted = {name: tuple(value.shape) for name, value in own.items()}
-    given = {name: tuple(value.shape) for name, value in state.items()}
-    if wanted != given:
-        wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+    if (found := differences(own, state)) is not None:
         raise ModelError(
-            f"{path} is not of the model that {CARD} describes: {len(wrong)} tensors differ, first {wrong[0]!r}: "
-            f"{wanted.get(wrong[0], 'nothing')} there, {given.get(wrong[0], 'nothing')} here"
+            f"{path} is not of the model that {CARD} describes: {found.count} tensors differ, first {found.first!r}: "
+            f"{found.wanted} there, {found.given} here"
         )
     with torch.no_grad():
         for name, value in own.items():

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,16 +39,39 @@ def load_state(
     """
     state = {name: value for name, value in state.items() if not name.startswith(ignore or ("\0",))}
     own = {name: value for name, value in module.state_dict().items() if not name.startswith(ignore or ("\0",))}
-    wanted = {name: tuple(value.shape) for name, value in own.items()}
-    given = {name: tuple(value.shape) for name, value in state.items()}
-    if wanted != given:
-        wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+    if (found := differences(own, state)) is not None:
         raise CheckpointError(
-            f"weights {os.fspath(path)!r} are of another architecture: {len(wrong)} entries differ, "
-            f"first {wrong[0]!r}: the encoder has {wanted.get(wrong[0], 'nothing')}, "
-            f"the file {given.get(wrong[0], 'nothing')}"
+            f"weights {os.fspath(path)!r} are of another architecture: {found.count} entries differ, "
+            f"first {found.first!r}: the encoder has {found.wanted}, the file {found.given}"
         )
     module.load_state_dict(state, strict=False)
+
+
+class Differences(NamedTuple):
+    """How many entries of two state dicts differ in name or shape, and the first of them in both."""
+
+    count: int
+    first: str
+    wanted: tuple[int, ...] | str
+    given: tuple[int, ...] | str
+
+
+def differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Differences | None:
+    """What keeps a state dict from being loaded.
+
+    Args:
+        own: Entries of the module.
+        state: Entries of the file.
+
+    Returns:
+        None where names and shapes are the same.
+    """
+    wanted = {name: tuple(value.shape) for name, value in own.items()}
+    given = {name: tuple(value.shape) for name, value in state.items()}
+    wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+    if not wrong:
+        return None
+    return Differences(len(wrong), wrong[0], wanted.get(wrong[0], "nothing"), given.get(wrong[0], "nothing"))
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from typing_extensions import Self
 
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.encoders.base import Encoder
+from lightning_mmnas.encoders.weights import differences
 from lightning_mmnas.errors import CheckpointError, ConfigError
 from lightning_mmnas.space.genotype import Genotype
 
@@ -118,14 +119,10 @@ def load_part(module: nn.Module, path: str | os.PathLike[str], prefix: str, what
     checkpoint = read_checkpoint(path, what)
     entries = checkpoint["state_dict"].items()
     state = {name.removeprefix(prefix): value for name, value in entries if name.startswith(prefix)}
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    given = {name: tuple(value.shape) for name, value in state.items()}
-    if wanted != given:
-        wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+    if (found := differences(module.state_dict(), state)) is not None:
         raise CheckpointError(
-            f"{what}: checkpoint {os.fspath(path)!r} is of another architecture: {len(wrong)} entries differ, "
-            f"first {prefix + wrong[0]!r}: the model has {wanted.get(wrong[0], 'nothing')}, "
-            f"the checkpoint {given.get(wrong[0], 'nothing')}"
+            f"{what}: checkpoint {os.fspath(path)!r} is of another architecture: {found.count} entries differ, "
+            f"first {prefix + found.first!r}: the model has {found.wanted}, the checkpoint {found.given}"
         )
     check_genotype(module, checkpoint, f"{what}: checkpoint {os.fspath(path)!r}")
     module.load_state_dict(state)
