@@ -38,6 +38,7 @@ from lightning_mmnas.callbacks.lightning_private import CommandLine, given_hyper
 from lightning_mmnas.callbacks.progress import hide_advertisements
 from lightning_mmnas.commands.aside import FEATURES, renews_features
 from lightning_mmnas.commands.changes import RUN_DIR, flat
+from lightning_mmnas.commands.memory import keep_freed_memory
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
 from lightning_mmnas.commands.refusals import refuse_finished_stage
 from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, keep_predictions
@@ -102,6 +103,7 @@ class MMNASCLI(CommandLine):
         save_config_callback: type[LightningSaveConfigCallback] | None = SaveConfigCallback,
     ) -> None:
         _import_components()
+        keep_freed_memory()
         hide_advertisements()
         # Frozen encoders are in eval mode on purpose.
         warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")
