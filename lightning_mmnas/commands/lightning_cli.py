@@ -102,6 +102,8 @@ class MMNASCLI(CommandLine):
         trainer_defaults: dict[str, Any] | None = None,
         save_config_callback: type[LightningSaveConfigCallback] | None = SaveConfigCallback,
     ) -> None:
+        words = sys.argv[1:] if args is None else args
+        self._command = words[0] if isinstance(words, list) and words else None
         _import_components()
         keep_freed_memory()
         hide_advertisements()
@@ -117,6 +119,12 @@ class MMNASCLI(CommandLine):
             seed_everything_default=0,
             parser_class=MMNASArgumentParser,
         )
+
+    @override
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # of an instance: that of its command line
+        """The command that the arguments start with, whose parser is the only one that is built; or all of them."""
+        every = super().subcommands()
+        return {name: skipped for name, skipped in every.items() if self._command in (name, None)} or every
 
     @override
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
