@@ -1,6 +1,7 @@
 """Runs the notebooks; ``python -m tests.notebooks [NAME …]`` stores their outputs anew."""
 
 import asyncio
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -46,11 +47,13 @@ def _store(name: str) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         notebook = execute(name, Path(folder))
+    root = f"{Path(folder).resolve()}{os.sep}"
     for i, cell in enumerate(notebook.cells):
         cell.metadata, cell.id = {}, f"cell{i}"  # no times of execution; the same in every run
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-    nbformat.write(notebook, FOLDER / f"{name}.ipynb")
+    text = nbformat.writes(notebook)
+    (FOLDER / f"{name}.ipynb").write_text(text.replace(root, "") + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
