@@ -1,6 +1,7 @@
 """Draws docs/pictures/way.svg, the way of a sample through the stages, and table.svg, that of a table of one's own.
 
-One file for light and dark pages: text stands on filled boxes, or has a tone that is read on both. Command: python benchmarks/drawings.py
+One file for light and dark pages: text stands on filled boxes, or has a tone that is read on both.
+Command: python benchmarks/drawings.py
 """
 
 from pathlib import Path
@@ -39,7 +40,8 @@ class Drawing:
     ) -> None:
         """One line of text; y is its base line."""
         self.parts.append(
-            f"<text x='{x}' y='{y}' {FONT} font-size='{size}' fill='{colour}' text-anchor='{anchor}'{more}>{text}</text>"
+            f"<text x='{x}' y='{y}' {FONT} font-size='{size}' fill='{colour}' text-anchor='{anchor}'{more}>"
+            f"{text}</text>"
         )
 
     def arrow(self, *points: tuple[float, float], dashed: bool = False) -> None:
@@ -84,7 +86,7 @@ def draw_way(path: Path) -> None:
     d.box(290, 292, 120, 62, "search", "logits", "alpha, beta,", "gamma")
     d.arrow((290, 323), (252, 323))
     d.arrow((130, 354), (130, 380))
-    d.box(10, 382, 240, 46, "search", "projections z, z′", "one vector of each view")
+    d.box(10, 382, 240, 46, "search", "projections", "one vector of each view")
     d.arrow((130, 428), (130, 454))
     d.box(10, 456, 240, 46, "search", "NT-Xent", "views of one sample: near; others: far")
     d.arrow((250, 479), (350, 479), (350, 356), dashed=True)
