@@ -15,7 +15,8 @@ def read(name: str) -> Any:
     """A notebook as it is stored."""
     import nbformat
 
-    return nbformat.read(FOLDER / f"{name}.ipynb", as_version=4)
+    read_file: Any = nbformat.read  # untyped
+    return read_file(FOLDER / f"{name}.ipynb", as_version=4)
 
 
 def execute(name: str, folder: Path) -> Any:
@@ -52,7 +53,8 @@ def _store(name: str) -> None:
         cell.metadata, cell.id = {}, f"cell{i}"  # no times of execution; the same in every run
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
-    text = nbformat.writes(notebook)
+    write: Any = nbformat.writes
+    text = write(notebook)
     (FOLDER / f"{name}.ipynb").write_text(text.replace(root, "") + "\n", encoding="utf-8")
 
 
