@@ -65,6 +65,14 @@ def test_every_module_is_in_the_reference_and_every_folder_on_the_map() -> None:
     assert {path.name for path in package.glob("*.py")} == {"__init__.py", "__main__.py", "errors.py", "files.py"}
 
 
+def test_examples_are_shown_as_code() -> None:
+    # The reference takes an "Example:" for text, and what a doctest prints for links.
+    package = Path(lightning_mmnas.__file__).parent
+    texts = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    assert sum(len(re.findall(r"^ +Examples:$", text, re.MULTILINE)) for text in texts.values()) > 40
+    assert [str(path) for path, text in texts.items() if re.search(r"^ +Example:$", text, re.MULTILINE)] == []
+
+
 def test_no_file_of_code_is_over_400_lines() -> None:
     files = [path for folder in ("lightning_mmnas", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
     assert len(files) > 200
