@@ -1,5 +1,6 @@
 """The Python blocks of README.md and docs/ run as they stand, each file as one module of a user's project."""
 
+import ast
 import re
 import sys
 from importlib.util import find_spec
@@ -64,6 +65,14 @@ def test_every_module_is_in_the_reference_and_every_folder_on_the_map() -> None:
     assert {path.name for path in package.glob("*.py")} == {"__init__.py", "__main__.py", "errors.py", "files.py"}
 
 
+def test_examples_are_shown_as_code() -> None:
+    # The reference takes an "Example:" for text, and what a doctest prints for links.
+    package = Path(lightning_mmnas.__file__).parent
+    texts = {path: path.read_text(encoding="utf-8") for path in package.rglob("*.py")}
+    assert sum(len(re.findall(r"^ +Examples:$", text, re.MULTILINE)) for text in texts.values()) > 40
+    assert [str(path) for path, text in texts.items() if re.search(r"^ +Example:$", text, re.MULTILINE)] == []
+
+
 def test_no_file_of_code_is_over_400_lines() -> None:
     files = [path for folder in ("lightning_mmnas", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
     assert len(files) > 200
@@ -74,3 +83,27 @@ def test_links_between_pages_lead_somewhere() -> None:
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
         for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", path.read_text()):
             assert (path.parent / target).exists(), f"{path.name} links to {target}, which does not exist"
+
+
+def templates() -> list[str]:
+    """All texts in the package's code, with a character that is in no text in place of each value."""
+    found = []
+    for path in Path(lightning_mmnas.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                found.append("".join(str(v.value) if isinstance(v, ast.Constant) else "\0" for v in node.values))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return found
+
+
+def test_messages_of_troubleshooting_are_those_of_the_package() -> None:
+    texts = templates()
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    messages = re.findall(r"^\| `(.+?)` \| ", page, re.MULTILINE)
+    assert len(messages) > 30
+    for message in messages:
+        # Behind `…` is a value; where a template chooses between two texts, they are one value, too.
+        parts = [part.strip() for part in message.split("…") if part.strip()]
+        pattern = re.compile(".*?".join(map(re.escape, parts)), re.DOTALL)
+        assert any(pattern.search(text) for text in texts), f"no message of the package is {message!r}"

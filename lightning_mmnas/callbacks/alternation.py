@@ -85,7 +85,7 @@ class ArchitectureAlternation(Callback):
             optimiser, a strategy or data that this cannot work with.
         RuntimeError: when ranks have different logits.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> alternation = ArchitectureAlternation(lr=0.1, warmup_epochs=5)
         >>> trainer = Trainer(callbacks=[alternation], max_epochs=15, logger=False)

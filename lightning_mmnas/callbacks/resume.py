@@ -45,7 +45,7 @@ class ExactResume(Callback):
     A callback that changes the module itself, as `ArchitectureAlternation` does, asks for the trainer's `companion`
     and gives it, batch by batch, what has to be put back (`protect`).
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> trainer = Trainer(callbacks=[ExactResume()], logger=False)
     """

@@ -31,7 +31,7 @@ class GenotypeStability(Callback):
     Raises:
         MisconfigurationException: A patience below 1, and when training starts for a module without a supernet.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> from lightning_mmnas import ArchitectureAlternation, GenotypeStability
         >>> trainer = Trainer(callbacks=[ArchitectureAlternation(), GenotypeStability(patience=5)], logger=False)

@@ -21,7 +21,7 @@ def choices(supernet: FusionSupernet) -> dict[str, dict[str, float]]:
     With independent pairing each choice is one input or one primitive and its weights sum to 1. With tied pairing the
     inputs of a cell or a step are one entry, of which every option has a weight in [0, 1] for itself.
 
-    Example:
+    Examples:
         >>> from lightning_mmnas import FusionSpace
         >>> space = FusionSpace(inputs=("a/0", "b/0", "b/1"), cells=1, channels=4, length=2)
         >>> list(choices(FusionSupernet(space, {"a/0": (3,), "b/0": (3,), "b/1": (3,)})))

@@ -44,7 +44,7 @@ class CostTable(Value):
     Raises:
         GenotypeError: A cost is missing, negative or not finite.
 
-    Example:
+    Examples:
         >>> from lightning_mmnas import FusionNetwork, FusionSpace
         >>> space = FusionSpace(inputs=("image/0", "image/1", "text/0"), channels=8, length=4)
         >>> shapes = {"image/0": (16, 8, 8), "image/1": (32, 4, 4), "text/0": (24,)}

@@ -120,7 +120,7 @@ class DigitsDataModule(MultimodalDataModule):
         label_seed: Which draw of the label budget.
         seed: Seed of the shuffling and of the architecture split.
 
-    Example:
+    Examples:
         >>> data = DigitsDataModule(labels_per_class=5)
         >>> data.modalities["audio"].shape, data.num_classes
         ((1, 13, 32), 10)

@@ -104,7 +104,7 @@ class EgoGestureDataModule(MultimodalDataModule):
         label_seed: Which draw of the label budget.
         seed: Seed of the shuffling, of the architecture split and of random clips.
 
-    Example:
+    Examples:
         >>> data = EgoGestureDataModule("data/egogesture", frames=16)
         >>> data.modalities["depth"].shape
         (1, 16, 112, 112)

@@ -174,7 +174,7 @@ class NTUDataModule(MultimodalDataModule):
         label_seed: Which draw of the label budget.
         seed: Seed of the shuffling, of the architecture split and of random clips.
 
-    Example:
+    Examples:
         >>> data = NTUDataModule("data/ntu", modalities=["skeleton"])
         >>> data.modalities["skeleton"].shape, data.num_classes
         ((3, 32, 25, 2), 60)

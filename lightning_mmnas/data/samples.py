@@ -77,7 +77,7 @@ class TensorSamples(Samples):
     Raises:
         DataError: The tensors do not have the same number of samples.
 
-    Example:
+    Examples:
         >>> samples = TensorSamples({"x": torch.zeros(3, 2), "label": torch.tensor([0, 1, 0])})
         >>> samples.batch(torch.tensor([0, 2]))["label"]
         tensor([0, 0])

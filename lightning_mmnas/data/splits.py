@@ -27,7 +27,7 @@ def split_groups(size: int, groups: Tensor | None, fraction: float, seed: int) -
     Raises:
         DataError: There are fewer than two groups.
 
-    Example:
+    Examples:
         >>> first, second = split_groups(6, torch.tensor([0, 0, 1, 1, 2, 2]), 1 / 3, seed=0)
         >>> len(first), len(second)
         (4, 2)
@@ -70,7 +70,7 @@ def label_budget(labels: Tensor, per_class: int, seed: int, class_names: Sequenc
     Raises:
         DataError: A class has fewer samples than asked for, or there are fewer in all.
 
-    Example:
+    Examples:
         >>> label_budget(torch.tensor([0, 0, 1, 1]), 1, seed=0).shape
         torch.Size([2])
     """
@@ -114,7 +114,7 @@ def label_fraction(labels: Tensor, fraction: float, seed: int) -> Tensor:
     Raises:
         ConfigError: The fraction is out of range.
 
-    Example:
+    Examples:
         >>> label_fraction(torch.tensor([0] * 90 + [1] * 10), 0.1, seed=0).lt(90).sum()
         tensor(9)
     """
@@ -158,7 +158,7 @@ def group_folds(groups: Sequence[int], folds: int | None, fold: int) -> tuple[li
         ConfigError: `folds` or `fold` is out of range.
         DataError: There are fewer than three groups.
 
-    Example:
+    Examples:
         >>> group_folds(range(1, 11), None, 0)
         ([1, 2, 3, 4, 5, 6], [7], [8, 9, 10])
         >>> group_folds(range(1, 11), 5, 4)

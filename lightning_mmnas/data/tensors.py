@@ -37,7 +37,7 @@ class TensorDataModule(MultimodalDataModule):
     Raises:
         DataError: The tensors do not fit each other, `kinds` or `class_names`.
 
-    Example:
+    Examples:
         >>> split = {"sensor": torch.randn(16, 3, 32), "label": torch.arange(16) % 2}
         >>> data = TensorDataModule(split, split, kinds={"sensor": "motion"}, batch_size=8)
         >>> data.setup("fit")

@@ -106,7 +106,7 @@ class WatchDataModule(MultimodalDataModule):
         label_seed: Which draw of the label budget.
         seed: Seed of the shuffling and of the architecture split.
 
-    Example:
+    Examples:
         >>> data = WatchDataModule(labels_per_class=5)
         >>> data.modalities["gyroscope"].shape, data.num_classes
         ((3, 128), 7)

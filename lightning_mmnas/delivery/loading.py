@@ -44,7 +44,7 @@ def load(
         ModelError: There is no model, it is damaged or of a newer version, or it needs a class that is not allowed.
         MissingExtraError: It needs a package that is not installed.
 
-    Example:
+    Examples:
         >>> model = lightning_mmnas.load("runs/x")  # doctest: +SKIP
         >>> model.predict({"image": "cat.png", "text": "a cat"})  # doctest: +SKIP
         'cat'

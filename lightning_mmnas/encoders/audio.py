@@ -79,7 +79,7 @@ class AudioEncoder(Encoder):
         ConfigError: An argument is not usable.
         DataError: The modality is not audio, or shorter than 8 windows.
 
-    Example:
+    Examples:
         >>> AudioEncoder(ModalitySpec("audio", (1, 112, 112))).feature_shapes
         [(16, 56, 56), (32, 28, 28), (64, 14, 14)]
         >>> AudioEncoder(ModalitySpec("audio", (1, 8000)), rate=8000).feature_shapes

@@ -22,7 +22,7 @@ class FeatureEncoder(Encoder):
         ConfigError: `widths` is not usable.
         DataError: The modality is not a vector.
 
-    Example:
+    Examples:
         >>> FeatureEncoder(ModalitySpec("features", (10,))).feature_shapes
         [(64,), (64,)]
     """
@@ -73,7 +73,7 @@ class MaxoutEncoder(Encoder):
         ConfigError: `widths`, `pieces` or `dropout` is not usable.
         DataError: The modality is not a vector.
 
-    Example:
+    Examples:
         >>> MaxoutEncoder(ModalitySpec("features", (300,))).feature_shapes
         [(64,), (128,)]
     """

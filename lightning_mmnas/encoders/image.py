@@ -45,7 +45,7 @@ class ImageEncoder(Encoder):
         ConfigError: `channels` is not usable.
         DataError: The modality is not an image, or too small for so many blocks.
 
-    Example:
+    Examples:
         >>> ImageEncoder(ModalitySpec("image", (1, 28, 28), torch.uint8)).feature_shapes
         [(16, 14, 14), (32, 7, 7), (64, 4, 4)]
     """
@@ -116,7 +116,7 @@ class TorchvisionEncoder(Encoder):
         CheckpointError: The weights cannot be had, or are of another architecture.
         DataError: The modality is not an image, or of a size that the model does not take.
 
-    Example:
+    Examples:
         >>> encoder = TorchvisionEncoder(ModalitySpec("image", (3, 64, 64), torch.uint8), "resnet18")
         >>> encoder.feature_shapes[-1]
         (512, 2, 2)

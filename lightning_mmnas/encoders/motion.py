@@ -24,7 +24,7 @@ class MotionEncoder(Encoder):
         ConfigError: `channels` or `kernel_size` is not usable.
         DataError: The modality is not one of motion.
 
-    Example:
+    Examples:
         >>> encoder = MotionEncoder(ModalitySpec("motion", (3, 128)))
         >>> encoder.feature_shapes
         [(32, 64), (64, 32), (64, 16)]

@@ -67,7 +67,7 @@ class HCNEncoder(Encoder):
         ConfigError: `channels` or `dropout` is not usable.
         DataError: The modality is no skeleton, or too short.
 
-    Example:
+    Examples:
         >>> HCNEncoder(ModalitySpec("skeleton", (3, 32, 25, 2))).feature_shapes
         [(32, 16, 8), (64, 8, 4), (64, 4, 2), (128, 2, 1)]
     """

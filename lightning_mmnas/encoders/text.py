@@ -41,7 +41,7 @@ class TextEncoder(Encoder):
         ConfigError: A size is not usable.
         DataError: The modality is not a text.
 
-    Example:
+    Examples:
         >>> spec = ModalitySpec("text", (48,), torch.long, Vocabulary(1000))
         >>> TextEncoder(spec).feature_shapes
         [(256, 8), (256, 8), (256, 8)]

@@ -39,7 +39,7 @@ class VideoEncoder(Encoder):
         ConfigError: `channels` is not usable.
         DataError: The modality is no video, or its frames are too small for so many blocks.
 
-    Example:
+    Examples:
         >>> VideoEncoder(ModalitySpec("video", (3, 8, 64, 64), torch.uint8)).feature_shapes
         [(16, 8, 32, 32), (32, 4, 16, 16), (64, 2, 8, 8), (64, 1, 4, 4)]
     """
@@ -117,7 +117,7 @@ class TorchvisionVideoEncoder(Encoder):
         CheckpointError: The weights cannot be had, or are of another architecture.
         DataError: The modality is no video, or of a size that the model does not take.
 
-    Example:
+    Examples:
         >>> encoder = TorchvisionVideoEncoder(ModalitySpec("video", (3, 8, 32, 32), torch.uint8), "r3d_18")
         >>> encoder.feature_shapes[-1]
         (512, 1, 2, 2)
@@ -182,7 +182,7 @@ class FramewiseEncoder(Encoder):
     Raises:
         DataError: The modality is no video.
 
-    Example:
+    Examples:
         >>> from lightning_mmnas.encoders.image import ImageEncoder
         >>> FramewiseEncoder(ModalitySpec("video", (3, 8, 32, 32), torch.uint8), ImageEncoder).feature_shapes
         [(16, 8, 16, 16), (32, 8, 8, 8), (64, 8, 4, 4)]

@@ -85,7 +85,7 @@ class FusionNetwork(nn.Module):
     Raises:
         GenotypeError: The genotype reads a feature that has no shape, or names an unknown primitive.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from lightning_mmnas import FusionNetwork, FusionSpace
         >>> space = FusionSpace(inputs=("image/0", "image/1", "text/0"), channels=8, length=4)

@@ -34,7 +34,7 @@ class NetworkGroup(nn.Module):
     Raises:
         GenotypeError: The networks differ in more than their wiring, or have dropout or primitives of the user's own.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from lightning_mmnas import FusionNetwork, FusionSpace
         >>> space = FusionSpace(inputs=("image", "text"), channels=8, length=4)

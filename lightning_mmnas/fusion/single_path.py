@@ -31,7 +31,7 @@ class SinglePath(nn.Module):
     Raises:
         GenotypeError: The supernet's primitives see a part of the channels only.
 
-    Example:
+    Examples:
         >>> from lightning_mmnas import FusionSpace, FusionSupernet
         >>> space = FusionSpace(inputs=("image", "text"), cells=1, channels=8, length=4)
         >>> path = SinglePath(FusionSupernet(space, {"image": (16, 8, 8), "text": (24,)}))

@@ -109,7 +109,7 @@ class FusionSupernet(nn.Module):
     Raises:
         GenotypeError: An input without a shape, an unknown primitive, or channels that K does not divide.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from lightning_mmnas import FusionSpace, FusionSupernet
         >>> space = FusionSpace(inputs=("image/0", "image/1", "text/0"), channels=8, length=4)

@@ -184,7 +184,7 @@ def parse_genotype(
     Raises:
         GenotypeError: No such text, or a genotype that does not fit the inputs.
 
-    Example:
+    Examples:
         >>> text = "Genotype(edges=[('skip', 0), ('skip', 1)], concat=[2], steps=[StepGenotype("
         >>> text += "inner_edges=[('skip', 1), ('skip', 0)], inner_steps=['ScaleDotAttn'], inner_concat=[2])])"
         >>> parse_genotype(text, ["image", "text"], channels=192, length=16).cells[0].steps[0].inputs

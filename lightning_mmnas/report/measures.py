@@ -19,7 +19,7 @@ def confusion(probabilities: Tensor, labels: Tensor) -> list[list[int]]:
         probabilities: Shape (n, num_classes).
         labels: Class indices, shape (n,).
 
-    Example:
+    Examples:
         >>> confusion(torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]), torch.tensor([0, 1, 1]))
         [[1, 0], [1, 1]]
     """
@@ -96,7 +96,7 @@ def two_dimensions(vectors: Tensor) -> tuple[list[list[float]], float]:
     Returns:
         Coordinates, (n, 2), and the share of the variance that they hold, in [0, 1].
 
-    Example:
+    Examples:
         >>> two_dimensions(torch.tensor([[0.0, 0.0, 1.0], [3.0, 0.0, 1.0], [0.0, 4.0, 1.0]]))[1]
         1.0
     """

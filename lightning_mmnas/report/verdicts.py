@@ -93,7 +93,7 @@ def headline(comparison: Sequence[dict[str, Any]]) -> str | None:
 def half_width(values: Sequence[float], level: float = 0.95) -> float | None:
     """Half the width of Student's confidence interval of a mean; None for fewer than two values.
 
-    Example:
+    Examples:
         >>> round(half_width([1.0, 2.0, 3.0]) or 0, 3)
         2.484
     """

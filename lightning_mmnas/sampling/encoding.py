@@ -25,7 +25,7 @@ class ChoiceEncoding:
     Attributes:
         choices: What each parameter can be, by name (``cell0.inputs``, ``cell0.step0.primitive``, ...), as texts.
 
-    Example:
+    Examples:
         >>> encoding = ChoiceEncoding(FusionSpace(inputs=("image", "text"), primitives=("sum", "attention")))
         >>> encoding.choices["cell1.inputs"]
         ['["image", "text"]', '["image", "cell0"]', '["text", "cell0"]']

@@ -73,7 +73,7 @@ class FusionStudy:
         StudyError: An unknown name, a storage that cannot be opened, or a study of another search.
         GenotypeError: ``"brute_force"`` in a space with too many networks.
 
-    Example:
+    Examples:
         >>> from lightning_mmnas.space.genotype import FusionSpace
         >>> space = FusionSpace(inputs=("image/0", "image/1", "text"), cells=1)
         >>> study = FusionStudy(space, "brute_force", objectives=("inputs",))

@@ -50,7 +50,7 @@ class FusionSpace(SpaceDefinition):
         primitives: names among zero, sum, attention, linear_glu, concat_fc, or class paths
             "package.module.Class" (imported only when a network is built).
 
-    Example:
+    Examples:
         >>> space = FusionSpace(inputs=("image/0", "image/1", "text"), cells=1)
         >>> space.modalities
         ('image', 'text')
@@ -166,7 +166,7 @@ class Genotype(Value):
         compatibility: "bmnas" for genotypes by BM-NAS's rules, which may hold dead code (built
             as written); None otherwise.
 
-    Example:
+    Examples:
         >>> genotype = Genotype(
         ...     space=FusionSpace(inputs=("image", "text"), cells=1),
         ...     cells=[{"inputs": ["image", "text"],

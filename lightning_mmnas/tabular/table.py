@@ -53,7 +53,7 @@ class FusionTable:
         card: How the table was made.
         baselines: By name, the simple baselines' columns, mean over seeds.
 
-    Example:
+    Examples:
         >>> table = FusionTable.load("avmnist")
         >>> genotype, accuracy = table.best("finetune_20")[0]
         >>> table.rank(genotype, "finetune_20"), table.regret(genotype, "finetune_20")

@@ -95,7 +95,7 @@ class AudioViews(nn.Module):
     Raises:
         ConfigError: An argument is out of its range.
 
-    Example:
+    Examples:
         >>> AudioViews()(torch.randn(8, 1, 112, 112)).shape
         torch.Size([8, 1, 112, 112])
         >>> AudioViews()(torch.randn(8, 1, 8000)).shape

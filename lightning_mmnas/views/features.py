@@ -31,7 +31,7 @@ class FeatureViews(nn.Module):
     Raises:
         ConfigError: An argument is out of its range.
 
-    Example:
+    Examples:
         >>> FeatureViews()(torch.randn(8, 5)).shape
         torch.Size([8, 5])
     """

@@ -149,7 +149,7 @@ class ImageViews(nn.Module):
     Raises:
         ConfigError: An argument is out of its range.
 
-    Example:
+    Examples:
         >>> ImageViews()(torch.zeros(8, 3, 32, 32, dtype=torch.uint8)).dtype
         torch.float32
     """

@@ -173,7 +173,7 @@ class MotionViews(nn.Module):
     Raises:
         ConfigError: An argument is out of its range.
 
-    Example:
+    Examples:
         >>> MotionViews()(torch.randn(8, 3, 128)).shape
         torch.Size([8, 3, 128])
     """

@@ -92,7 +92,7 @@ class TwoViews(nn.Module):
     Raises:
         ConfigError: A modality has no augmentation, or there is one for something unknown.
 
-    Example:
+    Examples:
         >>> specs = {"accelerometer": ModalitySpec("motion", (3, 128))}
         >>> first, second = TwoViews(specs, {"motion": MotionViews()})(
         ...     {"accelerometer": torch.randn(8, 3, 128)}

@@ -54,7 +54,7 @@ class SkeletonViews(nn.Module):
     Raises:
         ConfigError: An argument is out of its range.
 
-    Example:
+    Examples:
         >>> SkeletonViews()(torch.randn(8, 3, 32, 25, 2)).shape
         torch.Size([8, 3, 32, 25, 2])
     """

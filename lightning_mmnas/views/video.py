@@ -46,7 +46,7 @@ class VideoViews(nn.Module):
     Raises:
         ConfigError: An argument is out of its range.
 
-    Example:
+    Examples:
         >>> VideoViews()(torch.zeros(4, 3, 8, 32, 32, dtype=torch.uint8)).shape
         torch.Size([4, 3, 8, 32, 32])
     """

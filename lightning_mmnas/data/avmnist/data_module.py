@@ -56,7 +56,7 @@ class AVMNISTDataModule(MultimodalDataModule):
         label_seed: Which draw of the label budget.
         seed: Seed of the shuffling and of the architecture split.
 
-    Example:
+    Examples:
         >>> data = AVMNISTDataModule("data/avmnist")
         >>> data.modalities["audio"].shape, data.num_classes
         ((1, 112, 112), 10)

@@ -95,7 +95,7 @@ class MMIMDBDataModule(MultimodalDataModule):
         label_seed: Which draw of the label budget.
         seed: Seed of the shuffling and of the architecture split.
 
-    Example:
+    Examples:
         >>> data = MMIMDBDataModule("data/mmimdb")
         >>> data.modalities["image"].shape, data.modalities["text"].shape, data.num_classes
         ((3, 256, 160), (128,), 23)
