@@ -19,6 +19,7 @@ from lightning_mmnas.callbacks import lightning_private as private
 from lightning_mmnas.callbacks.contract import (
     architecture_loader,
     architecture_loss,
+    check_gathers,
     checked_logits,
     log_architecture,
     part,
@@ -27,6 +28,7 @@ from lightning_mmnas.callbacks.contract import (
 )
 from lightning_mmnas.callbacks.resume import ExactResume
 from lightning_mmnas.callbacks.second_order import flat_mean, or_zeros, unrolled_gradient
+from lightning_mmnas.fusion.batch_norm import statistics_kept
 
 
 class ArchitectureAlternation(Callback):
@@ -73,7 +75,8 @@ class ArchitectureAlternation(Callback):
             The training loss is the module's ``weight_step_loss(batch["weights"])`` if it has that
             method, else its ``training_step`` with logging switched off (give the method if
             ``training_step`` has other effects, such as updating metrics). Buffers such as
-            batch-norm statistics are not changed by order 2, and by order 1 as by any forward pass.
+            counters are not changed by order 2, and by order 1 as by any forward pass; the running statistics of
+            batch norm are changed by neither.
         schedule: "step", or "epoch" as in BM-NAS: a whole pass of architecture steps over the
             ``"architecture"`` loader, before the first weight step of every epoch after the
             warm-up; ``warmup_epochs=1`` starts with the weights.
@@ -144,6 +147,7 @@ class ArchitectureAlternation(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._check(trainer, pl_module)
+            private.synchronise_batch_norm(trainer, twice=self._order == 2)
         self._resume = ExactResume.companion(trainer, self, stage)
 
     def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -169,6 +173,8 @@ class ArchitectureAlternation(Callback):
             self._order == 1 or getattr(trainer.precision_plugin, "scaler", None) is None,
             "order=2 is not offered with a GradScaler: use precision='bf16-mixed' or '32-true', or order=1",
         )
+        if self._order == 2 and trainer.world_size > 1:
+            check_gathers(pl_module)
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -267,7 +273,7 @@ class ArchitectureAlternation(Callback):
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         scale = 1.0 if scaler is None else scaler.get_scale()
         weights = [p for p in pl_module.parameters() if p.requires_grad]
-        with _requires_grad(weights, False), _requires_grad(self._logits, True):
+        with statistics_kept(pl_module), _requires_grad(weights, False), _requires_grad(self._logits, True):
             with trainer.precision_plugin.forward_context():
                 loss = architecture_loss(pl_module, part)
             gradients = torch.autograd.grad(loss * scale, self._logits, allow_unused=True)

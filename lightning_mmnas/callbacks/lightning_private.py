@@ -13,8 +13,11 @@ import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch.utils.data import DataLoader
 from typing_extensions import override
+
+from lightning_mmnas.callbacks.batch_norm_sync import BatchNormSync
 
 _NOT_RESUMABLE = "You're resuming from a checkpoint that ended before the epoch ended"
 
@@ -96,6 +99,19 @@ def own_iterator(loader: Any) -> Iterator[Any]:
     if isinstance(loader, DataLoader) and loader.persistent_workers:
         return iter(loader._get_iterator())
     return iter(loader)
+
+
+def synchronise_batch_norm(trainer: Trainer, twice: bool = False) -> None:
+    """Has ``sync_batchnorm`` work where torch's own layer does not: on a CPU, and for second derivatives.
+
+    Args:
+        trainer: Before its strategy is set up.
+        twice: Whether second derivatives are needed.
+    """
+    strategy: Any = trainer.strategy
+    asked = isinstance(getattr(strategy, "_layer_sync", None), TorchSyncBatchNorm)
+    if asked and (twice or strategy.root_device.type == "cpu"):
+        strategy._layer_sync = BatchNormSync()
 
 
 class CommandLine(LightningCLI):

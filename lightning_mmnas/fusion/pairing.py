@@ -86,9 +86,16 @@ class PairingLogits(nn.Module):
 
     def variant_of(self, step: StepGenotype) -> int:
         """Index of the variant that a genotype's step is."""
+        swapped = self._later_first(step) and (step.primitive, True) in self.variants
+        return self.variants.index((step.primitive, swapped))
+
+    def is_turned(self, step: StepGenotype) -> bool:
+        """Whether a step of a symmetric primitive is written with the later input first, its variant the other way."""
+        return is_symmetric(step.primitive) and self._later_first(step)
+
+    def _later_first(self, step: StepGenotype) -> bool:
         states = self.space.step_candidates(self.space.steps)
-        swapped = states.index(step.inputs[0]) > states.index(step.inputs[1])
-        return self.variants.index((step.primitive, swapped and (step.primitive, True) in self.variants))
+        return states.index(step.inputs[0]) > states.index(step.inputs[1])
 
     def _log_weights(self, logits: Tensor) -> Tensor:
         """Log-weights without chance, differentiable; in float64 except on Apple's devices, which have none."""

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from lightning_mmnas.costs.table import CostTable
 from lightning_mmnas.errors import CheckpointError
 from lightning_mmnas.files import replacing
-from lightning_mmnas.fusion.single_path import SinglePath, batch_statistics
+from lightning_mmnas.fusion.batch_norm import batch_statistics
+from lightning_mmnas.fusion.single_path import SinglePath
 from lightning_mmnas.modules.candidates import Batch, candidate, endless, view_pairs
 from lightning_mmnas.modules.frozen import read_checkpoint
 from lightning_mmnas.modules.search import FusionSearch

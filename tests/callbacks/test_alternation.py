@@ -261,3 +261,17 @@ def test_epochs_with_persistent_workers_equal_those_without(tmp_path: Path) -> N
         trainer(tmp_path, alternation).fit(module, loaders(**options))
         found.append(module.net.alpha.data)
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"schedule": "epoch"}, {"order": 2}])
+def test_architecture_steps_leave_running_statistics_alone(arguments: dict[str, Any], tmp_path: Path) -> None:
+    class Alone(Callback):
+        """No architecture steps at all."""
+
+    found = []
+    for callback in (ArchitectureAlternation(lr=1e-30, **arguments), Alone()):  # logits that stay what they are
+        module = Searcher(batch_norm=True)
+        trainer(tmp_path, callback).fit(module, loaders())
+        found.append({name: value for name, value in values(module).items() if "norm" in name})
+    assert "net.norm.running_var" in found[0]
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
