@@ -94,6 +94,23 @@ def iterate_and_skip(trainer: Trainer, batches: int, quiet: ExitStack) -> None:
         warnings.filterwarnings("ignore", message=_NOT_RESUMABLE)
 
 
+def before_first_iteration(trainer: Trainer, call: Callable[[], None]) -> None:
+    """Has something called whenever Lightning has made the train loaders and is about to iterate them."""
+    loop = trainer.fit_loop
+    load = type(loop)._load_combined_loader_states
+
+    def load_states() -> None:
+        load(loop)
+        call()
+
+    vars(loop)["_load_combined_loader_states"] = load_states
+
+
+def no_more_before_first_iteration(trainer: Trainer) -> None:
+    """Takes back `before_first_iteration`."""
+    vars(trainer.fit_loop).pop("_load_combined_loader_states", None)
+
+
 def own_iterator(loader: Any) -> Iterator[Any]:
     """An iterator of a loader whose other one is in use: a loader with persistent workers would give that one again."""
     if isinstance(loader, DataLoader) and loader.persistent_workers:
