@@ -28,6 +28,7 @@ from lightning_mmnas.views.pair import ModalityDropout
 
 Features = dict[str, Tensor]
 State = dict[str, Tensor]
+Projections = Callable[[Mapping[str, Tensor]], Tensor]
 
 _CHUNK = 500
 """Samples that pass through a group at once where nothing is trained."""
@@ -191,17 +192,11 @@ class GroupTraining:
         head = self._pretrain(group, len(networks), self.protocol.screen_steps, "screen")
         group.eval()
         head.eval()
-        known: dict[int, Tensor] = {}
-
-        def projections(features: Mapping[str, Tensor]) -> Tensor:
-            if id(features) not in known:
-                known[id(features)] = head(group(features))
-            return known[id(features)]
-
         scores: dict[str, list[float]] = {}
         with torch.no_grad():
             for name, criterion in self.criteria.items():
                 prepared = self.prepared[name]
+                projections = _once(lambda features: head(group(features)), prepared)
                 found = [criterion.score(_nth(projections, g), prepared) for g in range(len(networks))]
                 scores[name] = criterion.combine(found)
         return scores
@@ -334,7 +329,36 @@ class GroupTraining:
         return int(counter.get_total_flops())
 
 
-def _nth(projections: Callable[[Mapping[str, Tensor]], Tensor], g: int) -> Callable[[Mapping[str, Tensor]], Tensor]:
+def _once(project: Projections, prepared: Any) -> Projections:
+    """Projects each of the features that were prepared once; those that a criterion makes while scoring, every time."""
+    lasting = {
+        id(features) for features in _mappings(prepared)
+    }  # alive as long as `prepared`: no others have their ids
+    known: dict[int, tuple[list[Tensor], Tensor]] = {}
+
+    def projections(features: Mapping[str, Tensor]) -> Tensor:
+        if id(features) not in lasting:
+            return project(features)
+        values = list(features.values())
+        before, found = known.get(id(features), ([], None))
+        if found is None or [*map(id, before)] != [*map(id, values)]:
+            found = project(features)
+            known[id(features)] = values, found
+        return found
+
+    return projections
+
+
+def _mappings(prepared: Any) -> Iterator[Mapping[str, Tensor]]:
+    """The features in nested sequences of them."""
+    if isinstance(prepared, Mapping):
+        yield prepared
+    elif isinstance(prepared, Sequence) and not isinstance(prepared, str):
+        for part in prepared:
+            yield from _mappings(part)
+
+
+def _nth(projections: Projections, g: int) -> Projections:
     """Projections of network g alone."""
     return lambda features: projections(features)[g]
 
