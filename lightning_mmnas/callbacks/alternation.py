@@ -46,7 +46,9 @@ class ArchitectureAlternation(Callback):
     accumulates those of the weights: each divided by their number, and the remainder at the end of
     an epoch makes a step too. It is then averaged over ranks in one reduction, and the
     architecture's own optimiser and scheduler step. A step whose averaged gradient is not finite is
-    left out. In fp16 the loss is scaled by the weights' ``GradScaler``, read only.
+    left out. Under ``precision: bf16-true`` or ``16-true`` the optimiser works on float32 copies of logits that the
+    module lets be converted (`FusionSupernet` keeps its own in float32). In fp16 the loss is scaled by the weights'
+    ``GradScaler``, read only.
 
     Loggers get ``arch/lr`` once per epoch, and what the module's ``architecture_weights() -> dict[str, float]``
     returns, if it has that method.
@@ -129,6 +131,7 @@ class ArchitectureAlternation(Callback):
         self._schedule = schedule
         self._check_every_n_steps = check_every_n_steps
         self._logits: list[nn.Parameter] = []
+        self._exact: list[nn.Parameter] = []  # they, or float32 copies of those that a precision made less
         self._optimizer: Optimizer | None = None
         self._scheduler: LRScheduler | None = None
         self._gradients: list[Tensor | None] | None = None  # the accumulated ones
@@ -179,7 +182,8 @@ class ArchitectureAlternation(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._logits = checked_logits(trainer, pl_module)
-        self._optimizer = self._make_optimizer(self._logits)
+        self._exact = [_in_float32(logit) for logit in self._logits]
+        self._optimizer = self._make_optimizer(self._exact)
         self._scheduler = self._make_scheduler(self._optimizer) if self._make_scheduler else None
         self._gradients, self._steps, self._warned, self._before_batch = None, 0, False, None
         if self._loaded is not None:
@@ -256,17 +260,25 @@ class ArchitectureAlternation(Callback):
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self._scheduler.state_dict() if self._scheduler else None,
             "gradients": self._gradients,
+            "exact": [exact.detach() for exact in self._copies().values()],
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
         assert self._optimizer is not None
         self._steps = state["steps"]
+        for exact, value in zip(self._copies().values(), state.get("exact", []), strict=False):
+            exact.data.copy_(value)
         self._optimizer.load_state_dict(state["optimizer"])
         if self._scheduler is not None and state["scheduler"] is not None:
             self._scheduler.load_state_dict(state["scheduler"])
         if state["gradients"] is not None:
             pairs = zip(state["gradients"], self._logits, strict=True)
             self._gradients = [g if g is None else g.to(logit) for g, logit in pairs]
+
+    def _copies(self) -> dict[nn.Parameter, nn.Parameter]:
+        """The logits that are copies of float32 ones, and these."""
+        pairs = zip(self._logits, self._exact, strict=True)
+        return {logit: exact for logit, exact in pairs if logit is not exact}
 
     def _gradient(self, trainer: Trainer, pl_module: LightningModule, part: Any) -> list[Tensor | None]:
         """The first-order gradient of ``architecture_step``; nothing else is changed."""
@@ -335,11 +347,13 @@ class ArchitectureAlternation(Callback):
                 )
             self._warned = True
             return
-        for logit, gradient, is_used in zip(self._logits, means, used.tolist(), strict=True):
-            logit.grad = gradient if is_used else None
+        for exact, gradient, is_used in zip(self._exact, means, used.tolist(), strict=True):
+            exact.grad = gradient.to(exact.dtype) if is_used else None
         self._optimizer.step()
-        for logit in self._logits:
-            logit.grad = None
+        for exact in self._exact:
+            exact.grad = None
+        for logit, exact in self._copies().items():
+            logit.data.copy_(exact)
         if self._scheduler is not None:
             self._scheduler.step()
         self._steps += 1
@@ -387,6 +401,13 @@ def _requires_grad(parameters: Sequence[nn.Parameter], value: bool) -> Iterator[
     finally:
         for parameter in parameters:
             parameter.requires_grad_(not value)
+
+
+def _in_float32(logit: nn.Parameter) -> nn.Parameter:
+    """The logit itself, or a copy in float32 of one with fewer bits, in which small steps would vanish."""
+    if torch.finfo(logit.dtype).bits >= 32:
+        return logit
+    return nn.Parameter(logit.detach().float(), requires_grad=False)
 
 
 def _mean_over_ranks(trainer: Trainer) -> Callable[[Tensor], Tensor] | None:
