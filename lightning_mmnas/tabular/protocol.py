@@ -350,10 +350,10 @@ def _once(project: Projections, prepared: Any) -> Projections:
 
 
 def _mappings(prepared: Any) -> Iterator[Mapping[str, Tensor]]:
-    """The features in nested sequences of them."""
+    """The features in nested lists of them."""
     if isinstance(prepared, Mapping):
         yield prepared
-    elif isinstance(prepared, Sequence) and not isinstance(prepared, str):
+    elif isinstance(prepared, list | tuple):
         for part in prepared:
             yield from _mappings(part)
 
