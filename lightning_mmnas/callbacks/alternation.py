@@ -1,7 +1,6 @@
 """Alternates Lightning's own weight steps with steps of the architecture logits."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any, Literal
@@ -26,6 +25,7 @@ from lightning_mmnas.callbacks.contract import (
     require,
     weight_loss,
 )
+from lightning_mmnas.callbacks.logits import check_ranks, in_float32, requires_grad
 from lightning_mmnas.callbacks.resume import ExactResume
 from lightning_mmnas.callbacks.second_order import flat_mean, or_zeros, unrolled_gradient
 from lightning_mmnas.fusion.batch_norm import statistics_kept
@@ -182,7 +182,7 @@ class ArchitectureAlternation(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._logits = checked_logits(trainer, pl_module)
-        self._exact = [_in_float32(logit) for logit in self._logits]
+        self._exact = [in_float32(logit) for logit in self._logits]
         self._optimizer = self._make_optimizer(self._exact)
         self._scheduler = self._make_scheduler(self._optimizer) if self._make_scheduler else None
         self._gradients, self._steps, self._warned, self._before_batch = None, 0, False, None
@@ -194,7 +194,7 @@ class ArchitectureAlternation(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._schedule == "epoch":
             architecture_loader(trainer)
-        self._check_ranks(trainer)
+        check_ranks(trainer, self._logits, self._steps)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -234,7 +234,7 @@ class ArchitectureAlternation(Callback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._check_ranks(trainer)
+        check_ranks(trainer, self._logits, self._steps)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -285,7 +285,7 @@ class ArchitectureAlternation(Callback):
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         scale = 1.0 if scaler is None else scaler.get_scale()
         weights = [p for p in pl_module.parameters() if p.requires_grad]
-        with statistics_kept(pl_module), _requires_grad(weights, False), _requires_grad(self._logits, True):
+        with statistics_kept(pl_module), requires_grad(weights, False), requires_grad(self._logits, True):
             with trainer.precision_plugin.forward_context():
                 loss = architecture_loss(pl_module, part)
             gradients = torch.autograd.grad(loss * scale, self._logits, allow_unused=True)
@@ -308,7 +308,7 @@ class ArchitectureAlternation(Callback):
             with context():
                 return architecture_loss(pl_module, part(batch, "architecture"))
 
-        with _requires_grad(self._logits, True):
+        with requires_grad(self._logits, True):
             return unrolled_gradient(
                 pl_module,
                 self._logits,
@@ -358,7 +358,7 @@ class ArchitectureAlternation(Callback):
             self._scheduler.step()
         self._steps += 1
         if self._steps % self._check_every_n_steps == 0:
-            self._check_ranks(trainer)
+            check_ranks(trainer, self._logits, self._steps)
 
     def _pass_over_architecture_part(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One architecture step per accumulated batches of the whole ``"architecture"`` loader."""
@@ -376,38 +376,6 @@ class ArchitectureAlternation(Callback):
                 self._step(trainer)
         if self._gradients is not None:
             self._step(trainer)
-
-    def _check_ranks(self, trainer: Trainer) -> None:
-        if trainer.world_size == 1:
-            return
-        flat = torch.cat([logit.detach().reshape(-1).double() for logit in self._logits])
-        everywhere = trainer.strategy.all_gather(flat)
-        differing = [r for r, other in enumerate(everywhere) if not torch.equal(other, flat)]
-        if any(not torch.equal(other, everywhere[0]) for other in everywhere):  # on every rank
-            raise RuntimeError(
-                f"The architecture logits of rank {trainer.global_rank} differ from those of"
-                f" ranks {differing} after {self._steps} architecture steps. Something changed"
-                " them on one rank only: they may only be changed by ArchitectureAlternation."
-            )
-
-
-@contextmanager
-def _requires_grad(parameters: Sequence[nn.Parameter], value: bool) -> Iterator[None]:
-    """Sets ``requires_grad`` of parameters that all have the other value, and sets it back."""
-    for parameter in parameters:
-        parameter.requires_grad_(value)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(not value)
-
-
-def _in_float32(logit: nn.Parameter) -> nn.Parameter:
-    """The logit itself, or a copy in float32 of one with fewer bits, in which small steps would vanish."""
-    if torch.finfo(logit.dtype).bits >= 32:
-        return logit
-    return nn.Parameter(logit.detach().float(), requires_grad=False)
 
 
 def _mean_over_ranks(trainer: Trainer) -> Callable[[Tensor], Tensor] | None:

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from typing_extensions import Self, override
 
 from lightning_mmnas.callbacks import lightning_private as private
+from lightning_mmnas.callbacks.generators import derived, following, holders_of
 from lightning_mmnas.data.samples import EpochSampler, ViewSampler
 
 
@@ -261,16 +262,16 @@ class ExactResume(Callback):
         """
         self._generators = []
         for index, loader in enumerate(private.train_loaders(trainer)):
-            holders = [holder for holder in _holders(loader) if hasattr(holder, "generator")]
+            holders = [holder for holder in holders_of(loader) if hasattr(holder, "generator")]
             for holder in holders:
                 if holder.generator is None:
                     holder.generator = self._own_generator(index)
                 elif any(holder.generator is other for other in self._generators):
-                    holder.generator = _derived(holder.generator, 1000 + index)
+                    holder.generator = derived(holder.generator, 1000 + index)
             if any(
                 holder is not loader and holder.generator is getattr(loader, "generator", None) for holder in holders
             ):
-                loader.generator = _derived(loader.generator, 1)
+                loader.generator = derived(loader.generator, 1)
             for holder in holders:
                 if all(holder.generator is not other for other in self._generators):
                     self._generators.append(holder.generator)
@@ -292,13 +293,7 @@ class ExactResume(Callback):
         kept = [*map(id, self._epoch_generators)] == [*map(id, self._generators)]
         if not kept:  # the loaders are new ones
             return [generator.get_state() for generator in self._generators]
-        states = []
-        for state in self._epoch_start:
-            generator = torch.Generator()
-            generator.set_state(state)
-            seed = int(torch.empty((), dtype=torch.int64).random_(generator=generator))
-            states.append(generator.manual_seed(seed).get_state())
-        return states
+        return following(self._epoch_start)
 
     def _set_generators(self, states: list[Tensor]) -> None:
         if len(states) != len(self._generators):
@@ -326,7 +321,7 @@ class ExactResume(Callback):
         if not private.has_iterators(trainer) or any(_has_own_state(loader) for loader in loaders):
             return
         for loader in loaders:
-            for holder in _holders(loader):
+            for holder in holders_of(loader):
                 if callable(set_epoch := getattr(holder, "set_epoch", None)):
                     set_epoch(private.epochs_begun(trainer))
                 if isinstance(holder, EpochSampler | ViewSampler):
@@ -363,19 +358,8 @@ class ExactResume(Callback):
         return gradients
 
 
-def _derived(generator: torch.Generator, number: int) -> torch.Generator:
-    return torch.Generator().manual_seed((generator.initial_seed() + number) % 2**63)
-
-
 def _has_own_state(loader: Any) -> bool:
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
-
-
-def _holders(loader: Any) -> Iterator[Any]:
-    """The objects of a loader that may hold a random generator or follow the epoch."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    samplers = (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
-    yield from (x for x in (loader, batch_sampler, *samplers) if x is not None)
 
 
 def _random_state(trainer: Trainer) -> dict[str, Any]:

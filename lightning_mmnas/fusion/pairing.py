@@ -48,7 +48,7 @@ class PairingLogits(nn.Module):
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         """Logits stay in float32 where weights are converted to less (``bf16-true``): small steps would vanish."""
         before = [(logit, logit.data) for logit in self.parameters()]
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for logit, values in before:
             if torch.finfo(logit.dtype).bits < 32:
                 logit.data = values.to(logit.device, torch.promote_types(values.dtype, torch.float32))

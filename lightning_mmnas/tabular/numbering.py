@@ -40,7 +40,8 @@ def architectures(space: FusionSpace, wanted: Collection[int]) -> dict[int, Geno
 
 def _draws(space: FusionSpace) -> Iterator[Genotype]:
     """Different architectures, each drawn uniformly from those that are left."""
-    generator, seen = torch.Generator().manual_seed(0), set()
+    generator = torch.Generator().manual_seed(0)
+    seen: set[Genotype] = set()
     while len(seen) < space.size():
         genotype = space.sample(generator)
         if genotype not in seen:

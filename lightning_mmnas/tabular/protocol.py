@@ -24,11 +24,11 @@ from lightning_mmnas.objectives.fusion_objective import projection_head
 from lightning_mmnas.objectives.groups import ContrastiveGroup, LabelledGroup
 from lightning_mmnas.objectives.training import Schedule, build_optimizer, train_together
 from lightning_mmnas.space.genotype import Genotype
+from lightning_mmnas.tabular.projections import nth, once
 from lightning_mmnas.views.pair import ModalityDropout
 
 Features = dict[str, Tensor]
 State = dict[str, Tensor]
-Projections = Callable[[Mapping[str, Tensor]], Tensor]
 
 _CHUNK = 500
 """Samples that pass through a group at once where nothing is trained."""
@@ -196,8 +196,8 @@ class GroupTraining:
         with torch.no_grad():
             for name, criterion in self.criteria.items():
                 prepared = self.prepared[name]
-                projections = _once(lambda features: head(group(features)), prepared)
-                found = [criterion.score(_nth(projections, g), prepared) for g in range(len(networks))]
+                projections = once(lambda features: head(group(features)), prepared)
+                found = [criterion.score(nth(projections, g), prepared) for g in range(len(networks))]
                 scores[name] = criterion.combine(found)
         return scores
 
@@ -327,40 +327,6 @@ class GroupTraining:
         with counter, torch.no_grad():
             network.eval()({name: value[:1] for name, value in self.data.test.items()})
         return int(counter.get_total_flops())
-
-
-def _once(project: Projections, prepared: Any) -> Projections:
-    """Projects each of the features that were prepared once; those that a criterion makes while scoring, every time."""
-    lasting = {
-        id(features) for features in _mappings(prepared)
-    }  # alive as long as `prepared`: no others have their ids
-    known: dict[int, tuple[list[Tensor], Tensor]] = {}
-
-    def projections(features: Mapping[str, Tensor]) -> Tensor:
-        if id(features) not in lasting:
-            return project(features)
-        values = list(features.values())
-        before, found = known.get(id(features), ([], None))
-        if found is None or [*map(id, before)] != [*map(id, values)]:
-            found = project(features)
-            known[id(features)] = values, found
-        return found
-
-    return projections
-
-
-def _mappings(prepared: Any) -> Iterator[Mapping[str, Tensor]]:
-    """The features in nested lists of them."""
-    if isinstance(prepared, Mapping):
-        yield prepared
-    elif isinstance(prepared, list | tuple):
-        for part in prepared:
-            yield from _mappings(part)
-
-
-def _nth(projections: Projections, g: int) -> Projections:
-    """Projections of network g alone."""
-    return lambda features: projections(features)[g]
 
 
 def _vectors(group: nn.Module, features: Features) -> Tensor:

@@ -246,7 +246,7 @@ def orders(root: Path, kind: str, workers: int) -> list[Tensor]:
     seed_everything(3, verbose=False)
     generator = torch.Generator().manual_seed(4) if kind == "shared generator" else None
     samplers = [EpochSampler(part) if kind == "epochs" else None for part in parts]  # type: ignore[arg-type]
-    pair = [
+    pair: list[Any] = [
         DataLoader(
             part,  # type: ignore[arg-type]
             batch_size=4,

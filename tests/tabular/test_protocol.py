@@ -1,7 +1,7 @@
 """What a group is trained to is what each network is trained to alone."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 import pytest
@@ -71,7 +71,7 @@ def double() -> Iterator[None]:
 class OwnFeatures(ViewLoss):
     """Makes features while it scores, and changes one that was prepared."""
 
-    def score(self, project: Project, prepared: Sequence[ViewPair]) -> float:
+    def score(self, project: Project, prepared: Iterable[ViewPair]) -> float:
         values = []
         for first, _ in prepared:
             z = [project({name: value * scale for name, value in first.items()}) for scale in (0.5, 1.0, 2.0)]
