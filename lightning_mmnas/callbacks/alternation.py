@@ -1,7 +1,6 @@
 """Alternates Lightning's own weight steps with steps of the architecture logits."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from functools import partial
 from typing import Any, Literal
@@ -19,14 +18,17 @@ from lightning_mmnas.callbacks import lightning_private as private
 from lightning_mmnas.callbacks.contract import (
     architecture_loader,
     architecture_loss,
+    check_gathers,
     checked_logits,
     log_architecture,
     part,
     require,
     weight_loss,
 )
+from lightning_mmnas.callbacks.logits import check_ranks, in_float32, requires_grad
 from lightning_mmnas.callbacks.resume import ExactResume
 from lightning_mmnas.callbacks.second_order import flat_mean, or_zeros, unrolled_gradient
+from lightning_mmnas.fusion.batch_norm import statistics_kept
 
 
 class ArchitectureAlternation(Callback):
@@ -44,7 +46,9 @@ class ArchitectureAlternation(Callback):
     accumulates those of the weights: each divided by their number, and the remainder at the end of
     an epoch makes a step too. It is then averaged over ranks in one reduction, and the
     architecture's own optimiser and scheduler step. A step whose averaged gradient is not finite is
-    left out. In fp16 the loss is scaled by the weights' ``GradScaler``, read only.
+    left out. Under ``precision: bf16-true`` or ``16-true`` the optimiser works on float32 copies of logits that the
+    module lets be converted (`FusionSupernet` keeps its own in float32). In fp16 the loss is scaled by the weights'
+    ``GradScaler``, read only.
 
     Loggers get ``arch/lr`` once per epoch, and what the module's ``architecture_weights() -> dict[str, float]``
     returns, if it has that method.
@@ -73,7 +77,8 @@ class ArchitectureAlternation(Callback):
             The training loss is the module's ``weight_step_loss(batch["weights"])`` if it has that
             method, else its ``training_step`` with logging switched off (give the method if
             ``training_step`` has other effects, such as updating metrics). Buffers such as
-            batch-norm statistics are not changed by order 2, and by order 1 as by any forward pass.
+            counters are not changed by order 2, and by order 1 as by any forward pass; the running statistics of
+            batch norm are changed by neither.
         schedule: "step", or "epoch" as in BM-NAS: a whole pass of architecture steps over the
             ``"architecture"`` loader, before the first weight step of every epoch after the
             warm-up; ``warmup_epochs=1`` starts with the weights.
@@ -126,6 +131,7 @@ class ArchitectureAlternation(Callback):
         self._schedule = schedule
         self._check_every_n_steps = check_every_n_steps
         self._logits: list[nn.Parameter] = []
+        self._exact: list[nn.Parameter] = []  # they, or float32 copies of those that a precision made less
         self._optimizer: Optimizer | None = None
         self._scheduler: LRScheduler | None = None
         self._gradients: list[Tensor | None] | None = None  # the accumulated ones
@@ -144,6 +150,7 @@ class ArchitectureAlternation(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._check(trainer, pl_module)
+            private.synchronise_batch_norm(trainer, twice=self._order == 2)
         self._resume = ExactResume.companion(trainer, self, stage)
 
     def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -169,11 +176,14 @@ class ArchitectureAlternation(Callback):
             self._order == 1 or getattr(trainer.precision_plugin, "scaler", None) is None,
             "order=2 is not offered with a GradScaler: use precision='bf16-mixed' or '32-true', or order=1",
         )
+        if self._order == 2 and trainer.world_size > 1:
+            check_gathers(pl_module)
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._logits = checked_logits(trainer, pl_module)
-        self._optimizer = self._make_optimizer(self._logits)
+        self._exact = [in_float32(logit) for logit in self._logits]
+        self._optimizer = self._make_optimizer(self._exact)
         self._scheduler = self._make_scheduler(self._optimizer) if self._make_scheduler else None
         self._gradients, self._steps, self._warned, self._before_batch = None, 0, False, None
         if self._loaded is not None:
@@ -184,7 +194,7 @@ class ArchitectureAlternation(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._schedule == "epoch":
             architecture_loader(trainer)
-        self._check_ranks(trainer)
+        check_ranks(trainer, self._logits, self._steps)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -224,7 +234,7 @@ class ArchitectureAlternation(Callback):
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._check_ranks(trainer)
+        check_ranks(trainer, self._logits, self._steps)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -250,11 +260,14 @@ class ArchitectureAlternation(Callback):
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self._scheduler.state_dict() if self._scheduler else None,
             "gradients": self._gradients,
+            "exact": [exact.detach() for exact in self._copies().values()],
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
         assert self._optimizer is not None
         self._steps = state["steps"]
+        for exact, value in zip(self._copies().values(), state.get("exact", []), strict=False):
+            exact.data.copy_(value)
         self._optimizer.load_state_dict(state["optimizer"])
         if self._scheduler is not None and state["scheduler"] is not None:
             self._scheduler.load_state_dict(state["scheduler"])
@@ -262,12 +275,17 @@ class ArchitectureAlternation(Callback):
             pairs = zip(state["gradients"], self._logits, strict=True)
             self._gradients = [g if g is None else g.to(logit) for g, logit in pairs]
 
+    def _copies(self) -> dict[nn.Parameter, nn.Parameter]:
+        """The logits that are copies of float32 ones, and these."""
+        pairs = zip(self._logits, self._exact, strict=True)
+        return {logit: exact for logit, exact in pairs if logit is not exact}
+
     def _gradient(self, trainer: Trainer, pl_module: LightningModule, part: Any) -> list[Tensor | None]:
         """The first-order gradient of ``architecture_step``; nothing else is changed."""
         scaler = getattr(trainer.precision_plugin, "scaler", None)
         scale = 1.0 if scaler is None else scaler.get_scale()
         weights = [p for p in pl_module.parameters() if p.requires_grad]
-        with _requires_grad(weights, False), _requires_grad(self._logits, True):
+        with statistics_kept(pl_module), requires_grad(weights, False), requires_grad(self._logits, True):
             with trainer.precision_plugin.forward_context():
                 loss = architecture_loss(pl_module, part)
             gradients = torch.autograd.grad(loss * scale, self._logits, allow_unused=True)
@@ -290,7 +308,7 @@ class ArchitectureAlternation(Callback):
             with context():
                 return architecture_loss(pl_module, part(batch, "architecture"))
 
-        with _requires_grad(self._logits, True):
+        with requires_grad(self._logits, True):
             return unrolled_gradient(
                 pl_module,
                 self._logits,
@@ -329,16 +347,18 @@ class ArchitectureAlternation(Callback):
                 )
             self._warned = True
             return
-        for logit, gradient, is_used in zip(self._logits, means, used.tolist(), strict=True):
-            logit.grad = gradient if is_used else None
+        for exact, gradient, is_used in zip(self._exact, means, used.tolist(), strict=True):
+            exact.grad = gradient.to(exact.dtype) if is_used else None
         self._optimizer.step()
-        for logit in self._logits:
-            logit.grad = None
+        for exact in self._exact:
+            exact.grad = None
+        for logit, exact in self._copies().items():
+            logit.data.copy_(exact)
         if self._scheduler is not None:
             self._scheduler.step()
         self._steps += 1
         if self._steps % self._check_every_n_steps == 0:
-            self._check_ranks(trainer)
+            check_ranks(trainer, self._logits, self._steps)
 
     def _pass_over_architecture_part(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One architecture step per accumulated batches of the whole ``"architecture"`` loader."""
@@ -356,31 +376,6 @@ class ArchitectureAlternation(Callback):
                 self._step(trainer)
         if self._gradients is not None:
             self._step(trainer)
-
-    def _check_ranks(self, trainer: Trainer) -> None:
-        if trainer.world_size == 1:
-            return
-        flat = torch.cat([logit.detach().reshape(-1).double() for logit in self._logits])
-        everywhere = trainer.strategy.all_gather(flat)
-        differing = [r for r, other in enumerate(everywhere) if not torch.equal(other, flat)]
-        if any(not torch.equal(other, everywhere[0]) for other in everywhere):  # on every rank
-            raise RuntimeError(
-                f"The architecture logits of rank {trainer.global_rank} differ from those of"
-                f" ranks {differing} after {self._steps} architecture steps. Something changed"
-                " them on one rank only: they may only be changed by ArchitectureAlternation."
-            )
-
-
-@contextmanager
-def _requires_grad(parameters: Sequence[nn.Parameter], value: bool) -> Iterator[None]:
-    """Sets ``requires_grad`` of parameters that all have the other value, and sets it back."""
-    for parameter in parameters:
-        parameter.requires_grad_(value)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(not value)
 
 
 def _mean_over_ranks(trainer: Trainer) -> Callable[[Tensor], Tensor] | None:

@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lightly.models.modules.memory_bank import MemoryBankModule
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
+
+from lightning_mmnas.objectives.losses import GatheredNTXent
 
 
 def require(condition: bool, message: str) -> None:
@@ -45,6 +48,18 @@ def checked_logits(trainer: Trainer, pl_module: LightningModule) -> list[nn.Para
         " or remove ArchitectureAlternation from the callbacks",
     )
     return logits
+
+
+def check_gathers(pl_module: LightningModule) -> None:
+    """Refuses losses that gather over ranks by what has no second derivative, which lightly's own have not."""
+    for name, part in pl_module.named_modules():
+        gathers = getattr(part, "gather_distributed", False) and not isinstance(part, MemoryBankModule)
+        require(
+            not gathers or isinstance(part, GatheredNTXent),
+            f"order=2 would be wrong on several ranks: {name} ({type(part).__name__}) gathers over ranks by an"
+            " operation that has no second derivative; use order=1, gather_distributed=False, or"
+            " lightning_mmnas.objectives.losses.nt_xent, which has one",
+        )
 
 
 def part(batch: Any, name: str) -> Any:

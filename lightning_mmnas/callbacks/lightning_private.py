@@ -13,8 +13,11 @@ import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch.utils.data import DataLoader
 from typing_extensions import override
+
+from lightning_mmnas.callbacks.batch_norm_sync import BatchNormSync
 
 _NOT_RESUMABLE = "You're resuming from a checkpoint that ended before the epoch ended"
 
@@ -91,11 +94,41 @@ def iterate_and_skip(trainer: Trainer, batches: int, quiet: ExitStack) -> None:
         warnings.filterwarnings("ignore", message=_NOT_RESUMABLE)
 
 
+def before_first_iteration(trainer: Trainer, call: Callable[[], None]) -> None:
+    """Has something called whenever Lightning has made the train loaders and is about to iterate them."""
+    loop = trainer.fit_loop
+    load = type(loop)._load_combined_loader_states
+
+    def load_states() -> None:
+        load(loop)
+        call()
+
+    vars(loop)["_load_combined_loader_states"] = load_states
+
+
+def no_more_before_first_iteration(trainer: Trainer) -> None:
+    """Takes back `before_first_iteration`."""
+    vars(trainer.fit_loop).pop("_load_combined_loader_states", None)
+
+
 def own_iterator(loader: Any) -> Iterator[Any]:
     """An iterator of a loader whose other one is in use: a loader with persistent workers would give that one again."""
     if isinstance(loader, DataLoader) and loader.persistent_workers:
         return iter(loader._get_iterator())
     return iter(loader)
+
+
+def synchronise_batch_norm(trainer: Trainer, twice: bool = False) -> None:
+    """Has ``sync_batchnorm`` work where torch's own layer does not: on a CPU, and for second derivatives.
+
+    Args:
+        trainer: Before its strategy is set up.
+        twice: Whether second derivatives are needed.
+    """
+    strategy: Any = trainer.strategy
+    asked = isinstance(getattr(strategy, "_layer_sync", None), TorchSyncBatchNorm)
+    if asked and (twice or strategy.root_device.type == "cpu"):
+        strategy._layer_sync = BatchNormSync()
 
 
 class CommandLine(LightningCLI):

@@ -16,6 +16,8 @@ from torch.optim import Optimizer
 from typing_extensions import Self, override
 
 from lightning_mmnas.callbacks import lightning_private as private
+from lightning_mmnas.callbacks.generators import derived, following, holders_of
+from lightning_mmnas.data.samples import EpochSampler, ViewSampler
 
 
 class ExactResume(Callback):
@@ -62,7 +64,9 @@ class ExactResume(Callback):
         self._keep_undo = False
         self._own_generators: list[torch.Generator] = []
         self._generators: list[torch.Generator] = []
+        self._first: list[Tensor] | None = None  # their states before the loaders were ever iterated
         self._epoch_start: list[Tensor] = []
+        self._epoch_generators: list[torch.Generator] = []  # whose states these are
         self._random: dict[str, Any] = {}
         self._undo: dict[str, Tensor] | None = None
         self._quiet = ExitStack()
@@ -124,7 +128,9 @@ class ExactResume(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._trainer = trainer
         self._running = self._interrupted = self._weights_touched = False
-        self._own_generators, self._final = [], None
+        self._own_generators, self._final, self._first = [], None, None
+        if stage == "fit":
+            private.before_first_iteration(trainer, lambda: self._loaders_made(trainer))
         self._keep_undo = any(
             isinstance(callback, OnExceptionCheckpoint) or getattr(callback, "save_on_exception", False)
             for callback in trainer.callbacks  # type: ignore[attr-defined]
@@ -143,7 +149,10 @@ class ExactResume(Callback):
                     parameter.grad = state["gradients"][name].to(parameter)
             self._restore_random(trainer, state["random"])
         else:
+            if self._first is not None:  # Lightning has iterated them, how far depends on the workers
+                self._set_generators(self._first)
             self._position(trainer, 0)
+        self._first = None
         self._random = _random_state(trainer)
         self._running = True
 
@@ -151,9 +160,8 @@ class ExactResume(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._adopt_generators(trainer)  # the loaders may be new ones
         if private.iterates_anew(trainer):
-            if self._unused:
-                self._set_generators(self._epoch_start)
-            self._epoch_start = [generator.get_state() for generator in self._generators]
+            self._set_generators(self._epoch_start if self._unused else self._next_epoch())
+            self._epoch_begins()
         self._random = _random_state(trainer)
 
     @override
@@ -194,6 +202,7 @@ class ExactResume(Callback):
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._quiet.close()
+        private.no_more_before_first_iteration(trainer)
         if self._running and self._trainer is not None:
             self._final = self._state(self._trainer)  # for a checkpoint written after training
         self._trainer = self._undo = self._loaded = None  # validation may have loaded a state
@@ -229,9 +238,7 @@ class ExactResume(Callback):
         accumulating = done % trainer.accumulate_grad_batches != 0 and not epoch_over
         return {
             "batches": 0 if epoch_over else done,
-            "generators": [generator.get_state() for generator in self._generators]
-            if epoch_over
-            else self._epoch_start,
+            "generators": self._next_epoch() if epoch_over else self._epoch_start,
             "random": self._random_of_all_ranks(trainer),
             "gradients": self._mean_gradients(trainer) if accumulating else {},
         }
@@ -243,15 +250,29 @@ class ExactResume(Callback):
         begun, done = private.begun_and_done(self._trainer)
         return begun > done
 
+    def _loaders_made(self, trainer: Trainer) -> None:
+        self._adopt_generators(trainer)
+        self._first = [generator.get_state() for generator in self._generators]
+
     def _adopt_generators(self, trainer: Trainer) -> None:
-        """Lists every loader's generators, and gives one to those that would use the global one."""
+        """Lists every loader's generators, and gives one to those that would use the global one.
+
+        No two loaders share one, and what seeds workers is not what orders samples: how often and when these are drawn
+        from depends on the number of workers.
+        """
         self._generators = []
         for index, loader in enumerate(private.train_loaders(trainer)):
-            for holder in _holders(loader):
-                if not hasattr(holder, "generator"):
-                    continue
+            holders = [holder for holder in holders_of(loader) if hasattr(holder, "generator")]
+            for holder in holders:
                 if holder.generator is None:
                     holder.generator = self._own_generator(index)
+                elif any(holder.generator is other for other in self._generators):
+                    holder.generator = derived(holder.generator, 1000 + index)
+            if any(
+                holder is not loader and holder.generator is getattr(loader, "generator", None) for holder in holders
+            ):
+                loader.generator = derived(loader.generator, 1)
+            for holder in holders:
                 if all(holder.generator is not other for other in self._generators):
                     self._generators.append(holder.generator)
 
@@ -259,6 +280,20 @@ class ExactResume(Callback):
         for loader in private.validation_loaders(trainer):
             if getattr(loader, "generator", self) is None:
                 loader.generator = torch.Generator()
+
+    def _epoch_begins(self) -> None:
+        self._epoch_generators = list(self._generators)
+        self._epoch_start = [generator.get_state() for generator in self._generators]
+
+    def _next_epoch(self) -> list[Tensor]:
+        """States for the next epoch that depend on those of this one's start alone.
+
+        What an epoch has drawn depends on how far loaders read ahead, and so on their workers.
+        """
+        kept = [*map(id, self._epoch_generators)] == [*map(id, self._generators)]
+        if not kept:  # the loaders are new ones
+            return [generator.get_state() for generator in self._generators]
+        return following(self._epoch_start)
 
     def _set_generators(self, states: list[Tensor]) -> None:
         if len(states) != len(self._generators):
@@ -280,15 +315,17 @@ class ExactResume(Callback):
 
     def _position(self, trainer: Trainer, batches: int) -> None:
         """Starts the epoch's iterators anew from the generators and skips ``batches``."""
-        self._epoch_start = [generator.get_state() for generator in self._generators]
+        self._epoch_begins()
         self._unused = True  # the iterators made below have not given a batch yet
         loaders = private.train_loaders(trainer)
         if not private.has_iterators(trainer) or any(_has_own_state(loader) for loader in loaders):
             return
         for loader in loaders:
-            for holder in _holders(loader):
+            for holder in holders_of(loader):
                 if callable(set_epoch := getattr(holder, "set_epoch", None)):
                     set_epoch(private.epochs_begun(trainer))
+                if isinstance(holder, EpochSampler | ViewSampler):
+                    holder.passes = 0
         private.iterate_and_skip(trainer, batches, self._quiet)
 
     def _random_of_all_ranks(self, trainer: Trainer) -> list[dict[str, Any]]:
@@ -323,13 +360,6 @@ class ExactResume(Callback):
 
 def _has_own_state(loader: Any) -> bool:
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
-
-
-def _holders(loader: Any) -> Iterator[Any]:
-    """The objects of a loader that may hold a random generator or follow the epoch."""
-    batch_sampler = getattr(loader, "batch_sampler", None)
-    samplers = (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
-    yield from (x for x in (loader, batch_sampler, *samplers) if x is not None)
 
 
 def _random_state(trainer: Trainer) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -25,6 +25,7 @@ from lightning_mmnas.modules.candidates import candidate, endless, labelled_batc
 from lightning_mmnas.modules.search import FusionSearch
 from lightning_mmnas.objectives.criteria import Criterion, ViewLoss
 from lightning_mmnas.objectives.selection import candidates
+from lightning_mmnas.objectives.stored_pairs import StoredPairs
 from lightning_mmnas.objectives.training import build_optimizer, train_candidates
 from lightning_mmnas.report.progress import activity
 from lightning_mmnas.space.genotype import Genotype
@@ -176,7 +177,7 @@ class GenotypeSelection(Callback):
         batches = view_pairs(module, islice(endless(loaders["weights"]), steps), 0.0)
         self._train(networks, batches, module, steps)
         with torch.no_grad(), activity("scoring candidates", len(networks), "candidates") as shown:
-            prepared = self.criterion.prepare(lambda p: list(view_pairs(module, loaders["architecture"], p)))
+            prepared = self.criterion.prepare(lambda p: StoredPairs(view_pairs(module, loaders["architecture"], p)))
             scores = []
             for network in networks:
                 scores.append(self.criterion.score(network.eval().project, prepared))
@@ -191,9 +192,9 @@ class GenotypeSelection(Callback):
         batches = labelled_batches(module, islice(endless(loaders["weights"]), steps))
         self._train(networks, batches, module, steps)
         with torch.no_grad():
-            held_out = list(labelled_batches(module, loaders["architecture"]))
-            losses = [[network.eval()(*batch) for batch in held_out] for network in networks]
-        return [float(torch.stack(found).mean()) for found in losses]
+            held_out = labelled_batches(module, loaders["architecture"])
+            losses = [torch.stack([network.eval()(*batch) for network in networks]) for batch in held_out]
+        return cast(list[float], torch.stack(losses).mean(0).tolist())
 
     def _train(self, networks: Any, batches: Iterable[Any], module: FusionSearch, steps: int) -> None:
         """Trains the candidates side by side."""

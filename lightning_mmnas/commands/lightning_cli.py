@@ -34,7 +34,7 @@ from torch import nn
 from typing_extensions import override
 
 from lightning_mmnas.callbacks.caching import FeatureCaching
-from lightning_mmnas.callbacks.lightning_private import CommandLine, given_hyperparameters
+from lightning_mmnas.callbacks.lightning_private import CommandLine, given_hyperparameters, synchronise_batch_norm
 from lightning_mmnas.callbacks.progress import hide_advertisements
 from lightning_mmnas.commands.aside import FEATURES, renews_features
 from lightning_mmnas.commands.changes import RUN_DIR, flat
@@ -209,6 +209,7 @@ class MMNASCLI(CommandLine):
             super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise instantiation_error(error) from error
+        synchronise_batch_norm(self.trainer)
         self._require_weights()
         run_dir = Path(self.config.get(self.config.get("subcommand") or "", self.config).run_dir)
         if renews_features(run_dir):

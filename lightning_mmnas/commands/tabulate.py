@@ -100,14 +100,12 @@ def tabulate(
         configs: Folder of stage configurations, or a shipped one.
         output: Folder of the table.
         seeds: Seeds; each has encoders, features, label draws and first weights of its own.
-        limit: Number of architectures in all, rounded up to whole blocks; None: the whole space.
+        limit: Number of architectures in all, rounded up to whole blocks; None: the whole space, if it can be listed.
         labels: Label budgets per class.
         share: (i, n): this process does blocks i, i + n, ...
         overrides: As for `mmnas run`.
         console: Where progress is shown.
     """
-    import torch
-
     from lightning_mmnas.callbacks.progress import quiet
     from lightning_mmnas.commands.refusals import refuse_run
     from lightning_mmnas.commands.run import train_encoders
@@ -115,6 +113,7 @@ def tabulate(
     from lightning_mmnas.commands.versions import versions
     from lightning_mmnas.objectives.criteria import label_free_criteria
     from lightning_mmnas.tabular.features import protocol_of
+    from lightning_mmnas.tabular.numbering import architectures, numbers
     from lightning_mmnas.tabular.protocol import GroupTraining
     from lightning_mmnas.tabular.simple import simple_baselines
 
@@ -149,16 +148,15 @@ def tabulate(
         baselines = output / f"baselines-{seed}.json"
         if share[0] == 0 and limit != 0 and not baselines.is_file():
             write_json(baselines, simple_baselines(training))
-    genotypes = list(space.enumerate())
-    order = torch.randperm(len(genotypes), generator=torch.Generator().manual_seed(0)).tolist()
+    order = numbers(space, None if limit is None else -(-limit // _BLOCK) * _BLOCK)
     blocks = [order[i : i + _BLOCK] for i in range(0, len(order), _BLOCK)]
-    blocks = blocks if limit is None else blocks[: -(-limit // _BLOCK)]
     todo = [
         (number, block, seed, output / "blocks" / f"{number:05d}-{seed}.json")
         for number, block in list(enumerate(blocks))[share[0] :: share[1]]
         for seed in trainings
     ]
     todo = [job for job in todo if not job[3].is_file()]
+    genotypes = architectures(space, {index for _, block, _, _ in todo for index in block})
     start = time.monotonic()
     for done, (number, block, seed, path) in enumerate(todo, 1):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -189,13 +187,15 @@ def read_features(
         ConfigError: The stages or the data are of another kind than a table can be made of.
         DataError: A class has fewer training samples than a budget asks for.
     """
+    import torch
+
     from lightning_mmnas.commands.lightning_cli import MMNASCLI
     from lightning_mmnas.tabular.features import checked_search, make_table_data
 
     first = MMNASCLI(search, run=False, save_config_callback=None)
     model, unlabelled = checked_search(first.model, first.datamodule)
     any_genotype = run_dir / "any_genotype.json"  # fine-tuning is configured for some network, whichever
-    next(iter(model.space.enumerate())).save(any_genotype)
+    model.space.sample(torch.Generator().manual_seed(0)).save(any_genotype)
     second = MMNASCLI(
         [*finetune, "--model.init_args.genotype", str(any_genotype), "--model.init_args.network_weights", "null"],
         run=False,

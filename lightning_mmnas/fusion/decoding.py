@@ -1,12 +1,15 @@
 """From log-weights of all choices to one discrete architecture; deterministic, ties included."""
 
 import heapq
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from lightning_mmnas.errors import GenotypeError
 from lightning_mmnas.space.genotype import CellGenotype, FusionSpace, Genotype, StepGenotype
@@ -230,7 +233,9 @@ def best_choices(
     required: int = 0,
     unique: bool = False,
 ) -> list[Choice] | None:
-    """The best-scoring choice for every node (A*: what remains is bounded by its best scores).
+    """The best-scoring choice for every node.
+
+    A* search: what remains is bounded by its best scores under all demands but `unique`, and under `unique` alone.
 
     Args:
         nodes: Per node, its choices; candidate ``first + i`` is node i itself.
@@ -244,27 +249,118 @@ def best_choices(
         One choice per node, or None if none meets the demands.
     """
     count = len(nodes)
-    ranked = [sorted(choices, key=lambda c: (-round(c.score, 12), c.key)) for choices in nodes]
-    bound = [sum(choices[0].score for choices in ranked[i:]) for i in range(count + 1)]
-    inner = count - outputs
-    # Sorted by the bound on the whole score, then by the keys; the numbers i refer into `ranked`.
-    heap: list[tuple[float, tuple[tuple[int, ...], ...], tuple[int, ...], float]] = [(-bound[0], (), (), 0.0)]
+    rest = _Rest(nodes, first, outputs, groups, required)
+    # Sorted by the bound on the whole score, then by the keys; then what was chosen, its score, and what was read.
+    heap: list[tuple[float, tuple[tuple[int, ...], ...], bool, tuple[Choice, ...], float, _Read]] = []
+
+    def push(chosen: tuple[Choice, ...], score: float, read: _Read, bound: float, tight: bool) -> None:
+        if bound > -math.inf:
+            keys = tuple(choice.key for choice in chosen)
+            heapq.heappush(heap, (-round(score + bound, 12), keys, tight, chosen, score, read))
+
+    seen: set[tuple[int, _Read, frozenset[tuple[int, ...]]]] = set()  # of those with the same future the first is best
+    push((), 0.0, _Read(0, 0), rest.bound(0, _Read(0, 0)), not unique)
     while heap:
-        _, keys, places, total = heapq.heappop(heap)
-        depth = len(places)
+        _, keys, tight, chosen, score, read = heapq.heappop(heap)
+        depth = len(chosen)
         if depth == count:
-            return [ranked[i][place] for i, place in enumerate(places)]
-        before = set().union(*(ranked[i][place].read for i, place in enumerate(places)))
-        for place, choice in enumerate(ranked[depth]):
-            if unique and choice.key in keys:
-                continue
-            read = before | choice.read
-            slots = 2 * (count - depth - 1)
-            covered = len({groups[j] for j in read if j < len(groups)} - {-1})
-            unread = sum(1 for i in range(min(inner, depth + 1)) if first + i not in read)
-            if max(required - covered, 0) + unread > slots:
-                continue
-            value = total + choice.score
-            entry = (-round(value + bound[depth + 1], 12), (*keys, choice.key), (*places, place), value)
-            heapq.heappush(heap, entry)
+            return list(chosen)
+        if not tight:  # the costlier bound only for what comes to the front
+            bound = min(rest.bound(depth, read), _best_distinct(nodes[depth:], frozenset(keys)))
+            push(chosen, score, read, bound, True)
+            continue
+        state = (depth, read, frozenset(keys) if unique else frozenset())
+        if state in seen:
+            continue
+        seen.add(state)
+        for choice in nodes[depth]:
+            if not (unique and choice.key in keys):
+                after = rest.after(depth, read, rest.effect(choice))
+                push((*chosen, choice), score + choice.score, after, rest.bound(depth + 1, after), not unique)
     return None
+
+
+class _Read(NamedTuple):
+    """What matters of the choices made so far, or what one choice reads, as sets of bits.
+
+    Attributes:
+        nodes: Nodes that must still be read; of a choice, those that it reads.
+        groups: Groups that are read.
+    """
+
+    nodes: int
+    groups: int
+
+
+class _Rest:
+    """The best score of the nodes from some depth on, whose keys may be equal; see `best_choices`."""
+
+    def __init__(
+        self, nodes: Sequence[Sequence[Choice]], first: int, outputs: int, groups: Sequence[int], required: int
+    ) -> None:
+        self.count, self.first, self.inner = len(nodes), first, len(nodes) - outputs
+        self.groups, self.required = groups, required
+        self.effects: list[dict[_Read, float]] = []  # per node, the best score of the choices that read the same
+        for choices in nodes:
+            best: dict[_Read, float] = {}
+            for choice in choices:
+                effect = self.effect(choice)
+                best[effect] = max(best.get(effect, -math.inf), choice.score)
+            self.effects.append(best)
+        self.known: dict[tuple[int, _Read], float] = {}
+
+    def effect(self, choice: Choice) -> _Read:
+        """What a choice reads."""
+        nodes = groups = 0
+        for j in choice.read:
+            if j >= self.first:
+                nodes |= 1 << (j - self.first)
+            elif j < len(self.groups) and self.groups[j] >= 0:
+                groups |= 1 << self.groups[j]
+        return _Read(nodes, groups)
+
+    def after(self, depth: int, read: _Read, effect: _Read) -> _Read:
+        """What matters after node `depth` has made a choice; once enough groups are read, which ones does not."""
+        new = 1 << depth if depth < self.inner else 0
+        groups = read.groups | effect.groups
+        enough = groups.bit_count() >= self.required
+        return _Read(read.nodes & ~effect.nodes | new, (1 << self.required) - 1 if enough else groups)
+
+    def bound(self, depth: int, read: _Read) -> float:
+        """The best score of the nodes from `depth` on; minus infinity where they cannot meet the demands."""
+        found = self.known.get((depth, read))
+        if found is None:
+            found = self.known[depth, read] = self._bound(depth, read)
+        return found
+
+    def _bound(self, depth: int, read: _Read) -> float:
+        missing = max(self.required - read.groups.bit_count(), 0)
+        if read.nodes.bit_count() + missing > 2 * (self.count - depth):
+            return -math.inf
+        if depth == self.count:
+            return 0.0
+        return max(
+            (
+                score + self.bound(depth + 1, self.after(depth, read, effect))
+                for effect, score in self.effects[depth].items()
+            ),
+            default=-math.inf,
+        )
+
+
+def _best_distinct(nodes: Sequence[Sequence[Choice]], used: frozenset[tuple[int, ...]]) -> float:
+    """The best score of nodes with different keys, none of them used already; minus infinity where there is none."""
+    keys = sorted({choice.key for choices in nodes for choice in choices} - used)
+    if len(keys) < len(nodes):
+        return -math.inf
+    column = {key: k for k, key in enumerate(keys)}
+    scores = np.full((len(nodes), len(keys)), -math.inf)
+    for row, choices in zip(scores, nodes, strict=True):
+        for choice in choices:
+            if choice.key in column:
+                row[column[choice.key]] = choice.score
+    try:
+        rows, columns = linear_sum_assignment(scores, maximize=True)
+    except ValueError:  # infeasible
+        return -math.inf
+    return float(scores[rows, columns].sum())

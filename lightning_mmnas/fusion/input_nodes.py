@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.fusion.primitives import PositionBatchNorm
+from lightning_mmnas.fusion.batch_norm import over_positions
 
 Grid = Literal["auto", "line", "square"]
 Pool = Literal["max", "avg"]
@@ -48,13 +48,14 @@ class InputNode(nn.Module):
         self.pool = pool
         self.grid = grid
         self.linear = nn.Linear(in_channels, channels)
-        self.norm = PositionBatchNorm(channels)
+        self.norm = nn.BatchNorm1d(channels)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, feature: Tensor) -> Tensor:
         """(b, c_in, *rest) -> (b, l, c); a vector (b, c_in) becomes l equal copies."""
         pooled = pool_positions(feature, self.length, self.pool, self.grid).flatten(2)
-        out: Tensor = self.dropout(F.relu(self.norm(self.linear(pooled.transpose(1, 2)))))
+        linear: Tensor = self.linear(pooled.transpose(1, 2))
+        out: Tensor = self.dropout(F.relu(over_positions(self.norm, linear)))
         return out
 
 

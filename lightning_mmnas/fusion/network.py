@@ -7,8 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_mmnas.fusion.batch_norm import over_positions
 from lightning_mmnas.fusion.input_nodes import Grid, InputNodes, Pool
-from lightning_mmnas.fusion.primitives import PositionBatchNorm, build_primitive
+from lightning_mmnas.fusion.primitives import build_primitive
 from lightning_mmnas.fusion.readout import LateFeatures, ReadoutName, build_readout, out_features
 from lightning_mmnas.space.genotype import CellGenotype, FusionSpace, Genotype
 
@@ -28,7 +29,7 @@ class CellOutput(nn.Module):
         c, outputs = space.channels, space.step_outputs
         self.outputs = outputs
         self.linear = nn.Linear(outputs * c, c) if outputs > 1 else None
-        self.batch_norm = PositionBatchNorm(c) if outputs > 1 else None
+        self.batch_norm = nn.BatchNorm1d(c) if outputs > 1 else None
         self.dropout = nn.Dropout(dropout)
         self.norm = nn.LayerNorm((space.length, c))
 
@@ -36,7 +37,7 @@ class CellOutput(nn.Module):
         """All step outputs in order and the residual, each (b, l, c) -> (b, l, c)."""
         out = torch.cat(list(steps[-self.outputs :]), dim=-1)
         if self.linear is not None and self.batch_norm is not None:
-            out = self.dropout(F.relu(self.batch_norm(self.linear(out))))
+            out = self.dropout(F.relu(over_positions(self.batch_norm, self.linear(out))))
         normalised: Tensor = self.norm(out + x)
         return normalised
 

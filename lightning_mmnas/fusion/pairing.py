@@ -5,11 +5,12 @@ inputs while searching. In `IndependentPairing` both inputs have their own logit
 is built.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from lightning_mmnas.fusion.decoding import Scores
 from lightning_mmnas.fusion.relaxation import Relaxation, Softmax
@@ -43,6 +44,15 @@ class PairingLogits(nn.Module):
         self.relaxation = relaxation or Softmax()
         self.alpha, self.beta = nn.ParameterList(), nn.ParameterList()
         self.gamma = nn.ParameterList(_logits(space.steps, len(variants)) for _ in range(space.cells))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        """Logits stay in float32 where weights are converted to less (``bf16-true``): small steps would vanish."""
+        before = [(logit, logit.data) for logit in self.parameters()]
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for logit, values in before:
+            if torch.finfo(logit.dtype).bits < 32:
+                logit.data = values.to(logit.device, torch.promote_types(values.dtype, torch.float32))
+        return self
 
     def cell_weights(self, i: int) -> Tensor:
         """Weights of (input nodes, earlier cells) in x and y of cell i, shape (2, n + i); one row if x is y."""
@@ -86,9 +96,16 @@ class PairingLogits(nn.Module):
 
     def variant_of(self, step: StepGenotype) -> int:
         """Index of the variant that a genotype's step is."""
+        swapped = self._later_first(step) and (step.primitive, True) in self.variants
+        return self.variants.index((step.primitive, swapped))
+
+    def is_turned(self, step: StepGenotype) -> bool:
+        """Whether a step of a symmetric primitive is written with the later input first, its variant the other way."""
+        return is_symmetric(step.primitive) and self._later_first(step)
+
+    def _later_first(self, step: StepGenotype) -> bool:
         states = self.space.step_candidates(self.space.steps)
-        swapped = states.index(step.inputs[0]) > states.index(step.inputs[1])
-        return self.variants.index((step.primitive, swapped and (step.primitive, True) in self.variants))
+        return states.index(step.inputs[0]) > states.index(step.inputs[1])
 
     def _log_weights(self, logits: Tensor) -> Tensor:
         """Log-weights without chance, differentiable; in float64 except on Apple's devices, which have none."""

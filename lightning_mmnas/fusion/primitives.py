@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mmnas.errors import GenotypeError
+from lightning_mmnas.fusion.batch_norm import over_positions
 
 
 class Primitive(nn.Module):
@@ -90,26 +91,18 @@ class PairLinear(nn.Module):
         return F.linear(x, self.weight_x, self.bias) + F.linear(y, self.weight_y)
 
 
-class PositionBatchNorm(nn.BatchNorm1d):
-    """Batch norm over batch and positions of a (b, l, c) tensor."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        """(b, l, c) -> (b, l, c)."""
-        return super().forward(input.flatten(0, 1)).view_as(input)
-
-
 class LinearGLU(Primitive):
     """GLU(BN(W [x; y])): half of the channels gates the other half (BM-NAS, section 3.3)."""
 
     def __init__(self, channels: int, length: int, dropout: float = 0.0) -> None:
         super().__init__(channels, length, dropout)
         self.linear = PairLinear(channels, 2 * channels)
-        self.norm = PositionBatchNorm(2 * channels)
+        self.norm = nn.BatchNorm1d(2 * channels)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """(b, l, c), (b, l, c) -> (b, l, c)."""
-        out: Tensor = self.dropout(F.glu(self.norm(self.linear(x, y)), dim=-1))
+        out: Tensor = self.dropout(F.glu(over_positions(self.norm, self.linear(x, y)), dim=-1))
         return out
 
 
@@ -119,13 +112,23 @@ class ConcatFC(Primitive):
     def __init__(self, channels: int, length: int, dropout: float = 0.0) -> None:
         super().__init__(channels, length, dropout)
         self.linear = PairLinear(channels, channels)
-        self.norm = PositionBatchNorm(channels)
+        self.norm = nn.BatchNorm1d(channels)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """(b, l, c), (b, l, c) -> (b, l, c)."""
-        out: Tensor = self.dropout(F.relu(self.norm(self.linear(x, y))))
+        out: Tensor = self.dropout(F.relu(over_positions(self.norm, self.linear(x, y))))
         return out
+
+
+@torch.no_grad()
+def turn(primitive: nn.Module) -> None:
+    """Exchanges what a symmetric primitive does to x and to y."""
+    for part in primitive.modules():
+        if isinstance(part, PairLinear):
+            x = part.weight_x.clone()
+            part.weight_x.copy_(part.weight_y)
+            part.weight_y.copy_(x)
 
 
 PRIMITIVES: dict[str, type[Primitive]] = {

@@ -1,12 +1,10 @@
 """SinglePath: one architecture at a time inside a supernet, at the cost of that architecture alone."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_mmnas.errors import GenotypeError
 from lightning_mmnas.fusion.input_nodes import key
@@ -75,7 +73,8 @@ class SinglePath(nn.Module):
             for t, step in enumerate(cell.steps):
                 variants = cast(nn.ModuleList, built.steps[t])
                 primitive = variants[supernet.logits.variant_of(step)]
-                inner[f"step{t}"] = primitive(*(inner[name] for name in step.inputs))
+                read = step.inputs[::-1] if supernet.logits.is_turned(step) else step.inputs
+                inner[f"step{t}"] = primitive(*(inner[name] for name in read))
             steps = [inner[f"step{t}"] for t in range(len(cell.steps))]
             states[f"cell{i}"] = built.output(steps, inner["x"])
         outputs = range(len(cells) - supernet.space.cell_outputs, len(cells))
@@ -83,23 +82,3 @@ class SinglePath(nn.Module):
         late = supernet.late(features) if supernet.needs_late else None
         out: Tensor = supernet.readout(joined, late)
         return out
-
-
-@contextmanager
-def batch_statistics(module: nn.Module) -> Iterator[None]:
-    """Puts a module into eval mode, but has batch norm use the statistics of each batch and keep none of them.
-
-    Running statistics are averages over all the architectures that shared the weights, and fit none of them.
-    """
-    modes = [(part, part.training) for part in module.modules()]
-    norms = [part for part in module.modules() if isinstance(part, _BatchNorm) and part.track_running_stats]
-    module.eval()
-    for norm in norms:
-        norm.training, norm.track_running_stats = True, False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True
-        for part, mode in modes:
-            part.training = mode

@@ -11,7 +11,7 @@ from lightning_mmnas.fusion.decoding import Limit, Scores, decode, decode_bmnas
 from lightning_mmnas.fusion.input_nodes import Grid, InputNodes, Pool
 from lightning_mmnas.fusion.network import CellOutput, FusionNetwork, NetworkCell, deepest_inputs
 from lightning_mmnas.fusion.pairing import Pairing, TiedPairing, build_pairing
-from lightning_mmnas.fusion.primitives import build_primitive
+from lightning_mmnas.fusion.primitives import build_primitive, turn
 from lightning_mmnas.fusion.readout import LateFeatures, ReadoutName, build_readout, out_features
 from lightning_mmnas.fusion.relaxation import Relaxation
 from lightning_mmnas.space.genotype import FusionSpace, Genotype
@@ -262,6 +262,8 @@ class FusionSupernet(nn.Module):
             for t, step in enumerate(wiring.steps):
                 variants = cast(nn.ModuleList, here.steps[t])
                 there.steps[t].load_state_dict(variants[self.logits.variant_of(step)].state_dict())
+                if self.logits.is_turned(step):
+                    turn(there.steps[t])
         if type(self.readout) is type(network.readout):
             network.readout.load_state_dict(self.readout.state_dict())
 

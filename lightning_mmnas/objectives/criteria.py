@@ -6,7 +6,7 @@ that lower is better. Losses are lightly's; what they say about accuracy is meas
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,14 +15,15 @@ from lightly.loss import BarlowTwinsLoss, VICRegLoss
 from torch import Tensor, nn
 
 from lightning_mmnas.objectives.losses import local_objective, nt_xent
+from lightning_mmnas.objectives.stored_pairs import derived
 
 Features = Mapping[str, Tensor]
 ViewPair = tuple[Features, Features]
 Project = Callable[[Features], Tensor]
 """Features by name -> projections (b, d)."""
 
-MakeViews = Callable[[float], list[ViewPair]]
-"""modality dropout -> features of two views of every held-out batch."""
+MakeViews = Callable[[float], Sequence[ViewPair]]
+"""modality dropout -> features of two views of every held-out batch; to be gone through one by one (`StoredPairs`)."""
 
 
 class Criterion(ABC):
@@ -70,11 +71,11 @@ class ViewLoss(Criterion):
         self.loss = local_objective(objective if objective is not None else nt_xent(temperature))
         self.modality_dropout = modality_dropout
 
-    def prepare(self, make_views: MakeViews) -> list[ViewPair]:
+    def prepare(self, make_views: MakeViews) -> Iterable[ViewPair]:
         """Two views of every held-out batch."""
         return make_views(self.modality_dropout)
 
-    def score(self, project: Project, prepared: Sequence[ViewPair]) -> float:
+    def score(self, project: Project, prepared: Iterable[ViewPair]) -> float:
         """Mean loss over the batches."""
         return _mean([self.loss(*_project(project, pair)) for pair in prepared])
 
@@ -94,10 +95,13 @@ class DroppedViewsNTXent(ViewLoss):
 class PerModalityNTXent(ViewLoss):
     """NT-Xent between two views of one modality alone, the others at their batch mean; mean over modalities."""
 
-    def prepare(self, make_views: MakeViews) -> list[ViewPair]:
+    def prepare(self, make_views: MakeViews) -> Iterable[ViewPair]:
         """A pair of views per held-out batch and modality."""
-        pairs = super().prepare(make_views)
-        return [(only(first, {m}), only(second, {m})) for first, second in pairs for m in modalities_of(first)]
+        return derived(super().prepare(make_views), self._of)
+
+    def _of(self, pair: ViewPair) -> list[ViewPair]:
+        first, second = pair
+        return [(only(first, {m}), only(second, {m})) for m in modalities_of(first)]
 
 
 class CrossModalNTXent(ViewLoss):
@@ -107,18 +111,17 @@ class CrossModalNTXent(ViewLoss):
     its batch mean. With two modalities both directions are the same pair, which is then scored once.
     """
 
-    def prepare(self, make_views: MakeViews) -> list[ViewPair]:
+    def prepare(self, make_views: MakeViews) -> Iterable[ViewPair]:
         """A pair of views per held-out batch and modality; for a single modality plain pairs."""
-        pairs = []
-        for first, second in super().prepare(make_views):
-            modalities = modalities_of(first)
-            if len(modalities) < 2:
-                pairs.append((first, second))
-                continue
-            for modality in modalities if len(modalities) > 2 else modalities[:1]:
-                rest = set(modalities) - {modality}
-                pairs.append((only(first, {modality}), only(second, rest)))
-        return pairs
+        return derived(super().prepare(make_views), self._of)
+
+    def _of(self, pair: ViewPair) -> list[ViewPair]:
+        first, second = pair
+        modalities = modalities_of(first)
+        if len(modalities) < 2:
+            return [pair]
+        alone = modalities if len(modalities) > 2 else modalities[:1]
+        return [(only(first, {m}), only(second, set(modalities) - {m})) for m in alone]
 
 
 class BarlowTwins(ViewLoss):
@@ -138,11 +141,11 @@ class VICReg(ViewLoss):
 class Alignment(Criterion):
     """Mean squared distance between the normalised projections of two views (Wang & Isola, ICML 2020, eq. 4)."""
 
-    def prepare(self, make_views: MakeViews) -> list[ViewPair]:
+    def prepare(self, make_views: MakeViews) -> Iterable[ViewPair]:
         """Two views of every held-out batch."""
         return make_views(0.0)
 
-    def score(self, project: Project, prepared: Sequence[ViewPair]) -> float:
+    def score(self, project: Project, prepared: Iterable[ViewPair]) -> float:
         """Mean over the samples of all batches, in [0, 4]."""
         pairs = [_project(project, pair) for pair in prepared]
         return _mean([(F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean() for a, b in pairs])
@@ -158,11 +161,11 @@ class Uniformity(Criterion):
     def __init__(self, t: float = 2.0) -> None:
         self.t = t
 
-    def prepare(self, make_views: MakeViews) -> list[ViewPair]:
+    def prepare(self, make_views: MakeViews) -> Iterable[ViewPair]:
         """Two views of every held-out batch."""
         return make_views(0.0)
 
-    def score(self, project: Project, prepared: Sequence[ViewPair]) -> float:
+    def score(self, project: Project, prepared: Iterable[ViewPair]) -> float:
         """Mean over batches and views, <= 0."""
         values = []
         for pair in prepared:
@@ -174,11 +177,11 @@ class Uniformity(Criterion):
 class RankMe(Criterion):
     """Effective rank of the projections, with its sign changed (Garrido et al., ICML 2023, eq. 1)."""
 
-    def prepare(self, make_views: MakeViews) -> list[ViewPair]:
+    def prepare(self, make_views: MakeViews) -> Iterable[ViewPair]:
         """Two views of every held-out batch."""
         return make_views(0.0)
 
-    def score(self, project: Project, prepared: Sequence[ViewPair]) -> float:
+    def score(self, project: Project, prepared: Iterable[ViewPair]) -> float:
         """Minus the exponential of the entropy of the normalised singular values of all first views."""
         z = torch.cat([_project(project, pair)[0] for pair in prepared])
         share = F.normalize(torch.linalg.svdvals(z), p=1.0, dim=0) + 1e-7
@@ -197,11 +200,11 @@ class NeighbourConsistency(Criterion):
             raise ValueError(f"k must be at least 1, not {k}")
         self.k = k
 
-    def prepare(self, make_views: MakeViews) -> list[ViewPair]:
+    def prepare(self, make_views: MakeViews) -> Iterable[ViewPair]:
         """Two views of every held-out batch."""
         return make_views(0.0)
 
-    def score(self, project: Project, prepared: Sequence[ViewPair]) -> float:
+    def score(self, project: Project, prepared: Iterable[ViewPair]) -> float:
         """Mean over the samples, in [-1, 0]; neighbours are sought within the batch."""
         values = []
         for pair in prepared:

@@ -6,6 +6,7 @@ import torch
 from lightly.models.modules import SimCLRProjectionHead
 from torch import Tensor, nn
 
+from lightning_mmnas.fusion.batch_norm import statistics_kept
 from lightning_mmnas.objectives.losses import CrossModalInfoNCE
 
 
@@ -52,7 +53,9 @@ class FusionObjective(nn.Module):
         z0, z1 = self.project(joined).chunk(2)
         loss: Tensor = self.objective(z0.float(), z1.float())
         if self.cross_modal_weight > 0:
-            loss = loss + self.cross_modal_weight * self.cross_modal(self._single_modality_projections(first))
+            with statistics_kept(self):
+                projections = self._single_modality_projections(first)
+            loss = loss + self.cross_modal_weight * self.cross_modal(projections)
         return loss
 
     def _single_modality_projections(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from lightly.loss import NTXentLoss
 from torch import Tensor, nn
 
 from lightning_mmnas.errors import GenotypeError
@@ -14,7 +13,7 @@ from lightning_mmnas.fusion.network import FusionNetwork
 from lightning_mmnas.fusion.network_group import NetworkGroup, grouped_nt_xent
 from lightning_mmnas.objectives.fusion_objective import FusionObjective
 from lightning_mmnas.objectives.labelled import Labelled
-from lightning_mmnas.objectives.losses import classification_loss
+from lightning_mmnas.objectives.losses import classification_loss, is_nt_xent
 
 
 class ContrastiveGroup(nn.Module):
@@ -32,7 +31,7 @@ class ContrastiveGroup(nn.Module):
         self.heads = heads
         self.objectives = nn.ModuleList(objectives)
         first: Any = objectives[0]
-        plain = type(first) is NTXentLoss and first.memory_bank.size[0] == 0
+        plain = is_nt_xent(first) and first.memory_bank.size[0] == 0
         self.temperature: float | None = first.temperature if plain else None  # of plain NT-Xent
 
     @classmethod

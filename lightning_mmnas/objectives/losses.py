@@ -9,21 +9,48 @@ import itertools
 from collections.abc import Mapping
 
 import torch
+import torch.distributed as dist
+import torch.nn.functional as F
 from lightly.loss import NTXentLoss
 from torch import Tensor, nn
+
+from lightning_mmnas.fusion.ranks import gather_rows, gather_sizes, world_size
 
 
 def nt_xent(temperature: float = 0.2) -> nn.Module:
     """NT-Xent (SimCLR, eq. 1) with the negatives of all ranks.
 
-    Under DDP the mean over ranks, values and gradients, equals one process on the joined batch; batches must be
-    equally large on all ranks.
-
     Args:
         temperature: Softmax temperature, unitless, > 0; tau in eq. 1 of SimCLR.
     """
-    loss: nn.Module = NTXentLoss(temperature=temperature, gather_distributed=True)
-    return loss
+    return GatheredNTXent(temperature=temperature, gather_distributed=True)
+
+
+class GatheredNTXent(NTXentLoss):  # type: ignore[misc]  # lightly is not typed
+    """lightly's NT-Xent, with a gather over ranks that is differentiable any number of times.
+
+    Under DDP the mean over ranks of values, gradients and second derivatives equals one process on the joined batch,
+    whose parts need not be equally large.
+    """
+
+    def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
+        """Projections of two views, (b, d) each -> scalar."""
+        if not self.gather_distributed or world_size() == 1 or self.memory_bank.size[0] > 0:
+            loss: Tensor = super().forward(out0, out1)
+            return loss
+        b, sizes = len(out0), gather_sizes(len(out0), out0.device)
+        z = F.normalize(torch.stack([out0, out1], dim=1), dim=2)  # (b, 2, d)
+        everything = gather_rows(z, sizes).flatten(0, 1)  # (2 n, d): both views of a sample after one another
+        similarities = z.flatten(0, 1) @ everything.T / self.temperature  # (2 b, 2 n)
+        itself = 2 * sum(sizes[: dist.get_rank()]) + torch.arange(2 * b, device=z.device)
+        similarities = similarities.scatter(1, itself[:, None], -torch.inf)
+        losses = F.cross_entropy(similarities, itself ^ 1, reduction="sum")
+        return losses * (world_size() / (2 * sum(sizes)))
+
+
+def is_nt_xent(objective: nn.Module) -> bool:
+    """Whether an objective is NT-Xent itself, lightly's own or ours, and not something made from it."""
+    return type(objective) in (NTXentLoss, GatheredNTXent)
 
 
 class CrossModalInfoNCE(nn.Module):
@@ -50,8 +77,8 @@ class CrossModalInfoNCE(nn.Module):
 def classification_loss(logits: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy for class indices (b,), binary cross-entropy for multi-label targets (b, num_classes)."""
     if label.ndim == 1:
-        return nn.functional.cross_entropy(logits, label)
-    return nn.functional.binary_cross_entropy_with_logits(logits, label.to(logits.dtype))
+        return F.cross_entropy(logits, label)
+    return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype))
 
 
 def local_objective(objective: nn.Module) -> nn.Module:

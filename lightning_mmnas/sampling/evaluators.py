@@ -13,13 +13,15 @@ from torch import Tensor, nn
 from lightning_mmnas.costs.table import CostTable
 from lightning_mmnas.errors import CheckpointError
 from lightning_mmnas.files import replacing
-from lightning_mmnas.fusion.single_path import SinglePath, batch_statistics
+from lightning_mmnas.fusion.batch_norm import batch_statistics
+from lightning_mmnas.fusion.single_path import SinglePath
 from lightning_mmnas.modules.candidates import Batch, candidate, endless, view_pairs
 from lightning_mmnas.modules.frozen import read_checkpoint
 from lightning_mmnas.modules.search import FusionSearch
 from lightning_mmnas.objectives.criteria import Criterion, ViewPair
 from lightning_mmnas.objectives.fusion_objective import FusionObjective
 from lightning_mmnas.objectives.losses import local_objective
+from lightning_mmnas.objectives.stored_pairs import StoredPairs
 from lightning_mmnas.objectives.training import build_optimizer, train_together
 from lightning_mmnas.sampling.study import Report
 from lightning_mmnas.space.genotype import Genotype
@@ -94,7 +96,7 @@ class Evaluator:
             if self._prepared is None:
                 with self.seeded():
                     held_out = self.loaders()["architecture"]
-                    prepared = self.criterion.prepare(lambda p: list(view_pairs(self.module, held_out, p)))
+                    prepared = self.criterion.prepare(lambda p: StoredPairs(view_pairs(self.module, held_out, p)))
                 self._prepared = (prepared,)
             return self.criterion.combine([self.criterion.score(network.project, self._prepared[0])])[0]
 

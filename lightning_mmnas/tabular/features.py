@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from lightly.loss import NTXentLoss
 from torch import Tensor
 
 from lightning_mmnas.callbacks.caching import FeatureCaching
@@ -15,6 +14,7 @@ from lightning_mmnas.data.splits import label_budget
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.search import FusionSearch
+from lightning_mmnas.objectives.losses import is_nt_xent
 from lightning_mmnas.tabular.protocol import Protocol, TableData
 
 
@@ -58,7 +58,7 @@ def make_table_data(
         raise ConfigError("a table is made with FineTuning on a MultimodalDataModule; see configs/avmnist")
     if labelled.task != "multiclass":
         raise ConfigError(f"a table is made of data with one class per sample, and these are {labelled.task}")
-    if model.classifier is not None or type(model.objective) is not NTXentLoss or model.hparams["dropout"]:
+    if model.classifier is not None or not is_nt_xent(model.objective) or model.hparams["dropout"]:
         raise ConfigError(
             "a table's networks are trained with NT-Xent and without dropout; set model.init_args.objective to null, "
             "supervised to false and dropout to 0"

@@ -24,6 +24,7 @@ from lightning_mmnas.objectives.fusion_objective import projection_head
 from lightning_mmnas.objectives.groups import ContrastiveGroup, LabelledGroup
 from lightning_mmnas.objectives.training import Schedule, build_optimizer, train_together
 from lightning_mmnas.space.genotype import Genotype
+from lightning_mmnas.tabular.projections import nth, once
 from lightning_mmnas.views.pair import ModalityDropout
 
 Features = dict[str, Tensor]
@@ -191,18 +192,12 @@ class GroupTraining:
         head = self._pretrain(group, len(networks), self.protocol.screen_steps, "screen")
         group.eval()
         head.eval()
-        known: dict[int, Tensor] = {}
-
-        def projections(features: Mapping[str, Tensor]) -> Tensor:
-            if id(features) not in known:
-                known[id(features)] = head(group(features))
-            return known[id(features)]
-
         scores: dict[str, list[float]] = {}
         with torch.no_grad():
             for name, criterion in self.criteria.items():
                 prepared = self.prepared[name]
-                found = [criterion.score(_nth(projections, g), prepared) for g in range(len(networks))]
+                projections = once(lambda features: head(group(features)), prepared)
+                found = [criterion.score(nth(projections, g), prepared) for g in range(len(networks))]
                 scores[name] = criterion.combine(found)
         return scores
 
@@ -332,11 +327,6 @@ class GroupTraining:
         with counter, torch.no_grad():
             network.eval()({name: value[:1] for name, value in self.data.test.items()})
         return int(counter.get_total_flops())
-
-
-def _nth(projections: Callable[[Mapping[str, Tensor]], Tensor], g: int) -> Callable[[Mapping[str, Tensor]], Tensor]:
-    """Projections of network g alone."""
-    return lambda features: projections(features)[g]
 
 
 def _vectors(group: nn.Module, features: Features) -> Tensor:

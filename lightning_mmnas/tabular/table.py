@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from lightning_mmnas.errors import GenotypeError, MissingExtraError, TableError
 from lightning_mmnas.files import write_bytes
 from lightning_mmnas.space.genotype import FusionSpace, Genotype
+from lightning_mmnas.tabular.numbering import architectures
 
 Values = NDArray[np.float64]
 
@@ -48,7 +49,8 @@ class FusionTable:
     Args:
         space: The space.
         columns: By name, one row per architecture and one column per seed, (n, seeds); NaN where there is none.
-        indices: Which architecture each row is: its place in ``space.enumerate()``.
+        indices: Which architecture each row is: its number, see `numbering.py`: its place in ``space.enumerate()``,
+            or in a fixed sequence of draws from a space too large to be listed.
         seeds: The seeds.
         card: How the table was made.
         baselines: By name, the simple baselines' columns, mean over seeds.
@@ -162,8 +164,8 @@ class FusionTable:
     @cached_property
     def genotypes(self) -> list[Genotype]:
         """The architectures, row by row."""
-        everything = list(self.space.enumerate())
-        return [everything[index] for index in self.indices]
+        found = architectures(self.space, self.indices)
+        return [found[index] for index in self.indices]
 
     @cached_property
     def _rows(self) -> dict[Genotype, int]:

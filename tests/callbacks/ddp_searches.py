@@ -8,11 +8,15 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities import CombinedLoader
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from lightning_mmnas.callbacks import ArchitectureAlternation
-from tests.callbacks.searchers import Mixture, Searcher, dataset, loaders, trainer, values
+from lightning_mmnas.fusion.input_nodes import InputNode
+from lightning_mmnas.fusion.primitives import ConcatFC, LinearGLU
+from lightning_mmnas.fusion.readout import PoolReadout
+from lightning_mmnas.objectives.losses import nt_xent
+from tests.callbacks.searchers import Mixture, Part, Searcher, dataset, loaders, trainer, values
 from tests.callbacks.test_alternation_resume import SaveAlways
 
 
@@ -53,12 +57,60 @@ class Dropout(Searcher):
         super().__init__(dropout=0.3, batch_norm=True)
 
 
+class Fused(Mixture):
+    """Two primitives on an input node, with as many positions as channels, mixed by the softmax of alpha."""
+
+    def __init__(self, batch_norm: bool) -> None:
+        super().__init__()
+        del self.first, self.second, self.head
+        self.nodes = nn.ModuleList(InputNode(3, 5, 5) for _ in range(2))
+        self.primitives = nn.ModuleList([LinearGLU(5, 5), ConcatFC(5, 5)])
+        self.readout, self.out = PoolReadout(5), nn.Linear(10, 4)
+        if not batch_norm:
+            for part in [*self.nodes, *self.primitives, self.readout]:
+                part.norm = nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        u, v = (node(half) for node, half in zip(self.nodes, x.chunk(2, dim=1), strict=True))
+        a, b = self.alpha.softmax(0)
+        glu, fc = (primitive(u, v) for primitive in self.primitives)
+        out: Tensor = self.out(self.readout(a * glu + b * fc))
+        return out
+
+
+class Contrastive(Searcher):
+    """NT-Xent between a sample and its mirror image; the last batch is not equally large on both ranks."""
+
+    sizes = (11, 7)
+    batch_norm = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Fused(self.batch_norm).double()
+        self.objective = nt_xent(0.5)
+
+    def loss(self, part: Part) -> Tensor:
+        x, _ = part
+        loss: Tensor = self.objective(*self.net(torch.cat([x, x.flip(1).tanh()])).chunk(2))
+        return loss
+
+
+class Normalised(Contrastive):
+    batch_norm = True
+
+
+SYNC = {"sync_batchnorm": True}
 CASES: dict[str, tuple[type[Searcher], dict[str, Any], dict[str, Any]]] = {
     "plain": (Searcher, {}, {}),
     "accumulated": (Searcher, {}, {"accumulate_grad_batches": 2}),
     "clipped, second order": (Searcher, {"order": 2}, {"gradient_clip_val": 0.05}),
     "per epoch": (Searcher, {"schedule": "epoch"}, {}),
     "gumbel": (Gumbel, {}, {}),
+    "contrastive": (Contrastive, {}, {}),
+    "contrastive, second order": (Contrastive, {"order": 2}, {}),
+    "synchronised": (Normalised, {}, SYNC),
+    "synchronised, per epoch": (Normalised, {"schedule": "epoch"}, SYNC),
+    "synchronised, second order": (Normalised, {"order": 2}, SYNC),
 }
 
 
@@ -70,13 +122,13 @@ def search(root: Path, case: str, world_size: int) -> dict[str, Tensor]:
     alternation = ArchitectureAlternation(lr=0.1, check_every_n_steps=1, **arguments)
     # Lightning's own distributed sampler always shuffles
     trainer = run(root, alternation, world_size=world_size, use_distributed_sampler=False, **options)
-    trainer.fit(module, shares(trainer.global_rank, world_size))
+    trainer.fit(module, shares(trainer.global_rank, world_size, module.sizes))
     return values(module)
 
 
-def shares(rank: int, world_size: int) -> CombinedLoader:
+def shares(rank: int, world_size: int, sizes: tuple[int, int]) -> CombinedLoader:
     """Every ``world_size``-th sample, so that the ranks' batches join to one process's."""
-    parts = {"weights": dataset(12, 1), "architecture": dataset(8, 2)}
+    parts = {"weights": dataset(sizes[0], 1), "architecture": dataset(sizes[1], 2)}
     return CombinedLoader(
         {
             name: DataLoader(Subset(part, range(rank, len(part), world_size)), batch_size=4 // world_size)

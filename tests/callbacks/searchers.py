@@ -65,6 +65,8 @@ class Mixture(nn.Module):
 class Searcher(LightningModule):
     """Regression with a mixture, the weights by SGD with momentum and a falling learning rate."""
 
+    sizes = (12, 8)  # samples of the weights' and of the architecture's part
+
     def __init__(
         self,
         dropout: float = 0.0,

@@ -261,3 +261,41 @@ def test_epochs_with_persistent_workers_equal_those_without(tmp_path: Path) -> N
         trainer(tmp_path, alternation).fit(module, loaders(**options))
         found.append(module.net.alpha.data)
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"schedule": "epoch"}, {"order": 2}])
+def test_architecture_steps_leave_running_statistics_alone(arguments: dict[str, Any], tmp_path: Path) -> None:
+    class Alone(Callback):
+        """No architecture steps at all."""
+
+    found = []
+    for callback in (ArchitectureAlternation(lr=1e-30, **arguments), Alone()):  # logits that stay what they are
+        module = Searcher(batch_norm=True)
+        trainer(tmp_path, callback).fit(module, loaders())
+        found.append({name: value for name, value in values(module).items() if "norm" in name})
+    assert "net.norm.running_var" in found[0]
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
+class Towards(Searcher):
+    """The loss of a logit is its value times a constant: Adam takes a step of its learning rate."""
+
+    def architecture_step(self, batch: Part) -> Tensor:
+        return -self.net.alpha[0]
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_small_steps_add_up_in_half_precision(precision: Any, tmp_path: Path) -> None:
+    module = Towards(dtype=torch.float32)
+    steps = 120
+    run = trainer(
+        tmp_path,
+        ArchitectureAlternation(lr=1e-3, weight_decay=0.0, betas=(0.0, 0.0)),
+        precision=precision,
+        max_epochs=steps // 3,
+    )
+    with torch.no_grad():
+        module.net.alpha[0] = 0.5  # bfloat16 has steps of 0.002 from here on
+    run.fit(module, loaders(dtype=torch.float32))
+    assert module.net.alpha.dtype == module.net.first.weight.dtype
+    assert module.net.alpha[0].item() == pytest.approx(0.5 + 1e-3 * steps, rel=2**-8)

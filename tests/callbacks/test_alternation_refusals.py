@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightly.loss import DCLLoss
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins import MixedPrecision
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_mmnas.callbacks import ArchitectureAlternation
+from lightning_mmnas.callbacks.contract import check_gathers
+from lightning_mmnas.objectives.losses import nt_xent
 from tests.callbacks.searchers import Part, Searcher, dataset, loaders, trainer
 
 
@@ -154,3 +157,12 @@ def test_data_without_an_architecture_part(parts: str, schedule: Any, tmp_path: 
     alternation = ArchitectureAlternation(warmup_epochs=1, schedule=schedule)
     with pytest.raises(MisconfigurationException, match=r"CombinedLoader\(\{\"weights\": ..., "):
         trainer(tmp_path, alternation).fit(Searcher(), data)
+
+
+def test_a_gather_without_a_second_derivative_is_refused() -> None:
+    module = Searcher()
+    module.objective = DCLLoss(gather_distributed=True)
+    with pytest.raises(MisconfigurationException, match=r"objective .DCLLoss. gathers .* use order=1"):
+        check_gathers(module)
+    module.objective = nt_xent()
+    check_gathers(module)

@@ -138,6 +138,7 @@ class OnException(Checkpoint):
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
     "accumulated": {"accumulate_grad_batches": 2},
+    "half": {"precision": "bf16-true", "arguments": {"lr": 1e-3}},
     "validated": {},
     "validated within the epoch": {"val_check_interval": 2},
     "second order, every other step, after a warm-up": {

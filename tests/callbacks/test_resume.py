@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 
 from lightning_mmnas.callbacks import ArchitectureAlternation, ExactResume
+from lightning_mmnas.data.samples import EpochSampler
 from tests.callbacks.searchers import Searcher, differences, loaders, trainer, values
 from tests.callbacks.test_alternation_resume import KilledError, OnException, SaveAlways
 
@@ -229,3 +230,42 @@ def test_a_checkpoint_is_only_weights_for_validation(tmp_path: Path) -> None:
     run.fit(modules[0], loaders(), loaders())
     trainer(tmp_path, ArchitectureAlternation()).fit(modules[1], loaders(), loaders())
     assert not differences(values(modules[0]), values(modules[1]))
+
+
+def orders(root: Path, kind: str, workers: int) -> list[Tensor]:
+    """What two epochs see, and what they draw beside it."""
+    seen: list[Tensor] = []
+
+    class Record(Callback):
+        def on_train_batch_start(
+            self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+        ) -> None:
+            seen.append(torch.cat([batch["long"].flatten(), batch["short"].flatten(), torch.rand(1)]))
+
+    parts = [Noisy(18).data, Noisy(8).data]
+    seed_everything(3, verbose=False)
+    generator = torch.Generator().manual_seed(4) if kind == "shared generator" else None
+    samplers = [EpochSampler(part) if kind == "epochs" else None for part in parts]  # type: ignore[arg-type]
+    pair: list[Any] = [
+        DataLoader(
+            part,  # type: ignore[arg-type]
+            batch_size=4,
+            shuffle=sampler is None,
+            sampler=sampler,
+            generator=generator,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )
+        for part, sampler in zip(parts, samplers, strict=True)
+    ]
+    loader = CombinedLoader(dict(zip(("long", "short"), pair, strict=True)), "max_size_cycle")
+    trainer(root, ExactResume(), Record()).fit(Fit(), loader)
+    return seen
+
+
+@pytest.mark.parametrize("kind", ["no generator", "shared generator", "epochs"])
+@pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
+def test_the_order_does_not_depend_on_the_number_of_workers(kind: str, tmp_path: Path) -> None:
+    alone, with_workers = orders(tmp_path, kind, 0), orders(tmp_path, kind, 1)
+    assert len(alone) == len(with_workers) == 10
+    assert [i for i, (a, b) in enumerate(zip(alone, with_workers, strict=True)) if not torch.equal(a, b)] == []

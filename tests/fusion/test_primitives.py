@@ -8,13 +8,13 @@ from torch import Tensor, nn
 
 from lightning_mmnas import FusionNetwork, FusionSpace, FusionSupernet
 from lightning_mmnas.errors import GenotypeError
+from lightning_mmnas.fusion.batch_norm import over_positions
 from lightning_mmnas.fusion.primitives import (
     PRIMITIVES,
     Attention,
     ConcatFC,
     LinearGLU,
     PairLinear,
-    PositionBatchNorm,
     Primitive,
     build_primitive,
     primitive_class,
@@ -56,7 +56,7 @@ def build(name: str, dropout: float = 0.0) -> nn.Module:
     return primitive
 
 
-def normalise_positions(z: Tensor, norm: PositionBatchNorm, train: bool) -> Tensor:
+def normalise_positions(z: Tensor, norm: nn.BatchNorm1d, train: bool) -> Tensor:
     """Batch norm, channel by channel: biased variance over batch and positions, or running statistics."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -127,8 +127,8 @@ def test_concat_fc_equals_loops(train: bool) -> None:
 
 def test_batch_norm_keeps_running_statistics_with_unbiased_variance() -> None:
     x, _ = inputs()
-    norm = PositionBatchNorm(C).double()
-    norm(x)
+    norm = nn.BatchNorm1d(C).double()
+    over_positions(norm, x)
     values = x.reshape(-1, C)
     variance = ((values - values.mean(0)) ** 2).sum(0) / (B * L - 1)
     torch.testing.assert_close(norm.running_mean, 0.1 * values.mean(0))

@@ -4,9 +4,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas import FusionNetwork, FusionSpace, FusionSupernet
+from lightning_mmnas import FusionNetwork, FusionSpace, FusionSupernet, Genotype
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.fusion.single_path import SinglePath, batch_statistics
+from lightning_mmnas.fusion.batch_norm import batch_statistics
+from lightning_mmnas.fusion.pairing import Pairing
+from lightning_mmnas.fusion.single_path import SinglePath
 
 SHAPES = {"image/0": (3, 8, 8), "image/1": (5, 4, 4), "audio.v2/0": (4, 9), "text/0": (6,)}
 SPACES = [
@@ -111,3 +113,25 @@ def test_batch_statistics_are_those_of_the_batch_and_leave_no_trace() -> None:
     with batch_statistics(module):
         pass
     torch.testing.assert_close(module[0](x), x / (1 + 1e-5) ** 0.5)
+
+
+@pytest.mark.parametrize("pairing", ["independent", "tied"])
+@pytest.mark.parametrize("primitive", ["linear_glu", "concat_fc", "sum"])
+def test_the_order_in_which_inputs_are_written_changes_nothing(pairing: Pairing, primitive: str) -> None:
+    space = FusionSpace(inputs=("image/0", "text/0"), cells=1, steps=2, step_outputs=1, channels=8, length=4)
+    torch.manual_seed(0)
+    supernet = FusionSupernet(space, SHAPES, pairing=pairing).double().eval()
+    path, found = SinglePath(supernet), []
+    for pairs in ([("x", "y"), ("y", "step0")], [("y", "x"), ("step0", "y")]):
+        steps = [{"inputs": pair, "primitive": primitive} for pair in pairs]
+        genotype = path.genotype = Genotype.model_validate(
+            {"space": space, "cells": [{"inputs": space.inputs, "steps": steps}]}
+        )
+        network = FusionNetwork(genotype, SHAPES, readout="pool").double().eval()
+        supernet.inherit(network)
+        found += [network(features_of()), path(features_of())]
+        if pairing == "independent":
+            supernet.set_architecture(genotype)
+            found.append(supernet(features_of()))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=0, atol=1e-11)

@@ -304,3 +304,19 @@ def test_encoders_that_come_with_their_weights_keep_them(tmp_path: Path) -> None
         EncoderPretraining(modalities(), ENCODERS, frozen=["motion"])
     with pytest.raises(ConfigError, match=r"frozen names \['middle'\], but the modalities are \['left', 'right'\]"):
         EncoderPretraining(modalities(), ENCODERS, frozen=["middle"])
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true"])
+@pytest.mark.parametrize("pairing", ["independent", "tied"])
+def test_logits_of_a_search_are_never_in_half_precision(precision: Any, pairing: Any, tmp_path: Path) -> None:
+    seed_everything(0, verbose=False)
+    search = FusionSearch(modalities(), ENCODERS, pairing=pairing, steps=2, lr=1e-4, **SMALL)
+    trainer = trainer_of(tmp_path, callbacks=[ArchitectureAlternation(lr=1e-2)], precision=precision)
+    trainer.fit(search, data_of(architecture_fraction=0.5))
+    wanted = torch.float64 if precision == "64-true" else torch.float32
+    for logit in search.architecture_parameters():
+        assert logit.dtype == wanted
+        assert logit.isfinite().all()
+    assert any(logit.any() for logit in search.architecture_parameters())
+    narrow = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}[precision]
+    assert {p.dtype for p in search.parameters() if p.requires_grad} == {narrow}

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.objectives.fusion_objective import FusionObjective
+from lightning_mmnas import FusionNetwork, FusionSpace
+from lightning_mmnas.objectives.fusion_objective import FusionObjective, projection_head
 from lightning_mmnas.objectives.losses import CrossModalInfoNCE, classification_loss, nt_xent
 
 N, D = 4, 5
@@ -159,3 +160,18 @@ def test_classification_loss_of_labels(dtype: torch.dtype) -> None:
     label = torch.tensor([[1, 0], [1, 0]], dtype=dtype)
     terms = [math.log(1 + math.exp(-2)), math.log(1 + math.exp(-1)), math.log(2), math.log(1 + math.exp(3))]
     assert classification_loss(logits, label).item() == pytest.approx(sum(terms) / 4, rel=1e-6)
+
+
+def test_only_the_pass_of_plain_views_moves_running_statistics() -> None:
+    space, shapes = FusionSpace(inputs=("image", "text"), channels=4, length=2), {"image": (3, 5), "text": (6,)}
+    generator = torch.Generator().manual_seed(0)
+    views = [{name: torch.randn(8, *shape, generator=generator) for name, shape in shapes.items()} for _ in range(2)]
+    found = []
+    for weight in (0.0, 0.5):
+        torch.manual_seed(0)
+        network = FusionNetwork(space.sample(torch.Generator().manual_seed(1)), shapes)
+        head = projection_head(network.out_features, 8, 4)
+        FusionObjective(network, head, nt_xent(), cross_modal_weight=weight)(*views)
+        found.append({**dict(network.named_buffers()), **dict(head.named_buffers())})
+    assert any(name.endswith("running_var") for name in found[0])
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)

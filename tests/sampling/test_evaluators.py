@@ -11,7 +11,7 @@ from lightning_mmnas import FusionSearch, Genotype, MotionEncoder
 from lightning_mmnas.costs.table import CostTable
 from lightning_mmnas.data import ModalitySpec
 from lightning_mmnas.errors import CheckpointError
-from lightning_mmnas.fusion.single_path import batch_statistics
+from lightning_mmnas.fusion.batch_norm import batch_statistics
 from lightning_mmnas.modules.candidates import candidate
 from lightning_mmnas.objectives.criteria import DroppedViewsNTXent
 from lightning_mmnas.objectives.training import build_optimizer

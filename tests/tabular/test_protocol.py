@@ -1,8 +1,8 @@
 """What a group is trained to is what each network is trained to alone."""
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lightning_mmnas import FusionNetwork, FusionSpace
 from lightning_mmnas.fusion.readout import LateFeatures
-from lightning_mmnas.objectives.criteria import ViewLoss, label_free_criteria
+from lightning_mmnas.objectives.criteria import Project, ViewLoss, ViewPair, label_free_criteria
 from lightning_mmnas.objectives.fusion_objective import projection_head
 from lightning_mmnas.objectives.logistic import LogisticModel, choose_logistic
 from lightning_mmnas.objectives.training import build_optimizer
@@ -68,8 +68,23 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float32)
 
 
+class OwnFeatures(ViewLoss):
+    """Makes features while it scores, and changes one that was prepared."""
+
+    def score(self, project: Project, prepared: Iterable[ViewPair]) -> float:
+        values = []
+        for first, _ in prepared:
+            z = [project({name: value * scale for name, value in first.items()}) for scale in (0.5, 1.0, 2.0)]
+            changed = cast(dict[str, Tensor], first)
+            kept, changed["image/0"] = changed["image/0"], changed["image/0"].flip(0)
+            z += [project(first)]
+            changed["image/0"] = kept
+            values += [(z[0] - z[1]).norm(), 2 * (z[1] - z[2]).norm(), 3 * (z[3] - project(first)).norm()]
+        return float(torch.stack(values).mean())
+
+
 def test_rows_do_not_depend_on_who_is_trained_together(double: None) -> None:
-    training = GroupTraining(data(), PROTOCOL, 1, label_free_criteria())
+    training = GroupTraining(data(), PROTOCOL, 1, label_free_criteria() | {"own": OwnFeatures()})
     together = training.run(genotypes(4))
     alone = [training.run({index: genotype})[0] for index, genotype in genotypes(4).items()]
     for row, single in zip(together, alone, strict=True):
@@ -88,7 +103,7 @@ def test_another_seed_is_another_training() -> None:
 def test_pretraining_and_fine_tuning_equal_a_plain_loop(double: None) -> None:
     """The same accuracies, and the same criterion, from a loop over one network that a reader can follow."""
     found = data()
-    training = GroupTraining(found, PROTOCOL, 3, {"nt_xent": ViewLoss()})
+    training = GroupTraining(found, PROTOCOL, 3, {"nt_xent": ViewLoss(), "own": OwnFeatures()})
     rows = training.run(genotypes(3))
     for row, (index, genotype) in zip(rows, genotypes(3).items(), strict=True):
         network, head = pretrained(found, index, genotype, "pool", PROTOCOL.screen_steps, "screen")
@@ -98,6 +113,10 @@ def test_pretraining_and_fine_tuning_equal_a_plain_loop(double: None) -> None:
                 pair = [{n: v[start : start + 8, k] for n, v in found.val_views.items()} for k in (0, 1)]
                 losses.append(NTXentLoss(0.2)(*(head.eval()(network.eval()(view)) for view in pair)))
         assert row["nt_xent"] == pytest.approx(float(torch.stack(losses).mean()), rel=1e-5)
+        with torch.no_grad():
+            pairs = training.prepared["own"]
+            own = OwnFeatures().score(lambda features: head(network(features)), pairs)  # noqa: B023  (called at once)
+        assert row["own"] == pytest.approx(own, rel=1e-5)
         network, _ = pretrained(found, index, genotype, "branch", PROTOCOL.pretrain_steps, "pretrain")
         assert row["finetune_2"] == pytest.approx(
             finetuned(found, training, network, training.chosen[2], 3, 4), abs=0.04
