@@ -352,6 +352,8 @@ class ArchitectureAlternation(Callback):
             batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
             self._accumulate(trainer, self._gradient(trainer, pl_module, batch["architecture"]))
             index += 1
+            if trainer.world_size == 1:  # else all ranks have to agree, as they do after the batch
+                private.stop_if_terminated(trainer)
             if index % trainer.accumulate_grad_batches == 0:
                 self._step(trainer)
         if self._gradients is not None:

@@ -10,9 +10,11 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import yaml
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
@@ -72,6 +74,23 @@ def has_iterators(trainer: Trainer) -> bool:
     return trainer.fit_loop._data_fetcher is not None
 
 
+def heeds_sigterm(trainer: Trainer) -> bool:
+    """Whether Lightning ends the training by itself after SIGTERM: at the next batch, or as SLURM's requeueing does."""
+    environment = trainer._accelerator_connector.cluster_environment
+    requeues = isinstance(environment, SLURMEnvironment) and environment.auto_requeue
+    return trainer.received_sigterm and (requeues or has_iterators(trainer))
+
+
+def stop_if_terminated(trainer: Trainer) -> None:
+    """Ends the training as Lightning does after a batch, if SIGTERM has come.
+
+    Raises:
+        SIGTERMException: It has.
+    """
+    if trainer.received_sigterm:
+        raise SIGTERMException
+
+
 def iterate_and_skip(trainer: Trainer, batches: int, quiet: ExitStack) -> None:
     """Starts the epoch's iterators anew, and loads and drops some batches.
 
@@ -85,6 +104,7 @@ def iterate_and_skip(trainer: Trainer, batches: int, quiet: ExitStack) -> None:
     iter(fetcher)
     for _ in range(batches):
         next(fetcher)
+        stop_if_terminated(trainer)
     fetcher.fetched -= batches  # Lightning adds them again
     if batches:
         quiet.enter_context(warnings.catch_warnings())

@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import OnExceptionCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import Self, override
@@ -129,6 +129,8 @@ class ExactResume(Callback):
             isinstance(callback, OnExceptionCheckpoint) or getattr(callback, "save_on_exception", False)
             for callback in trainer.callbacks  # type: ignore[attr-defined]
         )
+        if stage == "fit":
+            _warn_of_late_checkpoints(trainer)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -319,6 +321,16 @@ class ExactResume(Callback):
             for gradient in gradients.values():
                 trainer.strategy.reduce(gradient, reduce_op="mean")
         return gradients
+
+
+def _warn_of_late_checkpoints(trainer: Trainer) -> None:
+    found: list[Any] = [c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)]  # type: ignore[attr-defined]
+    late = [c for c in found if type(c) is ModelCheckpoint and c.save_last and c.save_top_k == 0]
+    if late and len(late) == len(found):
+        rank_zero_warn(
+            "ModelCheckpoint(save_last=True, save_top_k=0) writes at the end and on exceptions only: a run that is"
+            " killed leaves no checkpoint. Use LastCheckpoint, or leave save_top_k at 1."
+        )
 
 
 def _has_own_state(loader: Any) -> bool:
