@@ -74,11 +74,15 @@ def has_iterators(trainer: Trainer) -> bool:
     return trainer.fit_loop._data_fetcher is not None
 
 
+def requeues(trainer: Trainer) -> bool:
+    """Whether Lightning, told by a signal of SLURM's, writes a checkpoint at once and has the job started again."""
+    environment = trainer._accelerator_connector.cluster_environment
+    return isinstance(environment, SLURMEnvironment) and environment.auto_requeue
+
+
 def heeds_sigterm(trainer: Trainer) -> bool:
     """Whether Lightning ends the training by itself after SIGTERM: at the next batch, or as SLURM's requeueing does."""
-    environment = trainer._accelerator_connector.cluster_environment
-    requeues = isinstance(environment, SLURMEnvironment) and environment.auto_requeue
-    return trainer.received_sigterm and (requeues or has_iterators(trainer))
+    return trainer.received_sigterm and (requeues(trainer) or has_iterators(trainer))
 
 
 def stop_if_terminated(trainer: Trainer) -> None:

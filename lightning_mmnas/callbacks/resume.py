@@ -10,7 +10,7 @@ import torch
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint, WeightAveraging
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import Self, override
@@ -29,8 +29,8 @@ class ExactResume(Callback):
       data depends on nothing else. Skipped batches are loaded and dropped, so that workers and
       cycling loaders stand where they stood.
     - **Half-filled gradient accumulation**: the ``.grad`` of the weights.
-    - A checkpoint written on an exception in the middle of a batch holds the state from *before*
-      that batch, which is then repeated.
+    - A checkpoint written in the middle of a batch (on an exception, or as SLURM's requeueing does) holds the state from
+      *before* that batch, which is then repeated. Averages that `WeightAveraging` keeps are saved as they are.
 
     What a user's own loaders must do: draw shuffling and sampling from a ``generator`` attribute,
     or from nothing but ``set_epoch`` (as ``DistributedSampler`` does). Loaders with their own
@@ -59,6 +59,7 @@ class ExactResume(Callback):
         self._interrupted = False
         self._weights_touched = False
         self._unused = False
+        self._validating = False
         self._keep_undo = False
         self._own_generators: list[torch.Generator] = []
         self._generators: list[torch.Generator] = []
@@ -94,7 +95,7 @@ class ExactResume(Callback):
 
     @property
     def protects(self) -> bool:
-        """Whether what `protect` is given may be needed: something writes checkpoints on exceptions."""
+        """Whether what `protect` is given may be needed: something writes checkpoints on exceptions or signals."""
         return self._keep_undo
 
     @property
@@ -123,12 +124,12 @@ class ExactResume(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._trainer = trainer
-        self._running = self._interrupted = self._weights_touched = False
+        self._running = self._interrupted = self._weights_touched = self._validating = False
         self._own_generators, self._final = [], None
         self._keep_undo = any(
             isinstance(callback, OnExceptionCheckpoint) or getattr(callback, "save_on_exception", False)
             for callback in trainer.callbacks  # type: ignore[attr-defined]
-        )
+        ) or private.requeues(trainer)
         if stage == "fit":
             _warn_of_late_checkpoints(trainer)
 
@@ -184,6 +185,14 @@ class ExactResume(Callback):
         self._random = _random_state(trainer)
 
     @override
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validating = True
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validating = False
+
+    @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._running and not trainer.sanity_checking:
             _set_random_state(self._random)
@@ -191,6 +200,9 @@ class ExactResume(Callback):
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._quiet.close()
+        if self._validating:
+            for averaging in (c for c in trainer.callbacks if isinstance(c, WeightAveraging)):  # type: ignore[attr-defined]
+                averaging.on_validation_epoch_end(trainer, pl_module)  # the module still has the averages
         self._interrupted = True
 
     @override
@@ -205,7 +217,8 @@ class ExactResume(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.undoes:
             assert self._undo is not None
-            weights = checkpoint["state_dict"]
+            # Weight averaging puts the averages, which the batch has not reached yet, into the place of the weights.
+            weights = checkpoint.get("current_model_state", checkpoint["state_dict"])
             weights.update({k: v for k, v in self._undo.items() if k in weights})
 
     @override
@@ -239,8 +252,8 @@ class ExactResume(Callback):
         }
 
     def _in_batch(self) -> bool:
-        """Whether an exception came after a batch was begun and before its weight step was over."""
-        if self._trainer is None or not self._interrupted:
+        """Whether a batch was begun and its weight step is not over: after an exception, or in a signal's handler."""
+        if self._trainer is None:
             return False
         begun, done = private.begun_and_done(self._trainer)
         return begun > done
@@ -294,7 +307,7 @@ class ExactResume(Callback):
         private.iterate_and_skip(trainer, batches, self._quiet)
 
     def _random_of_all_ranks(self, trainer: Trainer) -> list[dict[str, Any]]:
-        if self._interrupted:  # the other ranks may be gone
+        if self._interrupted or self._in_batch():  # the other ranks may be gone, or elsewhere
             return [self._random]
         state = _random_state(trainer)
         if trainer.world_size == 1:
@@ -317,7 +330,7 @@ class ExactResume(Callback):
             for name, parameter in trainer.lightning_module.named_parameters()
             if parameter.grad is not None
         }
-        if trainer.world_size > 1 and not self._interrupted:
+        if trainer.world_size > 1 and not self._interrupted and not self._in_batch():
             for gradient in gradients.values():
                 trainer.strategy.reduce(gradient, reduce_op="mean")
         return gradients
