@@ -26,7 +26,8 @@ from lightning_mmnas.callbacks.contract import (
     weight_loss,
 )
 from lightning_mmnas.callbacks.resume import ExactResume
-from lightning_mmnas.callbacks.second_order import flat_mean, or_zeros, unrolled_gradient
+from lightning_mmnas.callbacks.resumed_settings import check_groups, check_settings, optimizer_settings
+from lightning_mmnas.callbacks.second_order import add, flat_mean, or_zeros, unrolled_gradient
 
 
 class ArchitectureAlternation(Callback):
@@ -129,6 +130,7 @@ class ArchitectureAlternation(Callback):
         self._optimizer: Optimizer | None = None
         self._scheduler: LRScheduler | None = None
         self._gradients: list[Tensor | None] | None = None  # the accumulated ones
+        self._settings: dict[str, Any] = {}
         self._steps = 0
         self._warned = False
         self._loaded: dict[str, Any] | None = None
@@ -175,6 +177,7 @@ class ArchitectureAlternation(Callback):
         self._logits = checked_logits(trainer, pl_module)
         self._optimizer = self._make_optimizer(self._logits)
         self._scheduler = self._make_scheduler(self._optimizer) if self._make_scheduler else None
+        self._settings = optimizer_settings(self._optimizer, self._scheduler)
         self._gradients, self._steps, self._warned, self._before_batch = None, 0, False, None
         if self._loaded is not None:
             self._restore(self._loaded)
@@ -250,10 +253,15 @@ class ArchitectureAlternation(Callback):
             "optimizer": self._optimizer.state_dict(),
             "scheduler": self._scheduler.state_dict() if self._scheduler else None,
             "gradients": self._gradients,
+            "settings": self._settings,
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
         assert self._optimizer is not None
+        if "settings" in state:
+            check_settings([state["settings"]], [self._settings], "the architecture logits")
+        else:  # written by an earlier version
+            check_groups(state["optimizer"]["param_groups"], self._optimizer.param_groups, "the architecture logits")
         self._steps = state["steps"]
         self._optimizer.load_state_dict(state["optimizer"])
         if self._scheduler is not None and state["scheduler"] is not None:
@@ -308,7 +316,7 @@ class ArchitectureAlternation(Callback):
         n = trainer.accumulate_grad_batches
         new = [g if g is None else g / n for g in gradients]
         if self._gradients is not None:
-            new = [_sum(a, b) for a, b in zip(self._gradients, new, strict=True)]
+            new = [add(a, b) for a, b in zip(self._gradients, new, strict=True)]
         self._gradients = new
 
     def _step(self, trainer: Trainer) -> None:
@@ -387,9 +395,3 @@ def _requires_grad(parameters: Sequence[nn.Parameter], value: bool) -> Iterator[
 
 def _mean_over_ranks(trainer: Trainer) -> Callable[[Tensor], Tensor] | None:
     return None if trainer.world_size == 1 else partial(trainer.strategy.reduce, reduce_op="mean")
-
-
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return a + b

@@ -95,6 +95,18 @@ def stop_if_terminated(trainer: Trainer) -> None:
         raise SIGTERMException
 
 
+def restore_loaders(trainer: Trainer) -> None:
+    """Gives loaders with a state of their own what Lightning kept from them.
+
+    It does so where they were made before it read the checkpoint's loops: for whoever asks it for the number of steps.
+    """
+    loop = trainer.fit_loop
+    if loop._combined_loader_states_to_load and has_iterators(trainer):
+        loop._load_combined_loader_states()
+        assert loop._data_fetcher is not None
+        iter(loop._data_fetcher)
+
+
 def iterate_and_skip(trainer: Trainer, batches: int, quiet: ExitStack) -> None:
     """Starts the epoch's iterators anew, and loads and drops some batches.
 

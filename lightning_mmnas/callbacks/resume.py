@@ -1,11 +1,9 @@
 """A killed run that is resumed from its checkpoint ends bit-identical to an unbroken one."""
 
-import random
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -16,6 +14,13 @@ from torch.optim import Optimizer
 from typing_extensions import Self, override
 
 from lightning_mmnas.callbacks import lightning_private as private
+from lightning_mmnas.callbacks.random_state import random_state, set_random_state
+from lightning_mmnas.callbacks.resumed_settings import (
+    all_optimizer_settings,
+    check_run_length,
+    check_settings,
+    run_length,
+)
 
 
 class ExactResume(Callback):
@@ -29,8 +34,12 @@ class ExactResume(Callback):
       data depends on nothing else. Skipped batches are loaded and dropped, so that workers and
       cycling loaders stand where they stood.
     - **Half-filled gradient accumulation**: the ``.grad`` of the weights.
-    - A checkpoint written in the middle of a batch (on an exception, or as SLURM's requeueing does) holds the state from
-      *before* that batch, which is then repeated. Averages that `WeightAveraging` keeps are saved as they are.
+    - A checkpoint written in the middle of a batch (on an exception, or as SLURM's requeueing does) holds the state
+      from *before* that batch, which is then repeated. Averages that `WeightAveraging` keeps are saved as they are.
+
+    Optimisers and schedules resume with the settings of the checkpoint; of a run with others it is said in a warning
+    that they do not count, and refused are other optimisers, a schedule laid out for another length, and, in the middle
+    of an epoch, other batches.
 
     What a user's own loaders must do: draw shuffling and sampling from a ``generator`` attribute,
     or from nothing but ``set_epoch`` (as ``DistributedSampler`` does). Loaders with their own
@@ -44,6 +53,9 @@ class ExactResume(Callback):
 
     A callback that changes the module itself, as `ArchitectureAlternation` does, asks for the trainer's `companion`
     and gives it, batch by batch, what has to be put back (`protect`).
+
+    Raises:
+        MisconfigurationException: When a training is resumed with settings that are refused.
 
     Example:
         >>> from lightning.pytorch import Trainer
@@ -65,6 +77,7 @@ class ExactResume(Callback):
         self._generators: list[torch.Generator] = []
         self._epoch_start: list[Tensor] = []
         self._random: dict[str, Any] = {}
+        self._settings: list[dict[str, Any]] = []
         self._undo: dict[str, Tensor] | None = None
         self._quiet = ExitStack()
 
@@ -134,11 +147,21 @@ class ExactResume(Callback):
             _warn_of_late_checkpoints(trainer)
 
     @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._settings = all_optimizer_settings(trainer)
+        if self._loaded is None or "length" not in self._loaded:
+            return
+        _ = trainer.estimated_stepping_batches  # makes the loaders
+        longer = check_run_length(self._loaded["length"], run_length(trainer), self._loaded["batches"])
+        check_settings(self._loaded["settings"], self._settings, "the weights", longer)
+
+    @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._adopt_generators(trainer)
         state, self._loaded = self._loaded, None
         if state is not None:
             private.leave_finished_epoch(trainer)
+            private.restore_loaders(trainer)
             self._set_generators(state["generators"])
             self._position(trainer, state["batches"])
             for name, parameter in pl_module.named_parameters():
@@ -147,7 +170,7 @@ class ExactResume(Callback):
             self._restore_random(trainer, state["random"])
         else:
             self._position(trainer, 0)
-        self._random = _random_state(trainer)
+        self._random = random_state(trainer)
         self._running = True
 
     @override
@@ -157,7 +180,7 @@ class ExactResume(Callback):
             if self._unused:
                 self._set_generators(self._epoch_start)
             self._epoch_start = [generator.get_state() for generator in self._generators]
-        self._random = _random_state(trainer)
+        self._random = random_state(trainer)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -182,7 +205,7 @@ class ExactResume(Callback):
     ) -> None:
         self._undo = None
         self._weights_touched = False
-        self._random = _random_state(trainer)
+        self._random = random_state(trainer)
 
     @override
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -195,7 +218,7 @@ class ExactResume(Callback):
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._running and not trainer.sanity_checking:
-            _set_random_state(self._random)
+            set_random_state(self._random)
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -249,6 +272,8 @@ class ExactResume(Callback):
             else self._epoch_start,
             "random": self._random_of_all_ranks(trainer),
             "gradients": self._mean_gradients(trainer) if accumulating else {},
+            "settings": self._settings,
+            "length": run_length(trainer),
         }
 
     def _in_batch(self) -> bool:
@@ -309,7 +334,7 @@ class ExactResume(Callback):
     def _random_of_all_ranks(self, trainer: Trainer) -> list[dict[str, Any]]:
         if self._interrupted or self._in_batch():  # the other ranks may be gone, or elsewhere
             return [self._random]
-        state = _random_state(trainer)
+        state = random_state(trainer)
         if trainer.world_size == 1:
             return [state]
         states: list[Any] = [None] * trainer.world_size
@@ -322,7 +347,7 @@ class ExactResume(Callback):
                 f"The checkpoint holds the random state of {len(states)} rank(s) and this run has"
                 f" {trainer.world_size}: it will not end bit-identical to the unbroken run."
             )
-        _set_random_state(states[trainer.global_rank % len(states)])
+        set_random_state(states[trainer.global_rank % len(states)])
 
     def _mean_gradients(self, trainer: Trainer) -> dict[str, Tensor]:
         gradients = {
@@ -355,27 +380,3 @@ def _holders(loader: Any) -> Iterator[Any]:
     batch_sampler = getattr(loader, "batch_sampler", None)
     samplers = (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
     yield from (x for x in (loader, batch_sampler, *samplers) if x is not None)
-
-
-def _random_state(trainer: Trainer) -> dict[str, Any]:
-    """The random state of this process, as plain values and tensors."""
-    numpy: Any = np.random.get_state(legacy=True)
-    _, keys, position, has_gauss, gauss = numpy
-    state: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": (torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), gauss),
-        "torch": torch.get_rng_state(),
-    }
-    if trainer.strategy.root_device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(trainer.strategy.root_device)
-    return state
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    keys, *rest = state["numpy"]
-    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
