@@ -21,6 +21,7 @@ from lightning_mmnas.callbacks.resumed_settings import (
     check_settings,
     run_length,
 )
+from lightning_mmnas.modules.hyperparameters import plain_values, warn_of_left_out
 
 
 class ExactResume(Callback):
@@ -77,6 +78,7 @@ class ExactResume(Callback):
         self._generators: list[torch.Generator] = []
         self._epoch_start: list[Tensor] = []
         self._random: dict[str, Any] = {}
+        self._told: list[str] = []
         self._settings: list[dict[str, Any]] = []
         self._undo: dict[str, Tensor] | None = None
         self._quiet = ExitStack()
@@ -238,11 +240,24 @@ class ExactResume(Callback):
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._keep_plain_values(trainer, checkpoint)
         if self.undoes:
             assert self._undo is not None
             # Weight averaging puts the averages, which the batch has not reached yet, into the place of the weights.
             weights = checkpoint.get("current_model_state", checkpoint["state_dict"])
             weights.update({k: v for k, v in self._undo.items() if k in weights})
+
+    def _keep_plain_values(self, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+        """Leaves out hyperparameters with which the checkpoint would not load again."""
+        for owner in (trainer.lightning_module, getattr(trainer, "datamodule", None)):
+            key = getattr(owner, "CHECKPOINT_HYPER_PARAMS_KEY", None)
+            if owner is None or key not in checkpoint:
+                continue
+            checkpoint.pop(owner.CHECKPOINT_HYPER_PARAMS_TYPE, None)  # they are a dict from now on
+            checkpoint[key], left_out = plain_values(checkpoint[key])
+            if key not in self._told:
+                warn_of_left_out(left_out, type(owner).__name__)
+                self._told.append(key)
 
     @override
     def state_dict(self) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def _facts(stage: SearchStage, options: Any) -> dict[str, Any]:
 
 
 def _evaluator(stage: SearchStage, options: Any, folder: Path, facts: dict[str, Any]) -> TrainedAlone | Inherited:
-    module, nodes = stage.module, stage.module.hparams
+    module, nodes = stage.module, stage.module.built_with
     shapes, readout = module.encoders.feature_shapes, nodes["cost_readout"]
     kinds: list[CostKind] = ["parameters", "flops"] if "flops" in options.objectives else ["parameters"]
     costs = [
