@@ -8,6 +8,7 @@ from lightning_mmnas.interop import old_paths
 if TYPE_CHECKING:
     from lightning_mmnas.callbacks.alternation import ArchitectureAlternation
     from lightning_mmnas.callbacks.caching import FeatureCaching
+    from lightning_mmnas.callbacks.last_checkpoint import LastCheckpoint
     from lightning_mmnas.callbacks.resume import ExactResume
     from lightning_mmnas.callbacks.selection import GenotypeSelection
     from lightning_mmnas.callbacks.stability import GenotypeStability
@@ -88,6 +89,7 @@ HOMES = {
     "GumbelHard": "fusion.relaxation",
     "HCNEncoder": "encoders.skeleton",
     "ImageEncoder": "encoders.image",
+    "LastCheckpoint": "callbacks.last_checkpoint",
     "MMIMDBDataModule": "data.mmimdb.data_module",
     "MaxoutEncoder": "encoders.features",
     "ModalitySpec": "data.spec",
@@ -146,6 +148,7 @@ __all__ = [
     "GumbelHard",
     "HCNEncoder",
     "ImageEncoder",
+    "LastCheckpoint",
     "MMIMDBDataModule",
     "MaxoutEncoder",
     "ModalitySpec",

@@ -5,6 +5,10 @@ class MMNASError(Exception):
     """A user's mistake; the message says what was given, what is accepted and what to do."""
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as clusters send it before they kill: ends a command as Ctrl-C does, but with exit code 143."""
+
+
 class DatasetNotFoundError(MMNASError, FileNotFoundError):
     """The files of a data set are not where they were looked for."""
 

@@ -131,6 +131,20 @@ def test_configs_hold_no_absolute_path_and_write_below_run_dir() -> None:
             assert content["trainer"]["default_root_dir"] == f"${{run_dir}}/{path.stem}"
 
 
+def test_a_killed_stage_can_go_on() -> None:
+    """The checkpoints of every stage are the common ones: after every epoch, and exact."""
+    for path in sorted(find_configs("watch").parent.glob("*/*.yaml")):
+        content = yaml.safe_load(path.read_text())
+        if path.name == COMMON:
+            written = {
+                callback["class_path"]: callback.get("init_args") for callback in content["trainer"]["callbacks"]
+            }
+            assert written["LastCheckpoint"] == {"dirpath": "${trainer.default_root_dir}/checkpoints"}, path
+            assert "ExactResume" in written, path
+        elif path.stem != "comparison":
+            assert "callbacks" not in content["trainer"], f"{path} replaces the common callbacks"
+
+
 def test_stages_take_the_shared_views_and_encoders() -> None:
     for path in sorted(find_configs("watch").parent.glob("*/*.yaml")):
         if path.name == COMMON or path.stem == "comparison":

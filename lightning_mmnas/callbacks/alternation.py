@@ -27,7 +27,8 @@ from lightning_mmnas.callbacks.contract import (
 )
 from lightning_mmnas.callbacks.logits import check_ranks, in_float32, requires_grad
 from lightning_mmnas.callbacks.resume import ExactResume
-from lightning_mmnas.callbacks.second_order import flat_mean, or_zeros, unrolled_gradient
+from lightning_mmnas.callbacks.resumed_settings import check_groups, check_settings, optimizer_settings
+from lightning_mmnas.callbacks.second_order import add, flat_mean, or_zeros, unrolled_gradient
 from lightning_mmnas.fusion.batch_norm import statistics_kept
 
 
@@ -135,6 +136,7 @@ class ArchitectureAlternation(Callback):
         self._optimizer: Optimizer | None = None
         self._scheduler: LRScheduler | None = None
         self._gradients: list[Tensor | None] | None = None  # the accumulated ones
+        self._settings: dict[str, Any] = {}
         self._steps = 0
         self._warned = False
         self._loaded: dict[str, Any] | None = None
@@ -185,6 +187,7 @@ class ArchitectureAlternation(Callback):
         self._exact = [in_float32(logit) for logit in self._logits]
         self._optimizer = self._make_optimizer(self._exact)
         self._scheduler = self._make_scheduler(self._optimizer) if self._make_scheduler else None
+        self._settings = optimizer_settings(self._optimizer, self._scheduler)
         self._gradients, self._steps, self._warned, self._before_batch = None, 0, False, None
         if self._loaded is not None:
             self._restore(self._loaded)
@@ -261,10 +264,15 @@ class ArchitectureAlternation(Callback):
             "scheduler": self._scheduler.state_dict() if self._scheduler else None,
             "gradients": self._gradients,
             "exact": [exact.detach() for exact in self._copies().values()],
+            "settings": self._settings,
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
         assert self._optimizer is not None
+        if "settings" in state:
+            check_settings([state["settings"]], [self._settings], "the architecture logits")
+        else:  # written by an earlier version
+            check_groups(state["optimizer"]["param_groups"], self._optimizer.param_groups, "the architecture logits")
         self._steps = state["steps"]
         for exact, value in zip(self._copies().values(), state.get("exact", []), strict=False):
             exact.data.copy_(value)
@@ -326,7 +334,7 @@ class ArchitectureAlternation(Callback):
         n = trainer.accumulate_grad_batches
         new = [g if g is None else g / n for g in gradients]
         if self._gradients is not None:
-            new = [_sum(a, b) for a, b in zip(self._gradients, new, strict=True)]
+            new = [add(a, b) for a, b in zip(self._gradients, new, strict=True)]
         self._gradients = new
 
     def _step(self, trainer: Trainer) -> None:
@@ -372,6 +380,8 @@ class ArchitectureAlternation(Callback):
             batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
             self._accumulate(trainer, self._gradient(trainer, pl_module, batch["architecture"]))
             index += 1
+            if trainer.world_size == 1:  # else all ranks have to agree, as they do after the batch
+                private.stop_if_terminated(trainer)
             if index % trainer.accumulate_grad_batches == 0:
                 self._step(trainer)
         if self._gradients is not None:
@@ -380,9 +390,3 @@ class ArchitectureAlternation(Callback):
 
 def _mean_over_ranks(trainer: Trainer) -> Callable[[Tensor], Tensor] | None:
     return None if trainer.world_size == 1 else partial(trainer.strategy.reduce, reduce_op="mean")
-
-
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return a + b

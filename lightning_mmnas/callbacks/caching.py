@@ -307,7 +307,7 @@ def _pooling(module: CacheableModule) -> tuple[int, Pool, Grid]:
             f"FeatureCaching stores what the network of a genotype needs, and {type(module.network).__name__} may need "
             "more; give model.init_args.genotype in place of fusion, or remove the callback"
         )
-    return length, module.hparams["pool"], module.hparams["grid"]
+    return length, module.built_with["pool"], module.built_with["grid"]
 
 
 def _drawn(module: CacheableModule, split: Split) -> int:

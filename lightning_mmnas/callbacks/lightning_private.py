@@ -10,10 +10,12 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import yaml
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
@@ -75,6 +77,39 @@ def has_iterators(trainer: Trainer) -> bool:
     return trainer.fit_loop._data_fetcher is not None
 
 
+def requeues(trainer: Trainer) -> bool:
+    """Whether Lightning, told by a signal of SLURM's, writes a checkpoint at once and has the job started again."""
+    environment = trainer._accelerator_connector.cluster_environment
+    return isinstance(environment, SLURMEnvironment) and environment.auto_requeue
+
+
+def heeds_sigterm(trainer: Trainer) -> bool:
+    """Whether Lightning ends the training by itself after SIGTERM: at the next batch, or as SLURM's requeueing does."""
+    return trainer.received_sigterm and (requeues(trainer) or has_iterators(trainer))
+
+
+def stop_if_terminated(trainer: Trainer) -> None:
+    """Ends the training as Lightning does after a batch, if SIGTERM has come.
+
+    Raises:
+        SIGTERMException: It has.
+    """
+    if trainer.received_sigterm:
+        raise SIGTERMException
+
+
+def restore_loaders(trainer: Trainer) -> None:
+    """Gives loaders with a state of their own what Lightning kept from them.
+
+    It does so where they were made before it read the checkpoint's loops: for whoever asks it for the number of steps.
+    """
+    loop = trainer.fit_loop
+    if loop._combined_loader_states_to_load and has_iterators(trainer):
+        loop._load_combined_loader_states()
+        assert loop._data_fetcher is not None
+        iter(loop._data_fetcher)
+
+
 def iterate_and_skip(trainer: Trainer, batches: int, quiet: ExitStack) -> None:
     """Starts the epoch's iterators anew, and loads and drops some batches.
 
@@ -88,6 +123,7 @@ def iterate_and_skip(trainer: Trainer, batches: int, quiet: ExitStack) -> None:
     iter(fetcher)
     for _ in range(batches):
         next(fetcher)
+        stop_if_terminated(trainer)
     fetcher.fetched -= batches  # Lightning adds them again
     if batches:
         quiet.enter_context(warnings.catch_warnings())

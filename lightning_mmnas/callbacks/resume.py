@@ -1,23 +1,29 @@
 """A killed run that is resumed from its checkpoint ends bit-identical to an unbroken one."""
 
-import random
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import OnExceptionCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint, WeightAveraging
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import Self, override
 
 from lightning_mmnas.callbacks import lightning_private as private
 from lightning_mmnas.callbacks.generators import derived, following, holders_of
+from lightning_mmnas.callbacks.random_state import random_state, set_random_state
+from lightning_mmnas.callbacks.resumed_settings import (
+    all_optimizer_settings,
+    check_run_length,
+    check_settings,
+    run_length,
+)
 from lightning_mmnas.data.samples import EpochSampler, ViewSampler
+from lightning_mmnas.modules.hyperparameters import plain_values, warn_of_left_out
 
 
 class ExactResume(Callback):
@@ -31,8 +37,12 @@ class ExactResume(Callback):
       data depends on nothing else. Skipped batches are loaded and dropped, so that workers and
       cycling loaders stand where they stood.
     - **Half-filled gradient accumulation**: the ``.grad`` of the weights.
-    - A checkpoint written on an exception in the middle of a batch holds the state from *before*
-      that batch, which is then repeated.
+    - A checkpoint written in the middle of a batch (on an exception, or as SLURM's requeueing does) holds the state
+      from *before* that batch, which is then repeated. Averages that `WeightAveraging` keeps are saved as they are.
+
+    Optimisers and schedules resume with the settings of the checkpoint; of a run with others it is said in a warning
+    that they do not count, and refused are other optimisers, a schedule laid out for another length, and, in the middle
+    of an epoch, other batches.
 
     What a user's own loaders must do: draw shuffling and sampling from a ``generator`` attribute,
     or from nothing but ``set_epoch`` (as ``DistributedSampler`` does). Loaders with their own
@@ -46,6 +56,9 @@ class ExactResume(Callback):
 
     A callback that changes the module itself, as `ArchitectureAlternation` does, asks for the trainer's `companion`
     and gives it, batch by batch, what has to be put back (`protect`).
+
+    Raises:
+        MisconfigurationException: When a training is resumed with settings that are refused.
 
     Examples:
         >>> from lightning.pytorch import Trainer
@@ -61,6 +74,7 @@ class ExactResume(Callback):
         self._interrupted = False
         self._weights_touched = False
         self._unused = False
+        self._validating = False
         self._keep_undo = False
         self._own_generators: list[torch.Generator] = []
         self._generators: list[torch.Generator] = []
@@ -68,6 +82,8 @@ class ExactResume(Callback):
         self._epoch_start: list[Tensor] = []
         self._epoch_generators: list[torch.Generator] = []  # whose states these are
         self._random: dict[str, Any] = {}
+        self._told: list[str] = []
+        self._settings: list[dict[str, Any]] = []
         self._undo: dict[str, Tensor] | None = None
         self._quiet = ExitStack()
 
@@ -98,7 +114,7 @@ class ExactResume(Callback):
 
     @property
     def protects(self) -> bool:
-        """Whether what `protect` is given may be needed: something writes checkpoints on exceptions."""
+        """Whether what `protect` is given may be needed: something writes checkpoints on exceptions or signals."""
         return self._keep_undo
 
     @property
@@ -127,14 +143,25 @@ class ExactResume(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._trainer = trainer
-        self._running = self._interrupted = self._weights_touched = False
+        self._running = self._interrupted = self._weights_touched = self._validating = False
         self._own_generators, self._final, self._first = [], None, None
         if stage == "fit":
             private.before_first_iteration(trainer, lambda: self._loaders_made(trainer))
         self._keep_undo = any(
             isinstance(callback, OnExceptionCheckpoint) or getattr(callback, "save_on_exception", False)
             for callback in trainer.callbacks  # type: ignore[attr-defined]
-        )
+        ) or private.requeues(trainer)
+        if stage == "fit":
+            _warn_of_late_checkpoints(trainer)
+
+    @override
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._settings = all_optimizer_settings(trainer)
+        if self._loaded is None or "length" not in self._loaded:
+            return
+        _ = trainer.estimated_stepping_batches  # makes the loaders
+        longer = check_run_length(self._loaded["length"], run_length(trainer), self._loaded["batches"])
+        check_settings(self._loaded["settings"], self._settings, "the weights", longer)
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -142,6 +169,7 @@ class ExactResume(Callback):
         state, self._loaded = self._loaded, None
         if state is not None:
             private.leave_finished_epoch(trainer)
+            private.restore_loaders(trainer)
             self._set_generators(state["generators"])
             self._position(trainer, state["batches"])
             for name, parameter in pl_module.named_parameters():
@@ -153,7 +181,7 @@ class ExactResume(Callback):
                 self._set_generators(self._first)
             self._position(trainer, 0)
         self._first = None
-        self._random = _random_state(trainer)
+        self._random = random_state(trainer)
         self._running = True
 
     @override
@@ -162,7 +190,7 @@ class ExactResume(Callback):
         if private.iterates_anew(trainer):
             self._set_generators(self._epoch_start if self._unused else self._next_epoch())
             self._epoch_begins()
-        self._random = _random_state(trainer)
+        self._random = random_state(trainer)
 
     @override
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -187,16 +215,27 @@ class ExactResume(Callback):
     ) -> None:
         self._undo = None
         self._weights_touched = False
-        self._random = _random_state(trainer)
+        self._random = random_state(trainer)
+
+    @override
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validating = True
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._validating = False
 
     @override
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._running and not trainer.sanity_checking:
-            _set_random_state(self._random)
+            set_random_state(self._random)
 
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._quiet.close()
+        if self._validating:
+            for averaging in (c for c in trainer.callbacks if isinstance(c, WeightAveraging)):  # type: ignore[attr-defined]
+                averaging.on_validation_epoch_end(trainer, pl_module)  # the module still has the averages
         self._interrupted = True
 
     @override
@@ -210,10 +249,24 @@ class ExactResume(Callback):
 
     @override
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._keep_plain_values(trainer, checkpoint)
         if self.undoes:
             assert self._undo is not None
-            weights = checkpoint["state_dict"]
+            # Weight averaging puts the averages, which the batch has not reached yet, into the place of the weights.
+            weights = checkpoint.get("current_model_state", checkpoint["state_dict"])
             weights.update({k: v for k, v in self._undo.items() if k in weights})
+
+    def _keep_plain_values(self, trainer: Trainer, checkpoint: dict[str, Any]) -> None:
+        """Leaves out hyperparameters with which the checkpoint would not load again."""
+        for owner in (trainer.lightning_module, getattr(trainer, "datamodule", None)):
+            key = getattr(owner, "CHECKPOINT_HYPER_PARAMS_KEY", None)
+            if owner is None or key not in checkpoint:
+                continue
+            checkpoint.pop(owner.CHECKPOINT_HYPER_PARAMS_TYPE, None)  # they are a dict from now on
+            checkpoint[key], left_out = plain_values(checkpoint[key])
+            if key not in self._told:
+                warn_of_left_out(left_out, type(owner).__name__)
+                self._told.append(key)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -241,11 +294,13 @@ class ExactResume(Callback):
             "generators": self._next_epoch() if epoch_over else self._epoch_start,
             "random": self._random_of_all_ranks(trainer),
             "gradients": self._mean_gradients(trainer) if accumulating else {},
+            "settings": self._settings,
+            "length": run_length(trainer),
         }
 
     def _in_batch(self) -> bool:
-        """Whether an exception came after a batch was begun and before its weight step was over."""
-        if self._trainer is None or not self._interrupted:
+        """Whether a batch was begun and its weight step is not over: after an exception, or in a signal's handler."""
+        if self._trainer is None:
             return False
         begun, done = private.begun_and_done(self._trainer)
         return begun > done
@@ -329,9 +384,9 @@ class ExactResume(Callback):
         private.iterate_and_skip(trainer, batches, self._quiet)
 
     def _random_of_all_ranks(self, trainer: Trainer) -> list[dict[str, Any]]:
-        if self._interrupted:  # the other ranks may be gone
+        if self._interrupted or self._in_batch():  # the other ranks may be gone, or elsewhere
             return [self._random]
-        state = _random_state(trainer)
+        state = random_state(trainer)
         if trainer.world_size == 1:
             return [state]
         states: list[Any] = [None] * trainer.world_size
@@ -344,7 +399,7 @@ class ExactResume(Callback):
                 f"The checkpoint holds the random state of {len(states)} rank(s) and this run has"
                 f" {trainer.world_size}: it will not end bit-identical to the unbroken run."
             )
-        _set_random_state(states[trainer.global_rank % len(states)])
+        set_random_state(states[trainer.global_rank % len(states)])
 
     def _mean_gradients(self, trainer: Trainer) -> dict[str, Tensor]:
         gradients = {
@@ -352,35 +407,21 @@ class ExactResume(Callback):
             for name, parameter in trainer.lightning_module.named_parameters()
             if parameter.grad is not None
         }
-        if trainer.world_size > 1 and not self._interrupted:
+        if trainer.world_size > 1 and not self._interrupted and not self._in_batch():
             for gradient in gradients.values():
                 trainer.strategy.reduce(gradient, reduce_op="mean")
         return gradients
 
 
+def _warn_of_late_checkpoints(trainer: Trainer) -> None:
+    found: list[Any] = [c for c in trainer.callbacks if isinstance(c, ModelCheckpoint)]  # type: ignore[attr-defined]
+    late = [c for c in found if type(c) is ModelCheckpoint and c.save_last and c.save_top_k == 0]
+    if late and len(late) == len(found):
+        rank_zero_warn(
+            "ModelCheckpoint(save_last=True, save_top_k=0) writes at the end and on exceptions only: a run that is"
+            " killed leaves no checkpoint. Use LastCheckpoint, or leave save_top_k at 1."
+        )
+
+
 def _has_own_state(loader: Any) -> bool:
     return hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
-
-
-def _random_state(trainer: Trainer) -> dict[str, Any]:
-    """The random state of this process, as plain values and tensors."""
-    numpy: Any = np.random.get_state(legacy=True)
-    _, keys, position, has_gauss, gauss = numpy
-    state: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": (torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), gauss),
-        "torch": torch.get_rng_state(),
-    }
-    if trainer.strategy.root_device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(trainer.strategy.root_device)
-    return state
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    keys, *rest = state["numpy"]
-    np.random.set_state(("MT19937", keys.numpy().astype(np.uint32), *rest))
-    torch.set_rng_state(state["torch"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])

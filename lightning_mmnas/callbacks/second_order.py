@@ -38,6 +38,13 @@ def _loss_at(module: nn.Module, values: Mapping[str, Tensor], loss: Loss) -> Ten
     return result
 
 
+def add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """Adds two gradients, of which a missing one is zero."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
+
+
 def or_zeros(gradients: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
     """Replaces missing gradients by zeros."""
     return [torch.zeros_like(x) if g is None else g for g, x in zip(gradients, like, strict=True)]

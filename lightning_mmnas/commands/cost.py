@@ -62,7 +62,7 @@ def _table(genotype: Genotype, module: FusionSearch, device: torch.device) -> An
     from lightning_mmnas.fusion.network import FusionNetwork
 
     shapes, readout = module.encoders.feature_shapes, module.cost.readout
-    nodes: dict[str, Any] = {name: module.hparams[name] for name in ("pool", "grid")}
+    nodes: dict[str, Any] = {name: module.built_with[name] for name in ("pool", "grid")}
     kinds: tuple[CostKind, ...] = ("parameters", "flops", "latency")
     tables = [CostTable.measure(module.space, shapes, kind, readout, device=device, **nodes) for kind in kinds]
     features = {name: torch.rand(1, *shape, device=device) for name, shape in shapes.items()}

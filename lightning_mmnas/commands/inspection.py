@@ -68,7 +68,7 @@ class _Model:
         """The metrics of the fine-tuning; multi-label F1 with the tuned thresholds too."""
         module = self.module
         classes = probabilities.shape[1]
-        found = dict(build_metrics(module.task, classes, module.hparams["threshold"])(probabilities, self.labels))
+        found = dict(build_metrics(module.task, classes, module.built_with["threshold"])(probabilities, self.labels))
         if module.task == "multilabel":
             decisions = (probabilities > module.get_buffer("thresholds").cpu()).float()
             found |= build_tuned_metrics(classes)(decisions, self.labels)
@@ -174,7 +174,7 @@ def _encode(module: FineTuning, batch: Mapping[str, Tensor]) -> dict[str, Tensor
     features: dict[str, Tensor] = module.encoders(batch)
     if not isinstance(module.network, FusionNetwork):
         return features
-    genotype, hparams = module.network.genotype, module.hparams
+    genotype, hparams = module.network.genotype, module.built_with
     assert isinstance(genotype, Genotype)
     return compact(features, genotype.space.length, hparams["pool"], hparams["grid"])
 
@@ -233,7 +233,7 @@ def _embeddings(model: _Model, run_dir: Path) -> dict[str, Any]:
     module = model.module
     if not isinstance(module.network, FusionNetwork):
         return {}
-    hparams = module.hparams
+    hparams = module.built_with
     genotype = module.network.genotype
     assert isinstance(genotype, Genotype)
     options = {name: hparams[name] for name in ("readout", "dropout", "pool", "grid")}

@@ -29,12 +29,18 @@ from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning.pytorch.cli import SaveConfigCallback as LightningSaveConfigCallback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
 from typing_extensions import override
 
 from lightning_mmnas.callbacks.caching import FeatureCaching
-from lightning_mmnas.callbacks.lightning_private import CommandLine, given_hyperparameters, synchronise_batch_norm
+from lightning_mmnas.callbacks.lightning_private import (
+    CommandLine,
+    given_hyperparameters,
+    heeds_sigterm,
+    synchronise_batch_norm,
+)
 from lightning_mmnas.callbacks.progress import hide_advertisements
 from lightning_mmnas.commands.aside import FEATURES, renews_features
 from lightning_mmnas.commands.changes import RUN_DIR, flat
@@ -43,8 +49,9 @@ from lightning_mmnas.commands.messages import shorten_interpolation_error, short
 from lightning_mmnas.commands.refusals import refuse_finished_stage
 from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, keep_predictions
 from lightning_mmnas.commands.shared import advice, refuse_parts
+from lightning_mmnas.commands.termination import stops_itself
 from lightning_mmnas.commands.threads import is_small, one_thread
-from lightning_mmnas.errors import CheckpointError, ConfigError, MMNASError
+from lightning_mmnas.errors import CheckpointError, ConfigError, MMNASError, Terminated
 
 # Attributes of the data module that a model may ask for by naming an argument so.
 _LINKED = ("modalities", "num_classes", "task")
@@ -234,19 +241,33 @@ class MMNASCLI(CommandLine):
         if name == "predict":
             keep_predictions(self.trainer, self.model)
         try:
-            with one_thread(self.trainer.strategy.root_device, self._is_small()):
+            few = one_thread(self.trainer.strategy.root_device, self._is_small())
+            with few, stops_itself(partial(heeds_sigterm, self.trainer)):
                 super().run_command(name)
+            if self.trainer.received_sigterm:  # at the very end, where nothing looks for it
+                raise Terminated(f"terminated; {self._way_on()}")
             if name in ("test", "validate"):
                 keep_metrics(self.trainer, name)
+        except SIGTERMException as error:
+            raise Terminated(f"terminated; {self._way_on()}") from error
         except SystemExit as error:
             # Lightning turns Ctrl-C into exit code 1 and leaves SIGINT ignored.
-            if not isinstance(error.__context__, KeyboardInterrupt):
+            cause = error.__context__
+            if not isinstance(cause, KeyboardInterrupt):
                 raise
             signal.signal(signal.SIGINT, handler)
-            callback = self.trainer.checkpoint_callback
-            last = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
-            hint = f"continue with the same command and --ckpt_path {last}" if last else "start anew"
-            raise KeyboardInterrupt(f"interrupted; {hint}") from error
+            how = "terminated" if isinstance(cause, Terminated) else "interrupted"
+            raise type(cause)(f"{how}; {self._way_on()}") from error
+
+    def _way_on(self) -> str:
+        """How a command that was stopped is continued: from the newest checkpoint."""
+        callbacks: list[Any] = self.trainer.checkpoint_callbacks
+        paths = [getattr(c, name, "") for c in callbacks for name in ("last_model_path", "best_model_path")]
+        written = [Path(path) for path in paths if path and Path(path).is_file()]
+        newest = max(written, key=lambda path: path.stat().st_mtime, default=None)
+        remote = next((path for path in paths if "://" in str(path)), None)
+        found = newest or remote or self.config[self.config.subcommand].get("ckpt_path")
+        return f"continue with the same command and --ckpt_path {found}" if found else "start anew"
 
     def _is_small(self) -> bool:
         encoders, modalities = getattr(self.model, "encoders", None), getattr(self.datamodule, "modalities", None)

@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.commands.termination import EXIT_CODE, raised
+from lightning_mmnas.errors import ConfigError, Terminated
 
 _LIGHTNING = {
     "fit": "train one stage, or any Lightning module, from a configuration",
@@ -91,12 +92,13 @@ def main(args: Sequence[str] | None = None) -> int:
         args: the command line without the program's name; by default that of the process.
 
     Returns:
-        0, or 2 for what the user can mend (a wrong file, key, value or folder, or Ctrl-C). With
+        0, or 2 for what the user can mend (a wrong file, key, value or folder, or Ctrl-C), or 143 after SIGTERM. With
         MMNAS_DEBUG=1 in the environment the error is raised instead, with its traceback.
     """
     args = list(sys.argv[1:] if args is None else args)
     try:
-        _dispatch(args)
+        with raised():
+            _dispatch(args)
     except BrokenPipeError:  # the reader of our output, such as head, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (Exception, KeyboardInterrupt) as error:
@@ -106,7 +108,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if message is None or os.environ.get("MMNAS_DEBUG", "0") not in ("", "0"):
             raise
         print(f"mmnas: {message}", file=sys.stderr)
-        return 2
+        return EXIT_CODE if isinstance(error, Terminated) else 2
     return 0
 
 

@@ -27,7 +27,7 @@ from lightning_mmnas.commands.parser import Parser
 from lightning_mmnas.commands.stages import STAGES, Stage, find_configs, read_stages
 from lightning_mmnas.commands.versions import versions
 from lightning_mmnas.commands.workload import workload
-from lightning_mmnas.errors import ConfigError, GenotypeError, MMNASError, ModelError, RunDirectoryError
+from lightning_mmnas.errors import ConfigError, GenotypeError, MMNASError, ModelError, RunDirectoryError, Terminated
 from lightning_mmnas.files import read_json, write_json
 from lightning_mmnas.report.progress import RunProgress
 
@@ -151,8 +151,9 @@ def _run(stages: Sequence[Stage], wanted: Claim, progress: RunProgress) -> dict[
             if main and stage.name == "finetune":
                 records["model"] = _deliver(stage, wanted, records["finetune"], progress, made_by)
         except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(
-                f"interrupted in stage {stage.name}; finished stages are kept, "
+            how = "terminated" if isinstance(error, Terminated) else "interrupted"
+            raise type(error)(
+                f"{how} in stage {stage.name}; finished stages are kept, "
                 f"the same command continues: {shlex.join(wanted.words())}"
             ) from error
         except MMNASError as error:

@@ -21,7 +21,7 @@ from lightning_mmnas.commands.versions import versions
 from lightning_mmnas.costs.measuring import CostKind
 from lightning_mmnas.costs.table import CostTable
 from lightning_mmnas.data.base import MultimodalDataModule
-from lightning_mmnas.errors import ConfigError, GenotypeError
+from lightning_mmnas.errors import ConfigError, GenotypeError, Terminated
 from lightning_mmnas.modules import fingerprint
 from lightning_mmnas.modules.search import FusionSearch
 from lightning_mmnas.sampling import record
@@ -77,8 +77,9 @@ def search(args: list[str], options: Any, overrides: list[str]) -> None:
             _run(study, evaluate, options.trials, folder, console)
         except KeyboardInterrupt as error:
             record.write(folder, study, how)
-            raise KeyboardInterrupt(
-                f"interrupted after {study.finished} trials, which are kept; the same command continues: {command}"
+            stopped = "terminated" if isinstance(error, Terminated) else "interrupted"
+            raise type(error)(
+                f"{stopped} after {study.finished} trials, which are kept; the same command continues: {command}"
             ) from error
         except Exception:
             with suppress(Exception):  # the first error counts; all trials are in the storage
@@ -186,7 +187,7 @@ def _facts(stage: SearchStage, options: Any) -> dict[str, Any]:
 
 
 def _evaluator(stage: SearchStage, options: Any, folder: Path, facts: dict[str, Any]) -> TrainedAlone | Inherited:
-    module, nodes = stage.module, stage.module.hparams
+    module, nodes = stage.module, stage.module.built_with
     shapes, readout = module.encoders.feature_shapes, nodes["cost_readout"]
     kinds: list[CostKind] = ["parameters", "flops"] if "flops" in options.objectives else ["parameters"]
     costs = [

@@ -139,7 +139,7 @@ class Comparison:
 
     def _networks(self) -> dict[str, nn.Module]:
         """Every network but the pretrained found one, freshly initialised."""
-        genotype, hparams = self.finetuning.network.genotype, self.finetuning.hparams
+        genotype, hparams = self.finetuning.network.genotype, self.finetuning.built_with
         assert isinstance(genotype, Genotype)
         options = {name: hparams[name] for name in ("readout", "dropout", "pool", "grid")}
         shapes, count = self.pretraining.encoders.feature_shapes, self.settings.random_architectures
@@ -148,7 +148,7 @@ class Comparison:
     def pretrain(self, networks: Mapping[str, nn.Module]) -> None:
         """Pretrains networks side by side as the pretraining stage does, each with a projection head of its own."""
         module = self.pretraining
-        hparams = module.hparams
+        hparams = module.built_with
         steps = self.pretraining_steps
         objectives = {
             name: FusionObjective(
@@ -201,7 +201,7 @@ class Comparison:
         module = self.finetuning
         genotype = module.network.genotype
         assert isinstance(genotype, Genotype)
-        return compact(features, genotype.space.length, module.hparams["pool"], module.hparams["grid"])
+        return compact(features, genotype.space.length, module.built_with["pool"], module.built_with["grid"])
 
     def draw(self, labels: Tensor, budget: Budget, draw: int) -> Tensor:
         """Indices of the training samples whose labels may be used; `labels` is (n,) or (n, num_classes)."""
@@ -219,7 +219,7 @@ class Comparison:
         seed: int,
     ) -> dict[str, Labelled]:
         """Where the fine-tuning of every network starts: its convex parts, or a random classifier in mode "full"."""
-        hparams, num_classes = self.finetuning.hparams, self.labelled.num_classes
+        hparams, num_classes = self.finetuning.built_with, self.labelled.num_classes
         assert num_classes is not None
         starts: dict[str, Labelled] = {}
         for name, network in networks.items():

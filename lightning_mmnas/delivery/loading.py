@@ -143,7 +143,7 @@ def _fill(module: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     own = tensors_of(module)
     if (found := differences(own, state)) is not None:
         raise ModelError(
-            f"{path} is not of the model that {CARD} describes: {found.count} tensors differ, first {found.first!r}: "
+            f"{path} is not of the model that {CARD} describes: {found.number} tensors differ, first {found.first!r}: "
             f"{found.wanted} there, {found.given} here"
         )
     with torch.no_grad():

@@ -41,7 +41,7 @@ def load_state(
     own = {name: value for name, value in module.state_dict().items() if not name.startswith(ignore or ("\0",))}
     if (found := differences(own, state)) is not None:
         raise CheckpointError(
-            f"weights {os.fspath(path)!r} are of another architecture: {found.count} entries differ, "
+            f"weights {os.fspath(path)!r} are of another architecture: {found.number} entries differ, "
             f"first {found.first!r}: the encoder has {found.wanted}, the file {found.given}"
         )
     module.load_state_dict(state, strict=False)
@@ -50,7 +50,7 @@ def load_state(
 class Differences(NamedTuple):
     """How many entries of two state dicts differ in name or shape, and the first of them in both."""
 
-    count: int
+    number: int
     first: str
     wanted: tuple[int, ...] | str
     given: tuple[int, ...] | str

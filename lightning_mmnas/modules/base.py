@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lightning_mmnas.data.spec import ModalitySpec
+from lightning_mmnas.modules.hyperparameters import StageModule
 from lightning_mmnas.objectives.losses import nt_xent
 from lightning_mmnas.objectives.training import Schedule, build_optimizer
 from lightning_mmnas.views import DEFAULT_AUGMENTATIONS, TwoViews
@@ -48,7 +49,7 @@ def build_views(
     return TwoViews(modalities, augmentations, modality_dropout)
 
 
-class SelfSupervisedModule(LightningModule):
+class SelfSupervisedModule(StageModule):
     """Base of the self-supervised stages: two views of a batch, and what they are worth.
 
     Args:

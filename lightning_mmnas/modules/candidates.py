@@ -24,7 +24,7 @@ def candidate(module: FusionSearch, genotype: Genotype) -> FusionObjective:
         module: The search, whose sizes and objective are taken over.
         genotype: An architecture of its space.
     """
-    network, nodes = _network(module, genotype), module.hparams
+    network, nodes = _network(module, genotype), module.built_with
     head = projection_head(network.out_features, nodes["projection_hidden"], nodes["projection_out"])
     alike = next(module.supernet.parameters())
     return FusionObjective(network, head, local_objective(module.objective)).to(alike.device, alike.dtype)
@@ -40,7 +40,7 @@ def labelled_candidate(module: FusionSearch, genotype: Genotype) -> Labelled:
 
 
 def _network(module: FusionSearch, genotype: Genotype) -> FusionNetwork:
-    nodes = module.hparams
+    nodes = module.built_with
     return FusionNetwork(
         genotype,
         module.encoders.feature_shapes,
@@ -61,7 +61,7 @@ def view_pairs(
         batches: Raw samples, or their stored features.
         dropout: Probability of modality dropout per sample and view, in [0, 1], in place of the search's own.
     """
-    length, pool, grid = module.space.length, module.hparams["pool"], module.hparams["grid"]
+    length, pool, grid = module.space.length, module.built_with["pool"], module.built_with["grid"]
     views: TwoViews = module.views
     searched = views.dropout
     try:
@@ -78,7 +78,7 @@ def view_pairs(
 
 def labelled_batches(module: FusionSearch, batches: Iterable[Batch]) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """Yields the features and the labels of each batch, as a supervised search sees them."""
-    length, pool, grid = module.space.length, module.hparams["pool"], module.hparams["grid"]
+    length, pool, grid = module.space.length, module.built_with["pool"], module.built_with["grid"]
     for batch in batches:
         inputs = {name: value.to(module.device) for name, value in batch.items()}
         label = inputs.pop("label")

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from lightning_mmnas.modules.frozen import (
     load_part,
     store_genotype,
 )
+from lightning_mmnas.modules.hyperparameters import StageModule
 from lightning_mmnas.modules.metrics import Predictions, build_metrics, build_tuned_metrics, tune_thresholds
 from lightning_mmnas.modules.pretrain import FusionFactory, fusion_of
 from lightning_mmnas.objectives.losses import classification_loss
@@ -32,7 +32,7 @@ from lightning_mmnas.space.genotype import Genotype
 FineTuningMode = Literal["mixture", "full", "linear_probe"]
 
 
-class FineTuning(LightningModule):
+class FineTuning(StageModule):
     """Trains a classifier on a fusion network over frozen encoders.
 
     In ``mode="mixture"`` the model holds what it has to beat. Before the first step a convex solver fits logistic

@@ -121,7 +121,7 @@ def load_part(module: nn.Module, path: str | os.PathLike[str], prefix: str, what
     state = {name.removeprefix(prefix): value for name, value in entries if name.startswith(prefix)}
     if (found := differences(module.state_dict(), state)) is not None:
         raise CheckpointError(
-            f"{what}: checkpoint {os.fspath(path)!r} is of another architecture: {found.count} entries differ, "
+            f"{what}: checkpoint {os.fspath(path)!r} is of another architecture: {found.number} entries differ, "
             f"first {prefix + found.first!r}: the model has {found.wanted}, the checkpoint {found.given}"
         )
     check_genotype(module, checkpoint, f"{what}: checkpoint {os.fspath(path)!r}")

@@ -216,7 +216,7 @@ class FusionSearch(SelfSupervisedModule):
 
     def on_fit_start(self) -> None:
         """Counts or measures what architectures cost, if the search is to know."""
-        nodes = self.hparams
+        nodes = self.built_with
         self.cost.prepare(self, self.supernet, self.encoders.feature_shapes, pool=nodes["pool"], grid=nodes["grid"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

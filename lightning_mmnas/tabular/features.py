@@ -58,7 +58,7 @@ def make_table_data(
         raise ConfigError("a table is made with FineTuning on a MultimodalDataModule; see configs/avmnist")
     if labelled.task != "multiclass":
         raise ConfigError(f"a table is made of data with one class per sample, and these are {labelled.task}")
-    if model.classifier is not None or not is_nt_xent(model.objective) or model.hparams["dropout"]:
+    if model.classifier is not None or not is_nt_xent(model.objective) or model.built_with["dropout"]:
         raise ConfigError(
             "a table's networks are trained with NT-Xent and without dropout; set model.init_args.objective to null, "
             "supervised to false and dropout to 0"
@@ -90,12 +90,12 @@ def make_table_data(
         train_groups=train.groups,
     )
     settings = {
-        "temperature": model.hparams["temperature"],
-        "readout": tuning.hparams["readout"],
-        "pool": model.hparams["pool"],
-        "grid": model.hparams["grid"],
-        "projection_hidden": model.hparams["projection_hidden"],
-        "projection_out": model.hparams["projection_out"],
+        "temperature": model.built_with["temperature"],
+        "readout": tuning.built_with["readout"],
+        "pool": model.built_with["pool"],
+        "grid": model.built_with["grid"],
+        "projection_hidden": model.built_with["projection_hidden"],
+        "projection_out": model.built_with["projection_out"],
     }
     return data, settings
 

@@ -1,5 +1,8 @@
 """A search that is killed at any moment and resumed ends as if nothing had happened."""
 
+import os
+import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.callbacks import Checkpoint, WeightAveraging
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -98,13 +101,14 @@ def fit(
     seed: int = 1,
     workers: int = 0,
     arguments: dict[str, Any] | None = None,
+    before: Sequence[Any] = (),
     **options: Any,
 ) -> dict[str, Tensor]:
     """Trains with shuffled loaders of 5 and 3 batches; returns all that must be reproduced."""
     seed_everything(seed, verbose=False)
     settings: dict[str, Any] = {"lr": 0.1, "scheduler": _exponential} | (arguments or {})
     alternation = ArchitectureAlternation(**settings)
-    run = trainer(root, alternation, *callbacks, **{"max_epochs": 3, **options})
+    run = trainer(root, *before, alternation, *callbacks, **{"max_epochs": 3, **options})
     val = DataLoader(dataset(6, 3), batch_size=3) if isinstance(module, Validated) else None
     data = loaders(20, 12, shuffle=True, num_workers=workers)
     run.fit(module, data, val, ckpt_path=checkpoint, weights_only=True if checkpoint else None)
@@ -230,6 +234,49 @@ def test_an_exception_is_undone_under_every_name(place: str, tmp_path: Path) -> 
         assert torch.equal(weights[name], weights[name.replace("net.", "again.", 1)]), name
     resumed = fit(tmp_path, TwoNames(), checkpoint=checkpoint, seed=99, max_epochs=2)
     assert not differences(resumed, expected)
+
+
+@pytest.mark.parametrize("first", [True, False])
+@pytest.mark.parametrize(
+    ("module", "place", "at"),
+    [(TwoNames, "after architecture", 4), (Random, "before forward", 4), (Validated, "validation", 9)],
+)
+def test_averaged_weights_are_left_alone(
+    module: type[Random], place: str, at: int, first: bool, tmp_path: Path
+) -> None:
+    """What is undone are the weights that are trained, wherever the callback that averages them has put them."""
+
+    def averaged(module: Random, *callbacks: Any, **options: Any) -> dict[str, Tensor]:
+        averaging: list[Any] = [WeightAveraging()]
+        where: dict[str, Any] = {"before": averaging} if first else {}
+        return fit(tmp_path, module, *([] if first else averaging), *callbacks, max_epochs=2, **where, **options)
+
+    expected = averaged(module())
+    checkpoint = tmp_path / "killed.ckpt"
+    with pytest.raises(KilledError):
+        averaged(module(place, at), OnException(checkpoint))
+    assert not differences(averaged(module(), checkpoint=checkpoint, seed=99), expected)
+
+
+def test_a_checkpoint_that_slurm_asks_for_within_a_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning writes it in the signal's handler: between the architecture step and the weight step, for example."""
+
+    class Asked(Random):
+        def maybe_fail(self, place: str) -> None:
+            if place == self.fail_in and self.trainer.fit_loop.total_batch_idx == self.at:
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+    expected = fit(tmp_path, Random(), max_epochs=2)
+    for name, value in {"NTASKS": "1", "JOB_ID": "7", "JOB_NAME": "job", "PROCID": "0", "LOCALID": "0"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    (tmp_path / "scontrol").write_text("#!/bin/sh\n")
+    (tmp_path / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    for place in ("after architecture", "before forward"):
+        folder = tmp_path / place
+        assert not differences(fit(folder, Asked(place, 4), max_epochs=2), expected)  # writing it changes nothing
+        resumed = fit(tmp_path, Random(), checkpoint=folder / "hpc_ckpt_1.ckpt", seed=99, max_epochs=2)
+        assert not differences(resumed, expected)
 
 
 @pytest.mark.parametrize("order", ["before", "after", "none"])

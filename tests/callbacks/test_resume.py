@@ -190,8 +190,10 @@ def test_inexact_checkpoints_are_announced(
 def test_other_loaders_are_refused(tmp_path: Path) -> None:
     save = SaveAlways(tmp_path)
     fit(tmp_path, "none", save)
-    with pytest.raises(MisconfigurationException, match="resume with the loaders of the first run"):
-        trainer(tmp_path, ExactResume()).fit(Fit(), data("none").iterables["long"], ckpt_path=save.paths[0])
+    within, after = save.paths[0], next(path for path in save.paths if "epoch" in path.name)
+    for path, match in ((within, "resume with the data"), (after, "resume with the loaders of the first run")):
+        with pytest.raises(MisconfigurationException, match=match):
+            trainer(tmp_path, ExactResume()).fit(Fit(), data("none").iterables["long"], ckpt_path=path)
 
 
 def test_another_number_of_ranks_is_announced(tmp_path: Path) -> None:

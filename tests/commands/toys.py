@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule, LightningModule
+from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -117,3 +118,15 @@ class InterruptedModule(ToyModule):
         self.epochs.append(self.current_epoch)
         if self.current_epoch == 1 and self.flag.exists():
             raise KeyboardInterrupt
+
+
+class Signals(Callback):
+    """Sends this very process a signal, in one hook when so many weight steps are done, if the file `flag` exists."""
+
+    def __init__(self, number: int, steps: int, hook: str = "on_train_batch_start", flag: str = "/") -> None:
+        self.number, self.steps, self.flag = number, steps, Path(flag)
+        setattr(self, hook, self.send)
+
+    def send(self, trainer: Trainer, *args: Any) -> None:
+        if trainer.global_step == self.steps and self.flag.exists():
+            os.kill(os.getpid(), self.number)

@@ -132,11 +132,11 @@ def test_the_stage_delivers_what_the_comparison_scores(tmp_path: Path, pretraine
 
 
 def test_a_checkpoint_holds_the_whole_model_and_resumes_without_a_new_start(tmp_path: Path, pretrained: str) -> None:
-    module = stage(network_weights=pretrained)
+    module = stage(network_weights=pretrained, schedule="constant")
     trainer = trainer_of(tmp_path, max_epochs=2, callbacks=[ExactResume()])
     trainer.fit(module, data_of(labels=True))
     trainer.save_checkpoint(tmp_path / "half.ckpt")
-    whole = stage(network_weights=pretrained)
+    whole = stage(network_weights=pretrained, schedule="constant")
     trainer_of(tmp_path, max_epochs=2, callbacks=[ExactResume()]).fit(whole, data_of(labels=True))
     assert same(state_of(module), state_of(whole))
 

@@ -44,13 +44,8 @@ trainer:
     init_args: {save_dir: "${trainer.default_root_dir}", name: logs}
   callbacks:
     - class_path: ExactResume
-    - class_path: ModelCheckpoint
-      init_args:
-        dirpath: "${trainer.default_root_dir}/checkpoints"
-        save_last: true
-        save_top_k: 0
-        save_on_exception: true
-        enable_version_counter: false
+    - class_path: LastCheckpoint # after every epoch and every 15 minutes
+      init_args: {dirpath: "${trainer.default_root_dir}/checkpoints"}
 """
 _BEST = """\
     - class_path: ModelCheckpoint # the epoch that is delivered

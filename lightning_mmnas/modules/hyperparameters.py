@@ -1,0 +1,100 @@
+"""Hyperparameters that a checkpoint can hold and give back: plain values only."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import PurePath
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from lightning.fabric.utilities import rank_zero_warn
+from omegaconf import Container, OmegaConf
+from torch import nn
+from typing_extensions import override
+
+
+class StageModule(LightningModule):
+    """Base of all stages: whatever hyperparameters a subclass saves, its checkpoints load with ``weights_only=True``.
+
+    What is no plain value, such as encoders or a loss, is left out with a warning: a subclass may call
+    ``self.save_hyperparameters()`` without an ``ignore``, and `load_from_checkpoint` is given those arguments.
+
+    Attributes:
+        built_with: The plain arguments of the stage itself, whatever arguments a subclass has. (The hyperparameters are
+            those that build the subclass again.)
+    """
+
+    built_with: dict[str, Any]
+
+    @override
+    def save_hyperparameters(
+        self,
+        *args: Any,
+        ignore: Sequence[str] | str | None = None,
+        frame: FrameType | None = None,
+        logger: bool = True,
+    ) -> None:
+        """As Lightning's, but plain values only are kept."""
+        here = inspect.currentframe()
+        caller = here.f_back if frame is None and here is not None else frame
+        if caller is not None and "built_with" not in self.__dict__:  # called by the stage itself, then by a subclass
+            arguments = inspect.getargvalues(caller)
+            names = set(arguments.args) - {"self"} - ({ignore} if isinstance(ignore, str) else set(ignore or ()))
+            self.built_with = {name: arguments.locals[name] for name in names}
+        given = [OmegaConf.to_container(a, resolve=True) if isinstance(a, Container) else a for a in args]
+        super().save_hyperparameters(*given, ignore=ignore, frame=caller, logger=logger)
+        plain, left_out = plain_values(self.hparams)
+        self.hparams.update(plain)
+        for name in left_out:
+            del self.hparams[name]
+        warn_of_left_out(left_out, type(self).__name__)
+
+
+def plain_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The values that a checkpoint gives back with ``weights_only=True``, and the names of the others.
+
+    Paths become text, NumPy's numbers Python's, and OmegaConf's containers plain ones.
+    """
+    plain = {str(name): _plain(value) for name, value in values.items()}
+    left_out = [name for name, value in plain.items() if not _loads(value)]
+    return {name: value for name, value in plain.items() if name not in left_out}, left_out
+
+
+def warn_of_left_out(names: Sequence[str], where: str) -> None:
+    """Says which hyperparameters are not saved, if there are such."""
+    if names:
+        rank_zero_warn(
+            f"The hyperparameters {list(names)} of {where} are no plain values and are not saved, so that checkpoints"
+            " load with weights_only=True: give them to load_from_checkpoint, or name them in"
+            " save_hyperparameters(ignore=…)."
+        )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Container):
+        return OmegaConf.to_container(value, resolve=True)
+    if type(value) is dict:
+        return {key: _plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_plain(item) for item in value)
+    return value
+
+
+def _loads(value: Any) -> bool:
+    if isinstance(value, nn.Module):
+        return False
+    file = BytesIO()
+    try:
+        torch.save(value, file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except Exception:  # pickling raises nearly anything
+        return False
+    return True
