@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -21,12 +20,16 @@ from lightning_mmnas.callbacks.contract import (
     architecture_loss,
     checked_logits,
     log_architecture,
+    look_ahead,
     part,
     require,
+    require_search,
+    require_workable,
     weight_loss,
 )
 from lightning_mmnas.callbacks.resume import ExactResume
 from lightning_mmnas.callbacks.second_order import flat_mean, or_zeros, unrolled_gradient
+from lightning_mmnas.modules.length import is_trial
 
 
 class ArchitectureAlternation(Callback):
@@ -63,7 +66,8 @@ class ArchitectureAlternation(Callback):
         optimizer: makes another optimiser from the logits.
         scheduler: makes a learning rate scheduler from the optimiser; it steps after every
             architecture step.
-        warmup_epochs: epochs of weight steps alone before the alternation starts.
+        warmup_epochs: epochs of weight steps alone before the alternation starts, fewer than the training has; none
+            under ``fast_dev_run``, which is to try everything.
         every_n_steps: an architecture step before every n-th weight step, those with
             ``global_step`` a multiple of n.
         order: 1 takes the weights as constants; 2 differentiates exactly through one step of
@@ -140,35 +144,17 @@ class ArchitectureAlternation(Callback):
         """Epochs of weight steps alone."""
         return self._warmup_epochs
 
+    @property
+    def steps(self) -> int:
+        """Architecture steps made so far."""
+        return self._steps
+
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            self._check(trainer, pl_module)
+            require_workable(trainer, pl_module, self._order)
+            require_search(self._warmup_epochs, trainer.max_epochs, is_trial(trainer))
         self._resume = ExactResume.companion(trainer, self, stage)
-
-    def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for name in ("architecture_parameters", "architecture_step"):
-            require(
-                callable(getattr(pl_module, name, None)),
-                f"{type(pl_module).__name__} has no method {name}(): add it,"
-                " or remove ArchitectureAlternation from the callbacks",
-            )
-        require(
-            pl_module.automatic_optimization,
-            "ArchitectureAlternation needs automatic optimisation: leave"
-            " automatic_optimization=True and let training_step return the loss of the weights,"
-            " or step the logits yourself and remove the callback",
-        )
-        sharded = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
-        require(
-            not isinstance(trainer.strategy, sharded),
-            f"{type(trainer.strategy).__name__} shards the parameters, and ArchitectureAlternation"
-            " needs them whole: use strategy='ddp', or search on one device",
-        )
-        require(
-            self._order == 1 or getattr(trainer.precision_plugin, "scaler", None) is None,
-            "order=2 is not offered with a GradScaler: use precision='bf16-mixed' or '32-true', or order=1",
-        )
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -184,6 +170,8 @@ class ArchitectureAlternation(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._schedule == "epoch":
             architecture_loader(trainer)
+        if self._steps == 0:
+            look_ahead(trainer, self._warmup(trainer), self._every_n_steps)
         self._check_ranks(trainer)
 
     @override
@@ -195,7 +183,7 @@ class ArchitectureAlternation(Callback):
             named = pl_module.named_parameters(remove_duplicate=False)  # a checkpoint has them under every name
             self._resume.protect({name: parameter for name, parameter in named if id(parameter) in ours})
         architecture_part = part(batch, "architecture")
-        if trainer.current_epoch < self._warmup_epochs:
+        if trainer.current_epoch < self._warmup(trainer):
             return
         last = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
         if self._schedule == "epoch":
@@ -225,6 +213,11 @@ class ArchitectureAlternation(Callback):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check_ranks(trainer)
+        if self._steps == 0 and not self._warned:
+            rank_zero_warn(
+                f"The training ended after {trainer.global_step} weight steps without one architecture step, so that"
+                f" nothing was searched: train longer, or lower warmup_epochs={self._warmup_epochs}."
+            )
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -242,6 +235,9 @@ class ArchitectureAlternation(Callback):
         self._loaded = state_dict["architecture"] or None
         if "run" in state_dict and self._resume is not None:  # written before exact resume was a callback of its own
             self._resume.load_state_dict(state_dict["run"])
+
+    def _warmup(self, trainer: Trainer) -> int:
+        return 0 if is_trial(trainer) else self._warmup_epochs
 
     def _state(self) -> dict[str, Any]:
         assert self._optimizer is not None

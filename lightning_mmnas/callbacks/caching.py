@@ -33,6 +33,7 @@ from lightning_mmnas.fusion.input_nodes import Grid, Pool
 from lightning_mmnas.fusion.network import FusionNetwork
 from lightning_mmnas.modules import fingerprint
 from lightning_mmnas.modules.finetune import FineTuning
+from lightning_mmnas.modules.length import is_trial
 from lightning_mmnas.modules.pretrain import FusionPretraining
 from lightning_mmnas.modules.search import FusionSearch
 from lightning_mmnas.report.progress import activity
@@ -56,7 +57,8 @@ class FeatureCaching(Callback):
     Stored are, of every training sample, K augmented views and the sample as it is, pooled to what input nodes and
     readouts need; a training step draws two different ones of the K. Other splits are stored as they are, with views
     where the stage needs some. The test split is read for test and prediction only. Under DDP the ranks share the
-    work. Stages with the same encoders, data, views and input nodes share the folder.
+    work. Stages with the same encoders, data, views and input nodes share the folder. Under ``fast_dev_run`` nothing is
+    stored or read: its few batches are encoded in their steps.
 
     Args:
         folder: Where features are stored.
@@ -99,10 +101,12 @@ class FeatureCaching(Callback):
         self.seed = seed
         self.batch_size = batch_size
         self.enabled = enabled
+        self._active = enabled
         self._encoders = ""
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._active = self.enabled and not is_trial(trainer)
         if not self.enabled:
             return
         data = getattr(trainer, "datamodule", None)
@@ -110,6 +114,9 @@ class FeatureCaching(Callback):
             raise MisconfigurationException(
                 "FeatureCaching reads the data of a MultimodalDataModule; give the trainer one, or remove the callback"
             )
+        if not self._active:
+            _cacheable(pl_module)
+            return
         others: dict[str, list[Split]] = {"validate": ["val"], "test": ["test"], "predict": ["test"]}
         chosen = others.get(str(getattr(stage, "value", stage)), self.splits(trainer, data))
         device, ranks = trainer.strategy.root_device, trainer.world_size
@@ -269,7 +276,7 @@ class FeatureCaching(Callback):
 
     def _check_encoders(self, module: LightningModule) -> None:
         """A checkpoint that was loaded after the cache was checked may have brought other encoders."""
-        if self.enabled and self._encoders != fingerprint.weights(_cacheable(module).encoders):
+        if self._active and self._encoders != fingerprint.weights(_cacheable(module).encoders):
             raise CacheError(
                 f"the features in {self.folder} are not those of the encoders in the checkpoint; give another folder, "
                 "or model.init_args.encoder_weights of the run that the checkpoint is from"

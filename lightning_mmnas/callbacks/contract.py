@@ -3,16 +3,69 @@
 from collections.abc import Mapping
 from typing import Any
 
+from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
+
+from lightning_mmnas.modules import length
 
 
 def require(condition: bool, message: str) -> None:
     """Raises the message unless the condition holds."""
     if not condition:
         raise MisconfigurationException(f"{message}.")
+
+
+def require_workable(trainer: Trainer, pl_module: LightningModule, order: int) -> None:
+    """Refuses a module, a strategy or a precision that the alternation cannot work with."""
+    for name in ("architecture_parameters", "architecture_step"):
+        require(
+            callable(getattr(pl_module, name, None)),
+            f"{type(pl_module).__name__} has no method {name}(): add it,"
+            " or remove ArchitectureAlternation from the callbacks",
+        )
+    require(
+        pl_module.automatic_optimization,
+        "ArchitectureAlternation needs automatic optimisation: leave"
+        " automatic_optimization=True and let training_step return the loss of the weights,"
+        " or step the logits yourself and remove the callback",
+    )
+    sharded = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+    require(
+        not isinstance(trainer.strategy, sharded),
+        f"{type(trainer.strategy).__name__} shards the parameters, and ArchitectureAlternation"
+        " needs them whole: use strategy='ddp', or search on one device",
+    )
+    require(
+        order == 1 or getattr(trainer.precision_plugin, "scaler", None) is None,
+        "order=2 is not offered with a GradScaler: use precision='bf16-mixed' or '32-true', or order=1",
+    )
+
+
+def require_search(warmup_epochs: int, max_epochs: int | None, trial: bool = False) -> None:
+    """Refuses a search that would be over before its warm-up is; a trial has none."""
+    limited = max_epochs is not None and max_epochs > 0 and not trial
+    require(
+        not limited or warmup_epochs < (max_epochs or 0),
+        f"warmup_epochs={warmup_epochs} of ArchitectureAlternation leaves no epoch of max_epochs={max_epochs} for the"
+        " search itself: raise trainer.max_epochs, or lower warmup_epochs",
+    )
+
+
+def look_ahead(trainer: Trainer, warmup_epochs: int, every_n_steps: int) -> None:
+    """Refuses a training that will be over before its first architecture step; warns where ``max_steps`` ends it."""
+    steps, warm = length.weight_steps(trainer), length.steps_of_epochs(trainer, warmup_epochs)
+    first = None if warm is None else -(-warm // every_n_steps) * every_n_steps
+    if not steps or first is None or first < steps or length.is_trial(trainer):
+        return
+    found = f"The training has {steps} weight steps, and the first architecture step would come after {first}"
+    if steps == trainer.max_steps:
+        rank_zero_warn(f"{found}: nothing will be searched; raise trainer.max_steps, or lower warmup_epochs.")
+        return
+    require(False, f"{found}: lower every_n_steps={every_n_steps}, or train longer")
 
 
 def checked_logits(trainer: Trainer, pl_module: LightningModule) -> list[nn.Parameter]:

@@ -37,6 +37,7 @@ from lightning_mmnas.callbacks.lightning_private import CommandLine, given_hyper
 from lightning_mmnas.callbacks.progress import hide_advertisements
 from lightning_mmnas.commands.aside import FEATURES, renews_features
 from lightning_mmnas.commands.changes import RUN_DIR, flat
+from lightning_mmnas.commands.impossible import refuse_impossible
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
 from lightning_mmnas.commands.refusals import refuse_finished_stage
 from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, keep_predictions
@@ -162,6 +163,8 @@ class MMNASCLI(CommandLine):
             if way_out := advice(words):
                 raise ConfigError(f"{error}{way_out}") from error
             raise
+        if self.config.get("subcommand") == "fit":
+            refuse_impossible(self.config.fit.as_dict())
 
     @override
     def merge_checkpoint(self) -> None:

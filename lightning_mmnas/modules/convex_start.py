@@ -11,6 +11,7 @@ from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.modules.length import is_trial
 from lightning_mmnas.objectives.logistic import choose_logistic
 from lightning_mmnas.objectives.mixture import LinearPath, Parts, fit_parts
 from lightning_mmnas.report.progress import activity
@@ -53,8 +54,7 @@ def fit_convex_parts(
             'dataset with __getitem__ and __len__; set model.init_args.mode to "full"'
         )
     count = len(loader.dataset)
-    quick = getattr(trainer, "fast_dev_run", False)  # a try of the code, which should not read everything
-    most = 4 * (loader.batch_size or 1) if quick else _MOST
+    most = 4 * (loader.batch_size or 1) if is_trial(trainer) else _MOST
     rows = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values
     rank, world = trainer.global_rank, trainer.world_size
     rank_zero_info(f"logistic regression on {len(rows)} labelled samples, then fine-tuning from there")
