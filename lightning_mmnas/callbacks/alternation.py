@@ -30,6 +30,7 @@ from lightning_mmnas.callbacks.contract import (
 from lightning_mmnas.callbacks.resume import ExactResume
 from lightning_mmnas.callbacks.second_order import flat_mean, or_zeros, unrolled_gradient
 from lightning_mmnas.modules.length import is_trial
+from lightning_mmnas.modules.transfer import BatchTransfer
 
 
 class ArchitectureAlternation(Callback):
@@ -339,14 +340,12 @@ class ArchitectureAlternation(Callback):
     def _pass_over_architecture_part(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One architecture step per accumulated batches of the whole ``"architecture"`` loader."""
         batches = private.own_iterator(architecture_loader(trainer))
-        index = 0
+        index, transfer = 0, BatchTransfer(pl_module, trainer=trainer)
         while index < trainer.num_training_batches:
             batch = next(batches, None)
             if batch is None:
                 break
-            batch = {"architecture": trainer.precision_plugin.convert_input(batch)}
-            batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-            self._accumulate(trainer, self._gradient(trainer, pl_module, batch["architecture"]))
+            self._accumulate(trainer, self._gradient(trainer, pl_module, transfer(batch, "architecture")))
             index += 1
             if index % trainer.accumulate_grad_batches == 0:
                 self._step(trainer)

@@ -26,6 +26,7 @@ from lightning_mmnas.fusion.supernet import DecodeRule
 from lightning_mmnas.modules.candidates import candidate, endless, labelled_batches, labelled_candidate, view_pairs
 from lightning_mmnas.modules.length import is_trial
 from lightning_mmnas.modules.search import FusionSearch
+from lightning_mmnas.modules.transfer import BatchTransfer
 from lightning_mmnas.objectives.criteria import Criterion, ViewLoss
 from lightning_mmnas.objectives.selection import candidates
 from lightning_mmnas.objectives.training import build_optimizer, train_candidates
@@ -123,7 +124,9 @@ class GenotypeSelection(Callback):
         assert isinstance(pl_module, FusionSearch)
         if trainer.is_global_zero:
             devices = [pl_module.device] if pl_module.device.type == "cuda" else []
-            steps, loaders = self.steps, _loaders(trainer)
+            transfer = BatchTransfer(pl_module, trainer=trainer)
+            loaders: dict[str, Any] = {name: transfer.loader(of, name) for name, of in _loaders(trainer).items()}
+            steps = self.steps
             if is_trial(trainer):
                 steps, batches = 1, trainer.num_training_batches
                 loaders = {name: list(islice(loader, int(batches))) for name, loader in loaders.items()}
@@ -141,7 +144,7 @@ class GenotypeSelection(Callback):
 
         Args:
             module: The trained search.
-            loaders: Batches of the ``"weights"`` and of the ``"architecture"`` part.
+            loaders: Batches of the ``"weights"`` and of the ``"architecture"`` part, as `BatchTransfer` gives them.
             steps: Training steps of each candidate.
 
         Returns:
