@@ -9,9 +9,10 @@ from typing import Any, Literal
 import torch
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from typing_extensions import override
 
 from lightning_mmnas.callbacks import lightning_private as private
@@ -19,16 +20,19 @@ from lightning_mmnas.callbacks.contract import (
     architecture_loader,
     architecture_loss,
     checked_logits,
+    left_out,
     log_architecture,
+    log_beside_monitor,
     look_ahead,
     part,
     require,
     require_search,
     require_workable,
+    warn_nothing_searched,
     weight_loss,
 )
 from lightning_mmnas.callbacks.resume import ExactResume
-from lightning_mmnas.callbacks.second_order import flat_mean, or_zeros, unrolled_gradient
+from lightning_mmnas.callbacks.second_order import flat_mean, mean_over_ranks, or_zeros, sum_of, unrolled_gradient
 from lightning_mmnas.modules.length import is_trial
 from lightning_mmnas.modules.transfer import BatchTransfer
 
@@ -50,8 +54,8 @@ class ArchitectureAlternation(Callback):
     architecture's own optimiser and scheduler step. A step whose averaged gradient is not finite is
     left out. In fp16 the loss is scaled by the weights' ``GradScaler``, read only.
 
-    Loggers get ``arch/lr`` once per epoch, and what the module's ``architecture_weights() -> dict[str, float]``
-    returns, if it has that method.
+    Loggers get ``arch/lr`` once per epoch (beside `LearningRateMonitor` in steps), and what the module's
+    ``architecture_weights() -> dict[str, float]`` returns, if it has that method.
 
     A killed run ends bit-identical to an unbroken one, by ``ExactResume``: the trainer's own, or one that this adds.
 
@@ -77,7 +81,8 @@ class ArchitectureAlternation(Callback):
             decay and clipping have no part in that virtual step, which is on the one batch at hand.
             The training loss is the module's ``weight_step_loss(batch["weights"])`` if it has that
             method, else its ``training_step`` with logging switched off (give the method if
-            ``training_step`` has other effects, such as updating metrics). Buffers such as
+            ``training_step`` has other effects, such as updating metrics). Where that returns None, the batch has no
+            architecture step either. Buffers such as
             batch-norm statistics are not changed by order 2, and by order 1 as by any forward pass.
         schedule: "step", or "epoch" as in BM-NAS: a whole pass of architecture steps over the
             ``"architecture"`` loader, before the first weight step of every epoch after the
@@ -139,6 +144,7 @@ class ArchitectureAlternation(Callback):
         self._loaded: dict[str, Any] | None = None
         self._resume: ExactResume | None = None
         self._before_batch: dict[str, Any] | None = None  # this callback's state
+        self._unconfirmed: tuple[dict[str, Any], list[Tensor]] | None = None  # state and logits before the batch
 
     @property
     def warmup_epochs(self) -> int:
@@ -153,7 +159,7 @@ class ArchitectureAlternation(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            require_workable(trainer, pl_module, self._order)
+            require_workable(trainer, pl_module, self._order, ArchitectureAlternation)
             require_search(self._warmup_epochs, trainer.max_epochs, is_trial(trainer))
         self._resume = ExactResume.companion(trainer, self, stage)
 
@@ -162,6 +168,10 @@ class ArchitectureAlternation(Callback):
         self._logits = checked_logits(trainer, pl_module)
         self._optimizer = self._make_optimizer(self._logits)
         self._scheduler = self._make_scheduler(self._optimizer) if self._make_scheduler else None
+        require(
+            not isinstance(self._scheduler, ReduceLROnPlateau),
+            "ReduceLROnPlateau follows a metric, and an architecture step has none: give the logits another scheduler",
+        )
         self._gradients, self._steps, self._warned, self._before_batch = None, 0, False, None
         if self._loaded is not None:
             self._restore(self._loaded)
@@ -183,6 +193,8 @@ class ArchitectureAlternation(Callback):
             ours = {id(logit) for logit in self._logits}
             named = pl_module.named_parameters(remove_duplicate=False)  # a checkpoint has them under every name
             self._resume.protect({name: parameter for name, parameter in named if id(parameter) in ours})
+        if is_overridden("on_train_batch_start", pl_module):  # comes after this, and may skip the batch
+            self._unconfirmed = deepcopy(self._state()), [logit.clone() for logit in self._logits]
         architecture_part = part(batch, "architecture")
         if trainer.current_epoch < self._warmup(trainer):
             return
@@ -193,32 +205,38 @@ class ArchitectureAlternation(Callback):
                     self._pass_over_architecture_part(trainer, pl_module)
         elif trainer.global_step % self._every_n_steps == 0:
             if self._order == 1:
-                gradients = self._gradient(trainer, pl_module, architecture_part)
+                self._accumulate(trainer, self._gradient(trainer, pl_module, architecture_part))
             else:
-                gradients = self._second_order_gradient(trainer, pl_module, batch, batch_idx)
-            self._accumulate(trainer, gradients)
-            if last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+                with left_out(trainer):
+                    self._accumulate(trainer, self._second_order_gradient(trainer, pl_module, batch, batch_idx))
+            if (last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0) and self._gradients is not None:
                 self._step(trainer)
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        assert self._optimizer is not None
+        log_beside_monitor(trainer, pl_module, self._optimizer.param_groups[0]["lr"])
+        self._unconfirmed = None
         self._before_batch = None  # what comes next may fail before this callback's turn: then nothing is to be undone
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._optimizer is not None
+        if self._unconfirmed is not None:  # the module has skipped the batch, and with it the rest of the epoch
+            state, values = self._unconfirmed
+            self._restore(state)
+            for logit, value in zip(self._logits, values, strict=True):
+                logit.copy_(value)
+        self._unconfirmed = None
         log_architecture(trainer, pl_module, self._optimizer.param_groups[0]["lr"])
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check_ranks(trainer)
         if self._steps == 0 and not self._warned:
-            rank_zero_warn(
-                f"The training ended after {trainer.global_step} weight steps without one architecture step, so that"
-                f" nothing was searched: train longer, or lower warmup_epochs={self._warmup_epochs}."
-            )
+            warn_nothing_searched(trainer, self._warmup_epochs)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -255,6 +273,7 @@ class ArchitectureAlternation(Callback):
         self._optimizer.load_state_dict(state["optimizer"])
         if self._scheduler is not None and state["scheduler"] is not None:
             self._scheduler.load_state_dict(state["scheduler"])
+        self._gradients = None
         if state["gradients"] is not None:
             pairs = zip(state["gradients"], self._logits, strict=True)
             self._gradients = [g if g is None else g.to(logit) for g, logit in pairs]
@@ -298,14 +317,14 @@ class ArchitectureAlternation(Callback):
                 },
                 on_weights,
                 on_architecture,
-                _mean_over_ranks(trainer),
+                mean_over_ranks(trainer),
             )
 
     def _accumulate(self, trainer: Trainer, gradients: Sequence[Tensor | None]) -> None:
         n = trainer.accumulate_grad_batches
         new = [g if g is None else g / n for g in gradients]
         if self._gradients is not None:
-            new = [_sum(a, b) for a, b in zip(self._gradients, new, strict=True)]
+            new = [sum_of(a, b) for a, b in zip(self._gradients, new, strict=True)]
         self._gradients = new
 
     def _step(self, trainer: Trainer) -> None:
@@ -315,7 +334,7 @@ class ArchitectureAlternation(Callback):
         gradients, self._gradients = self._gradients, None
         used = torch.tensor([float(g is not None) for g in gradients]).to(self._logits[0])
         tensors = [*or_zeros(gradients, self._logits), used]
-        *means, used = flat_mean(tensors, _mean_over_ranks(trainer))
+        *means, used = flat_mean(tensors, mean_over_ranks(trainer))
         finite = torch.stack([torch.isfinite(gradient).all() for gradient in means]).all()
         if not finite:
             if not self._warned:
@@ -376,13 +395,3 @@ def _requires_grad(parameters: Sequence[nn.Parameter], value: bool) -> Iterator[
     finally:
         for parameter in parameters:
             parameter.requires_grad_(not value)
-
-
-def _mean_over_ranks(trainer: Trainer) -> Callable[[Tensor], Tensor] | None:
-    return None if trainer.world_size == 1 else partial(trainer.strategy.reduce, reduce_op="mean")
-
-
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    if a is None or b is None:
-        return b if a is None else a
-    return a + b

@@ -121,6 +121,11 @@ class FeatureCaching(Callback):
         if not self._active:
             _cacheable(pl_module)
             return
+        if getattr(trainer, "overfit_batches", 0):
+            raise MisconfigurationException(
+                "overfit_batches reads its batches without the stored views of FeatureCaching; set the callback's "
+                "enabled to false, or leave overfit_batches out"
+            )
         others: dict[str, list[Split]] = {"validate": ["val"], "test": ["test"], "predict": ["test"]}
         chosen = others.get(str(getattr(stage, "value", stage)), self.splits(trainer, data))
         device, ranks = trainer.strategy.root_device, trainer.world_size

@@ -18,9 +18,14 @@ def refuse_impossible(config: Mapping[str, Any]) -> None:
         config: The resolved configuration, of plain values.
 
     Raises:
-        ConfigError: The search would be over before its warm-up is.
+        ConfigError: There are two alternations, or the search would be over before its warm-up is.
     """
     trainer = config.get("trainer") or {}
+    if len(list(_of(trainer, "ArchitectureAlternation"))) > 1:
+        raise ConfigError(
+            "trainer.callbacks has several ArchitectureAlternation, which would train the same logits; keep one "
+            "(callbacks+: and --trainer.callbacks+ append to those of earlier files)"
+        )
     for arguments in _of(trainer, "ArchitectureAlternation"):
         warmup, trial = int(arguments.get("warmup_epochs") or 0), bool(trainer.get("fast_dev_run"))
         try:

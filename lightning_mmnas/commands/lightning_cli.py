@@ -27,9 +27,12 @@ from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse.typing import register_type
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning.pytorch.cli import SaveConfigCallback as LightningSaveConfigCallback
+from lightning.pytorch.utilities.types import LRSchedulerTypeUnion
 from omegaconf.errors import OmegaConfBaseException
+from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_mmnas.callbacks.caching import FeatureCaching
@@ -236,6 +239,16 @@ class MMNASCLI(CommandLine):
             last = getattr(callback, "last_model_path", "") or getattr(callback, "best_model_path", "")
             hint = f"continue with the same command and --ckpt_path {last}" if last else "start anew"
             raise KeyboardInterrupt(f"interrupted; {hint}") from error
+
+    @staticmethod
+    @override
+    def configure_optimizers(
+        lightning_module: LightningModule, optimizer: Optimizer, lr_scheduler: LRSchedulerTypeUnion | None = None
+    ) -> Any:
+        """The optimiser of ``--optimizer``, of what takes gradients: no frozen weights, no architecture logits."""
+        for group in optimizer.param_groups:
+            group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+        return CommandLine.configure_optimizers(lightning_module, optimizer, lr_scheduler)
 
     @override
     def instantiators(self) -> dict[str, Callable[..., Any]]:

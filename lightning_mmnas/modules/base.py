@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from lightning import LightningModule
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
@@ -34,11 +35,19 @@ def plain_optimizer(
             alone ends the training, the rate follows the time, and the momentum, which ``"one_cycle"`` cycles, stays.
 
     Raises:
-        ConfigError: A schedule other than ``"constant"`` for a training of which nothing says how long it is.
+        ConfigError: A schedule other than ``"constant"`` for a training of which nothing says how long it is, or
+            beside `LearningRateFinder` or `BatchSizeFinder`.
     """
     trainer = module.trainer
     # Lightning cannot clip gradients for a fused optimiser under mixed precision.
     fused = "mixed" not in str(trainer.precision)
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    finders = [type(c).__name__ for c in callbacks if isinstance(c, LearningRateFinder | BatchSizeFinder)]
+    if finders and schedule != "constant":
+        raise ConfigError(
+            f"{finders[0]} changes what schedule {schedule!r} was made for, after it was made; set "
+            "model.init_args.schedule to constant, or remove the callback"
+        )
     steps = 1 if schedule == "constant" else weight_steps(trainer)
     if steps is None and fraction_done(trainer) is None:
         raise ConfigError(
