@@ -8,28 +8,35 @@ from typing import Any, Literal
 import torch
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from typing_extensions import override
 
 from lightning_mmnas.callbacks import lightning_private as private
 from lightning_mmnas.callbacks.contract import (
     architecture_loader,
     architecture_loss,
-    check_gathers,
     checked_logits,
+    left_out,
     log_architecture,
+    log_beside_monitor,
+    look_ahead,
     part,
     require,
+    require_search,
+    require_workable,
+    warn_nothing_searched,
     weight_loss,
 )
 from lightning_mmnas.callbacks.logits import check_ranks, in_float32, requires_grad
 from lightning_mmnas.callbacks.resume import ExactResume
 from lightning_mmnas.callbacks.resumed_settings import check_groups, check_settings, optimizer_settings
-from lightning_mmnas.callbacks.second_order import add, flat_mean, or_zeros, unrolled_gradient
+from lightning_mmnas.callbacks.second_order import flat_mean, mean_over_ranks, or_zeros, sum_of, unrolled_gradient
 from lightning_mmnas.fusion.batch_norm import statistics_kept
+from lightning_mmnas.modules.length import is_trial
+from lightning_mmnas.modules.transfer import BatchTransfer
 
 
 class ArchitectureAlternation(Callback):
@@ -51,8 +58,8 @@ class ArchitectureAlternation(Callback):
     module lets be converted (`FusionSupernet` keeps its own in float32). In fp16 the loss is scaled by the weights'
     ``GradScaler``, read only.
 
-    Loggers get ``arch/lr`` once per epoch, and what the module's ``architecture_weights() -> dict[str, float]``
-    returns, if it has that method.
+    Loggers get ``arch/lr`` once per epoch (beside `LearningRateMonitor` in steps), and what the module's
+    ``architecture_weights() -> dict[str, float]`` returns, if it has that method.
 
     A killed run ends bit-identical to an unbroken one, by ``ExactResume``: the trainer's own, or one that this adds.
 
@@ -68,7 +75,8 @@ class ArchitectureAlternation(Callback):
         optimizer: makes another optimiser from the logits.
         scheduler: makes a learning rate scheduler from the optimiser; it steps after every
             architecture step.
-        warmup_epochs: epochs of weight steps alone before the alternation starts.
+        warmup_epochs: epochs of weight steps alone before the alternation starts, fewer than the training has; none
+            under ``fast_dev_run``, which is to try everything.
         every_n_steps: an architecture step before every n-th weight step, those with
             ``global_step`` a multiple of n.
         order: 1 takes the weights as constants; 2 differentiates exactly through one step of
@@ -77,7 +85,8 @@ class ArchitectureAlternation(Callback):
             decay and clipping have no part in that virtual step, which is on the one batch at hand.
             The training loss is the module's ``weight_step_loss(batch["weights"])`` if it has that
             method, else its ``training_step`` with logging switched off (give the method if
-            ``training_step`` has other effects, such as updating metrics). Buffers such as
+            ``training_step`` has other effects, such as updating metrics). Where that returns None, the batch has no
+            architecture step either. Buffers such as
             counters are not changed by order 2, and by order 1 as by any forward pass; the running statistics of
             batch norm are changed by neither.
         schedule: "step", or "epoch" as in BM-NAS: a whole pass of architecture steps over the
@@ -142,44 +151,25 @@ class ArchitectureAlternation(Callback):
         self._loaded: dict[str, Any] | None = None
         self._resume: ExactResume | None = None
         self._before_batch: dict[str, Any] | None = None  # this callback's state
+        self._unconfirmed: tuple[dict[str, Any], list[Tensor]] | None = None  # state and logits before the batch
 
     @property
     def warmup_epochs(self) -> int:
         """Epochs of weight steps alone."""
         return self._warmup_epochs
 
+    @property
+    def steps(self) -> int:
+        """Architecture steps made so far."""
+        return self._steps
+
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
-            self._check(trainer, pl_module)
+            require_workable(trainer, pl_module, self._order, ArchitectureAlternation)
+            require_search(self._warmup_epochs, trainer.max_epochs, is_trial(trainer))
             private.synchronise_batch_norm(trainer, twice=self._order == 2)
         self._resume = ExactResume.companion(trainer, self, stage)
-
-    def _check(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        for name in ("architecture_parameters", "architecture_step"):
-            require(
-                callable(getattr(pl_module, name, None)),
-                f"{type(pl_module).__name__} has no method {name}(): add it,"
-                " or remove ArchitectureAlternation from the callbacks",
-            )
-        require(
-            pl_module.automatic_optimization,
-            "ArchitectureAlternation needs automatic optimisation: leave"
-            " automatic_optimization=True and let training_step return the loss of the weights,"
-            " or step the logits yourself and remove the callback",
-        )
-        sharded = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
-        require(
-            not isinstance(trainer.strategy, sharded),
-            f"{type(trainer.strategy).__name__} shards the parameters, and ArchitectureAlternation"
-            " needs them whole: use strategy='ddp', or search on one device",
-        )
-        require(
-            self._order == 1 or getattr(trainer.precision_plugin, "scaler", None) is None,
-            "order=2 is not offered with a GradScaler: use precision='bf16-mixed' or '32-true', or order=1",
-        )
-        if self._order == 2 and trainer.world_size > 1:
-            check_gathers(pl_module)
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -188,6 +178,10 @@ class ArchitectureAlternation(Callback):
         self._optimizer = self._make_optimizer(self._exact)
         self._scheduler = self._make_scheduler(self._optimizer) if self._make_scheduler else None
         self._settings = optimizer_settings(self._optimizer, self._scheduler)
+        require(
+            not isinstance(self._scheduler, ReduceLROnPlateau),
+            "ReduceLROnPlateau follows a metric, and an architecture step has none: give the logits another scheduler",
+        )
         self._gradients, self._steps, self._warned, self._before_batch = None, 0, False, None
         if self._loaded is not None:
             self._restore(self._loaded)
@@ -197,6 +191,8 @@ class ArchitectureAlternation(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._schedule == "epoch":
             architecture_loader(trainer)
+        if self._steps == 0:
+            look_ahead(trainer, self._warmup(trainer), self._every_n_steps)
         check_ranks(trainer, self._logits, self._steps)
 
     @override
@@ -207,8 +203,10 @@ class ArchitectureAlternation(Callback):
             ours = {id(logit) for logit in self._logits}
             named = pl_module.named_parameters(remove_duplicate=False)  # a checkpoint has them under every name
             self._resume.protect({name: parameter for name, parameter in named if id(parameter) in ours})
+        if is_overridden("on_train_batch_start", pl_module):  # comes after this, and may skip the batch
+            self._unconfirmed = deepcopy(self._state()), [logit.clone() for logit in self._logits]
         architecture_part = part(batch, "architecture")
-        if trainer.current_epoch < self._warmup_epochs:
+        if trainer.current_epoch < self._warmup(trainer):
             return
         last = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
         if self._schedule == "epoch":
@@ -217,27 +215,38 @@ class ArchitectureAlternation(Callback):
                     self._pass_over_architecture_part(trainer, pl_module)
         elif trainer.global_step % self._every_n_steps == 0:
             if self._order == 1:
-                gradients = self._gradient(trainer, pl_module, architecture_part)
+                self._accumulate(trainer, self._gradient(trainer, pl_module, architecture_part))
             else:
-                gradients = self._second_order_gradient(trainer, pl_module, batch, batch_idx)
-            self._accumulate(trainer, gradients)
-            if last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
+                with left_out(trainer):
+                    self._accumulate(trainer, self._second_order_gradient(trainer, pl_module, batch, batch_idx))
+            if (last or (batch_idx + 1) % trainer.accumulate_grad_batches == 0) and self._gradients is not None:
                 self._step(trainer)
 
     @override
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        assert self._optimizer is not None
+        log_beside_monitor(trainer, pl_module, self._optimizer.param_groups[0]["lr"])
+        self._unconfirmed = None
         self._before_batch = None  # what comes next may fail before this callback's turn: then nothing is to be undone
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert self._optimizer is not None
+        if self._unconfirmed is not None:  # the module has skipped the batch, and with it the rest of the epoch
+            state, values = self._unconfirmed
+            self._restore(state)
+            for logit, value in zip(self._logits, values, strict=True):
+                logit.copy_(value)
+        self._unconfirmed = None
         log_architecture(trainer, pl_module, self._optimizer.param_groups[0]["lr"])
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         check_ranks(trainer, self._logits, self._steps)
+        if self._steps == 0 and not self._warned:
+            warn_nothing_searched(trainer, self._warmup_epochs)
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -255,6 +264,9 @@ class ArchitectureAlternation(Callback):
         self._loaded = state_dict["architecture"] or None
         if "run" in state_dict and self._resume is not None:  # written before exact resume was a callback of its own
             self._resume.load_state_dict(state_dict["run"])
+
+    def _warmup(self, trainer: Trainer) -> int:
+        return 0 if is_trial(trainer) else self._warmup_epochs
 
     def _state(self) -> dict[str, Any]:
         assert self._optimizer is not None
@@ -279,6 +291,7 @@ class ArchitectureAlternation(Callback):
         self._optimizer.load_state_dict(state["optimizer"])
         if self._scheduler is not None and state["scheduler"] is not None:
             self._scheduler.load_state_dict(state["scheduler"])
+        self._gradients = None
         if state["gradients"] is not None:
             pairs = zip(state["gradients"], self._logits, strict=True)
             self._gradients = [g if g is None else g.to(logit) for g, logit in pairs]
@@ -327,14 +340,14 @@ class ArchitectureAlternation(Callback):
                 },
                 on_weights,
                 on_architecture,
-                _mean_over_ranks(trainer),
+                mean_over_ranks(trainer),
             )
 
     def _accumulate(self, trainer: Trainer, gradients: Sequence[Tensor | None]) -> None:
         n = trainer.accumulate_grad_batches
         new = [g if g is None else g / n for g in gradients]
         if self._gradients is not None:
-            new = [add(a, b) for a, b in zip(self._gradients, new, strict=True)]
+            new = [sum_of(a, b) for a, b in zip(self._gradients, new, strict=True)]
         self._gradients = new
 
     def _step(self, trainer: Trainer) -> None:
@@ -344,7 +357,7 @@ class ArchitectureAlternation(Callback):
         gradients, self._gradients = self._gradients, None
         used = torch.tensor([float(g is not None) for g in gradients]).to(self._logits[0])
         tensors = [*or_zeros(gradients, self._logits), used]
-        *means, used = flat_mean(tensors, _mean_over_ranks(trainer))
+        *means, used = flat_mean(tensors, mean_over_ranks(trainer))
         finite = torch.stack([torch.isfinite(gradient).all() for gradient in means]).all()
         if not finite:
             if not self._warned:
@@ -371,14 +384,12 @@ class ArchitectureAlternation(Callback):
     def _pass_over_architecture_part(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """One architecture step per accumulated batches of the whole ``"architecture"`` loader."""
         batches = private.own_iterator(architecture_loader(trainer))
-        index = 0
+        index, transfer = 0, BatchTransfer(pl_module, trainer=trainer)
         while index < trainer.num_training_batches:
             batch = next(batches, None)
             if batch is None:
                 break
-            batch = {"architecture": trainer.precision_plugin.convert_input(batch)}
-            batch = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-            self._accumulate(trainer, self._gradient(trainer, pl_module, batch["architecture"]))
+            self._accumulate(trainer, self._gradient(trainer, pl_module, transfer(batch, "architecture")))
             index += 1
             if trainer.world_size == 1:  # else all ranks have to agree, as they do after the batch
                 private.stop_if_terminated(trainer)
@@ -386,7 +397,3 @@ class ArchitectureAlternation(Callback):
                 self._step(trainer)
         if self._gradients is not None:
             self._step(trainer)
-
-
-def _mean_over_ranks(trainer: Trainer) -> Callable[[Tensor], Tensor] | None:
-    return None if trainer.world_size == 1 else partial(trainer.strategy.reduce, reduce_op="mean")

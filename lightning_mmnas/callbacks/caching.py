@@ -1,8 +1,9 @@
 """Runs frozen encoders once per sample and view, before a stage; the stage then reads features."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import override
 
 from lightning_mmnas.data.base import MultimodalDataModule
@@ -25,7 +26,7 @@ from lightning_mmnas.data.cache import (
     megabytes,
     require_space,
 )
-from lightning_mmnas.data.samples import Batch, Samples, TensorSamples
+from lightning_mmnas.data.samples import LABEL, Batch, Samples, TensorSamples
 from lightning_mmnas.data.spec import Split
 from lightning_mmnas.errors import CacheError
 from lightning_mmnas.fusion.compact import compact, compact_shapes
@@ -33,21 +34,25 @@ from lightning_mmnas.fusion.input_nodes import Grid, Pool
 from lightning_mmnas.fusion.network import FusionNetwork
 from lightning_mmnas.modules import fingerprint
 from lightning_mmnas.modules.finetune import FineTuning
+from lightning_mmnas.modules.length import is_trial
 from lightning_mmnas.modules.pretrain import FusionPretraining
 from lightning_mmnas.modules.search import FusionSearch
+from lightning_mmnas.modules.transfer import BatchTransfer, spare_stored
 from lightning_mmnas.report.progress import activity
 from lightning_mmnas.views import TwoViews
 
 CacheableModule = FusionSearch | FusionPretraining | FineTuning
+Receive = Callable[[Batch], Batch]
 
 
 @dataclass
 class _Job:
-    """One cache to be checked and filled: of which samples, and whether as views."""
+    """One cache to be checked and filled: of which samples, whether as views, of which split if of any."""
 
     cache: FeatureCache
     samples: Samples
     augmented: bool
+    split: Split | None
 
 
 class FeatureCaching(Callback):
@@ -56,7 +61,8 @@ class FeatureCaching(Callback):
     Stored are, of every training sample, K augmented views and the sample as it is, pooled to what input nodes and
     readouts need; a training step draws two different ones of the K. Other splits are stored as they are, with views
     where the stage needs some. The test split is read for test and prediction only. Under DDP the ranks share the
-    work. Stages with the same encoders, data, views and input nodes share the folder.
+    work. Stages with the same encoders, data, views and input nodes share the folder. Under ``fast_dev_run`` nothing is
+    stored or read: its few batches are encoded in their steps.
 
     Args:
         folder: Where features are stored.
@@ -99,10 +105,12 @@ class FeatureCaching(Callback):
         self.seed = seed
         self.batch_size = batch_size
         self.enabled = enabled
+        self._active = enabled
         self._encoders = ""
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._active = self.enabled and not is_trial(trainer)
         if not self.enabled:
             return
         data = getattr(trainer, "datamodule", None)
@@ -110,10 +118,19 @@ class FeatureCaching(Callback):
             raise MisconfigurationException(
                 "FeatureCaching reads the data of a MultimodalDataModule; give the trainer one, or remove the callback"
             )
+        if not self._active:
+            _cacheable(pl_module)
+            return
+        if getattr(trainer, "overfit_batches", 0):
+            raise MisconfigurationException(
+                "overfit_batches reads its batches without the stored views of FeatureCaching; set the callback's "
+                "enabled to false, or leave overfit_batches out"
+            )
         others: dict[str, list[Split]] = {"validate": ["val"], "test": ["test"], "predict": ["test"]}
         chosen = others.get(str(getattr(stage, "value", stage)), self.splits(trainer, data))
         device, ranks = trainer.strategy.root_device, trainer.world_size
         self.prepare(pl_module, data, chosen, device, trainer.global_rank, ranks, trainer.strategy.barrier)
+        self._encoders = _weights(_cacheable(pl_module).encoders, trainer.precision_plugin)
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -153,7 +170,7 @@ class FeatureCaching(Callback):
             module: The stage.
             data: Its data.
             splits: Which splits.
-            device: Where the encoders run.
+            device: Where the encoders run, in their own type: features do not depend on the trainer's precision.
             rank: Number of this process among those that share the work.
             ranks: Their number.
             barrier: Called with a name; returns when all processes have called it.
@@ -186,7 +203,6 @@ class FeatureCaching(Callback):
         self._build(stage, data, jobs, {name: shards[rank::ranks] for name, shards in todo.items()}, device, rank == 0)
         barrier("feature cache: built")
         self._attach(stage, data, jobs, splits)
-        self._encoders = fingerprint.weights(stage.encoders)
 
     def _jobs(
         self, stage: CacheableModule, data: MultimodalDataModule, raw: dict[Split, Samples], means: dict[str, Tensor]
@@ -204,20 +220,24 @@ class FeatureCaching(Callback):
         }
         jobs: dict[str, _Job] = {}
 
-        def add(name: str, samples: Samples, digest: str, views: int, dtype: StoredType) -> None:
+        def add(
+            name: str, samples: Samples, digest: str, views: int, dtype: StoredType, split: Split | None = None
+        ) -> None:
             facts = {"data": digest, **common}
+            if split is not None and (hooks := BatchTransfer(stage, data).code()):
+                facts["batch transfer hooks"] = hooks
             if views > 1:
                 assert stage.views is not None
                 facts["augmentations"] = _augmentations(stage.views)
             seed = self.seed if views > 1 else 0
             cache = FeatureCache(self.folder / name, len(samples), shapes, views, facts, dtype, seed, self.batch_size)
-            jobs[name] = _Job(cache, samples, views > 1)
+            jobs[name] = _Job(cache, samples, views > 1, split)
 
         for split, samples in raw.items():
             digest = data_digest(samples, modalities)
-            add(f"{split}/plain", samples, digest, 1, self.dtype)
+            add(f"{split}/plain", samples, digest, 1, self.dtype, split)
             if _drawn(stage, split):
-                add(f"{split}/views", samples, digest, self.views, self.dtype)
+                add(f"{split}/views", samples, digest, self.views, self.dtype, split)
         if means:
             # One sample: what modality dropout puts in the place of a modality. In full precision, as the views' means.
             values = {
@@ -237,22 +257,26 @@ class FeatureCaching(Callback):
         device: torch.device,
         first: bool,
     ) -> None:
-        keys = list(data.modalities)
+        names = list(data.modalities)
         count = sum(job.cache.encodings(shards[name]) for name, job in jobs.items())
         if not count:
             return
         pooling = _pooling(stage)
         with _on(stage, device), activity("feature cache", count, "encodings", shown=first) as shown:
             for name, job in jobs.items():
-                augmented = job.augmented
+                augmented, received = job.augmented, _receiver(stage, data, job, device)
 
-                def encode(batch: Batch, augmented: bool = augmented) -> dict[str, Tensor]:
-                    inputs = {key: value.to(device) for key, value in batch.items()}
+                def encode(
+                    batch: Batch, augmented: bool = augmented, received: Receive = received
+                ) -> dict[str, Tensor]:
+                    inputs = {key: value for key, value in received(batch).items() if key in names}
                     if augmented:
                         assert stage.views is not None
                         inputs = stage.views.augmented(inputs)
                     return compact(stage.encoders(inputs), *pooling)
 
+                labelled = job.split is not None and LABEL in data.part(job.split).keys
+                keys = [*names, LABEL] if labelled and BatchTransfer(stage, data).hooks else names
                 job.cache.build(job.samples, keys, encode, shards[name], device, shown.advance)
 
     def _attach(
@@ -263,17 +287,36 @@ class FeatureCaching(Callback):
             samples = CachedSamples(plain.samples, plain.cache, views.cache if views else None)
             stored = views.cache.views if views else 0
             data.attach(split, samples, stored, _drawn(stage, split))
+        for owner in (data, stage):
+            spare_stored(owner)
         if "train/means" in jobs:
             assert stage.views is not None
             stage.views.take_feature_means(feature_means(jobs["train/means"].cache))
 
     def _check_encoders(self, module: LightningModule) -> None:
         """A checkpoint that was loaded after the cache was checked may have brought other encoders."""
-        if self.enabled and self._encoders != fingerprint.weights(_cacheable(module).encoders):
+        if self._active and self._encoders != fingerprint.weights(_cacheable(module).encoders):
             raise CacheError(
                 f"the features in {self.folder} are not those of the encoders in the checkpoint; give another folder, "
                 "or model.init_args.encoder_weights of the run that the checkpoint is from"
             )
+
+
+def _receiver(stage: CacheableModule, data: MultimodalDataModule, job: _Job, device: torch.device) -> Receive:
+    """What happens to a batch on its way to the stage; samples that belong to no split are only moved."""
+    transfer = BatchTransfer(stage, data, split=job.split or "train")
+    if job.split is None or not transfer.hooks:
+        return lambda batch: {key: value.to(device) for key, value in batch.items()}
+    searched = data.architecture_fraction is not None or data.architecture_split is not None
+    part = "weights" if searched and job.split == "train" else None
+    # A copy: a hook may work in place, and the batch is encoded once per view.
+    return lambda batch: transfer({key: value.clone() for key, value in batch.items()}, part)
+
+
+def _weights(encoders: nn.Module, precision: Any) -> str:
+    """Hash of the weights as they will be: the trainer is yet to bring them to its precision."""
+    changes = precision.convert_input(torch.zeros(())).dtype != torch.float32
+    return fingerprint.weights(precision.convert_module(deepcopy(encoders)) if changes else encoders)
 
 
 def feature_means(cache: FeatureCache) -> dict[str, Tensor]:

@@ -1,14 +1,24 @@
 """What the alternation asks of a module, its optimiser and its batches, with the ways out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from lightly.models.modules.memory_bank import MemoryBankModule
+from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import (
+    BatchSizeFinder,
+    LearningRateFinder,
+    LearningRateMonitor,
+    StochasticWeightAveraging,
+)
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 
+from lightning_mmnas.modules import length
 from lightning_mmnas.objectives.losses import GatheredNTXent
 
 
@@ -16,6 +26,76 @@ def require(condition: bool, message: str) -> None:
     """Raises the message unless the condition holds."""
     if not condition:
         raise MisconfigurationException(f"{message}.")
+
+
+_UNFIT: dict[type[Callback], str] = {
+    StochasticWeightAveraging: "averages the architecture logits too, and its epoch for batch norm would train them",
+    LearningRateFinder: "trains on its own before the training, which would train the architecture logits too",
+    BatchSizeFinder: "trains on its own before the training, which would train the architecture logits too",
+}
+
+
+def require_workable(trainer: Trainer, pl_module: LightningModule, order: int, kind: type[Callback]) -> None:
+    """Refuses a module, a strategy, a precision or callbacks that the alternation, a callback, cannot work with."""
+    for name in ("architecture_parameters", "architecture_step"):
+        require(
+            callable(getattr(pl_module, name, None)),
+            f"{type(pl_module).__name__} has no method {name}(): add it,"
+            " or remove ArchitectureAlternation from the callbacks",
+        )
+    require(
+        pl_module.automatic_optimization,
+        "ArchitectureAlternation needs automatic optimisation: leave"
+        " automatic_optimization=True and let training_step return the loss of the weights,"
+        " or step the logits yourself and remove the callback",
+    )
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    require(
+        sum(isinstance(callback, kind) for callback in callbacks) == 1,
+        f"there are several {kind.__name__} in the callbacks, which would train the same logits: keep one of them"
+        " (callbacks+: appends to those of earlier files)",
+    )
+    for callback in callbacks:
+        for other, why in _UNFIT.items():
+            require(
+                not isinstance(callback, other),
+                f"{other.__name__} {why}: remove it from the callbacks of the search",
+            )
+    sharded = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
+    require(
+        not isinstance(trainer.strategy, sharded),
+        f"{type(trainer.strategy).__name__} shards the parameters, and ArchitectureAlternation"
+        " needs them whole: use strategy='ddp', or search on one device",
+    )
+    require(
+        order == 1 or getattr(trainer.precision_plugin, "scaler", None) is None,
+        "order=2 is not offered with a GradScaler: use precision='bf16-mixed' or '32-true', or order=1",
+    )
+    if order == 2 and trainer.world_size > 1:
+        check_gathers(pl_module)
+
+
+def require_search(warmup_epochs: int, max_epochs: int | None, trial: bool = False) -> None:
+    """Refuses a search that would be over before its warm-up is; a trial has none."""
+    limited = max_epochs is not None and max_epochs > 0 and not trial
+    require(
+        not limited or warmup_epochs < (max_epochs or 0),
+        f"warmup_epochs={warmup_epochs} of ArchitectureAlternation leaves no epoch of max_epochs={max_epochs} for the"
+        " search itself: raise trainer.max_epochs, or lower warmup_epochs",
+    )
+
+
+def look_ahead(trainer: Trainer, warmup_epochs: int, every_n_steps: int) -> None:
+    """Refuses a training that will be over before its first architecture step; warns where ``max_steps`` ends it."""
+    steps, warm = length.weight_steps(trainer), length.steps_of_epochs(trainer, warmup_epochs)
+    first = None if warm is None else -(-warm // every_n_steps) * every_n_steps
+    if not steps or first is None or first < steps or length.is_trial(trainer):
+        return
+    found = f"The training has {steps} weight steps, and the first architecture step would come after {first}"
+    if steps == trainer.max_steps:
+        rank_zero_warn(f"{found}: nothing will be searched; raise trainer.max_steps, or lower warmup_epochs.")
+        return
+    require(False, f"{found}: lower every_n_steps={every_n_steps}, or train longer")
 
 
 def checked_logits(trainer: Trainer, pl_module: LightningModule) -> list[nn.Parameter]:
@@ -43,7 +123,7 @@ def checked_logits(trainer: Trainer, pl_module: LightningModule) -> list[nn.Para
     optimised = {id(p) for o in trainer.optimizers for group in o.param_groups for p in group["params"]}
     require(
         not ours & optimised,
-        "Architecture logits are in the weight optimiser too: in configure_optimizers pass"
+        f"{name} returned logits that are in the weight optimiser too: in configure_optimizers pass"
         " [p for p in self.parameters() if p.requires_grad] instead of self.parameters(),"
         " or remove ArchitectureAlternation from the callbacks",
     )
@@ -99,8 +179,28 @@ def architecture_loss(pl_module: LightningModule, part: Any) -> Tensor:
     return loss
 
 
+@contextmanager
+def left_out(trainer: Trainer) -> Iterator[None]:
+    """Leaves out what a batch without a weight loss would have given, as Lightning leaves out the batch."""
+    try:
+        yield
+    except NoLossError:
+        require(
+            trainer.world_size == 1,
+            "training_step returned None, and with several processes every batch needs a loss: return one",
+        )
+
+
+class NoLossError(Exception):
+    """``training_step`` has returned None: Lightning leaves such a batch out."""
+
+
 def weight_loss(pl_module: LightningModule, batch: Any, batch_idx: int) -> Tensor:
-    """The training loss, without the logging of ``training_step``."""
+    """The training loss, without the logging of ``training_step``.
+
+    Raises:
+        NoLossError: There is none for this batch.
+    """
     if callable(getattr(pl_module, "weight_step_loss", None)):
         module: Any = pl_module
         loss: Tensor = module.weight_step_loss(part(batch, "weights"))
@@ -113,6 +213,8 @@ def weight_loss(pl_module: LightningModule, batch: Any, batch_idx: int) -> Tenso
     finally:
         for name in ("log", "log_dict"):
             delattr(pl_module, name)
+    if output is None:
+        raise NoLossError
     loss = output["loss"] if isinstance(output, Mapping) else output
     require(
         isinstance(loss, Tensor),
@@ -120,6 +222,22 @@ def weight_loss(pl_module: LightningModule, batch: Any, batch_idx: int) -> Tenso
         f" {type(output).__name__}: return the loss, or add weight_step_loss(batch)",
     )
     return loss
+
+
+def warn_nothing_searched(trainer: Trainer, warmup_epochs: int) -> None:
+    """Says that a training has ended before its first architecture step."""
+    rank_zero_warn(
+        f"The training ended after {trainer.global_step} weight steps without one architecture step, so that"
+        f" nothing was searched: train longer, or lower warmup_epochs={warmup_epochs}."
+    )
+
+
+def log_beside_monitor(trainer: Trainer, pl_module: LightningModule, rate: float) -> None:
+    """Logs the logits' learning rate in steps, where `LearningRateMonitor` logs that of the weights."""
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    monitored = any(isinstance(c, LearningRateMonitor) and c.logging_interval != "epoch" for c in callbacks)
+    if monitored and trainer.loggers and trainer.is_global_zero:
+        pl_module.log("arch/lr", rate, on_step=True, on_epoch=False, rank_zero_only=True)
 
 
 def log_architecture(trainer: Trainer, pl_module: LightningModule, rate: float) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from lightning_mmnas.modules import length
 from lightning_mmnas.report.progress import Activity, RunProgress
 
 _NOISE = (
@@ -44,14 +45,18 @@ class StageProgress(Callback):
         self._progress = progress
         self._activity: Activity | None = None
         self._open = ExitStack()
+        self._total: float | None = None
+        self._unit = "batches"
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:
             return
-        if self._progress.samples is None and trainer.num_training_batches != float("inf"):
-            self._progress.samples = int(trainer.num_training_batches * _batch_size(trainer))
-        shown = self._progress.activity(self._what, _total(trainer), "batches", part=0)
+        batches = length.epoch_batches(trainer)
+        if self._progress.samples is None and batches is not None:
+            self._progress.samples = batches * _batch_size(trainer)
+        self._total, self._unit = _extent(trainer)
+        shown = self._progress.activity(self._what, self._total, self._unit, part=0)
         self._activity = self._open.enter_context(shown)
 
     @override
@@ -59,10 +64,10 @@ class StageProgress(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self._activity is not None:
-            done = trainer.current_epoch * trainer.num_training_batches + batch_idx + 1
-            epoch = f", epoch {trainer.current_epoch + 1}/{trainer.max_epochs}" if self._activity.total else ""
+            known = trainer.max_epochs is not None and trainer.max_epochs > 0
+            epoch = f"epoch {trainer.current_epoch + 1}{f'/{trainer.max_epochs}' if known else ''}"
             note = metrics_line(trainer) if batch_idx == 0 else None
-            self._activity.update(done, f"{self._what}{epoch}", note)
+            self._activity.update(self._done(trainer), f"{self._what}, {epoch}", note)
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -76,16 +81,25 @@ class StageProgress(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         self._close()
 
+    def _done(self, trainer: Trainer) -> float:
+        if self._unit == "seconds":
+            return (length.seconds(trainer) or (0.0, 0.0))[0]
+        return trainer.global_step if self._unit == "steps" else trainer.fit_loop.epoch_loop.total_batch_idx + 1
+
     def _close(self) -> None:
         self._activity = None
         self._open.close()
 
 
-def _total(trainer: Trainer) -> float | None:
-    epochs, batches = trainer.max_epochs, trainer.num_training_batches
-    if epochs is None or epochs < 0 or batches == float("inf"):
-        return None
-    return epochs * batches
+def _extent(trainer: Trainer) -> tuple[float | None, str]:
+    """How much there is to do, and what is counted; None where it is not known."""
+    if (time := length.seconds(trainer)) is not None:
+        return time[1], "seconds"
+    epochs, batches, steps = trainer.max_epochs, length.epoch_batches(trainer), length.weight_steps(trainer)
+    if epochs is None or epochs < 0 or batches is None:
+        return steps, "steps" if steps is not None else "batches"
+    ends = steps is not None and steps < (length.steps_of_epochs(trainer, epochs) or 0)
+    return (steps, "steps") if ends else (epochs * batches, "batches")
 
 
 def _batch_size(trainer: Trainer) -> int:

@@ -1,8 +1,10 @@
 """The exact gradient of the architecture loss through one step of the weights (DARTS, eq. 7)."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -38,13 +40,6 @@ def _loss_at(module: nn.Module, values: Mapping[str, Tensor], loss: Loss) -> Ten
     return result
 
 
-def add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """Adds two gradients, of which a missing one is zero."""
-    if a is None or b is None:
-        return b if a is None else a
-    return a + b
-
-
 def or_zeros(gradients: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
     """Replaces missing gradients by zeros."""
     return [torch.zeros_like(x) if g is None else g for g, x in zip(gradients, like, strict=True)]
@@ -62,6 +57,18 @@ def flat_mean(tensors: Sequence[Tensor], mean: MeanOverRanks | None) -> list[Ten
     flat = mean(torch.cat([tensor.reshape(-1) for tensor in tensors]))
     pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
     return [p.view_as(t).to(t.dtype) for p, t in zip(pieces, tensors, strict=True)]
+
+
+def mean_over_ranks(trainer: Trainer) -> MeanOverRanks | None:
+    """Averages a tensor over the ranks of a trainer; ``None`` for one process."""
+    return None if trainer.world_size == 1 else partial(trainer.strategy.reduce, reduce_op="mean")
+
+
+def sum_of(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """Sum of two gradients, of which any may be missing."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
 
 
 def unrolled_gradient(

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from torch import nn
 from typing_extensions import override
 
+from lightning_mmnas.callbacks.alternation import ArchitectureAlternation
 from lightning_mmnas.callbacks.weight_record import record
 from lightning_mmnas.costs.budget import Budget
 from lightning_mmnas.costs.table import UNITS
@@ -22,7 +24,9 @@ from lightning_mmnas.data.samples import ViewSampler
 from lightning_mmnas.files import write_bytes, write_text
 from lightning_mmnas.fusion.supernet import DecodeRule
 from lightning_mmnas.modules.candidates import candidate, endless, labelled_batches, labelled_candidate, view_pairs
+from lightning_mmnas.modules.length import is_trial
 from lightning_mmnas.modules.search import FusionSearch
+from lightning_mmnas.modules.transfer import BatchTransfer
 from lightning_mmnas.objectives.criteria import Criterion, ViewLoss
 from lightning_mmnas.objectives.selection import candidates
 from lightning_mmnas.objectives.stored_pairs import StoredPairs
@@ -42,8 +46,9 @@ class GenotypeSelection(Callback):
 
     Args:
         output: Path of the genotype's JSON file; its picture goes beside it as ``.png``, the candidates and their
-            scores as ``.selection.json``, the weights of all choices after every epoch as ``.weights.json``, and if
-            the search knows a cost, a picture of scores and costs as ``.pareto.png``.
+            scores as ``.selection.json``, with the number of architecture steps and the relative entropy of the
+            mixtures (1: as undecided as they began, 0: decided), the weights of all choices after every epoch as
+            ``.weights.json``, and if the search knows a cost, a picture of scores and costs as ``.pareto.png``.
         num_candidates: Number of candidates; 1 keeps the favoured architecture.
         steps: Training steps of each candidate.
         criterion: Label-free score, lower is better; None: NT-Xent (`ViewLoss`), one of those that rank
@@ -120,11 +125,16 @@ class GenotypeSelection(Callback):
         assert isinstance(pl_module, FusionSearch)
         if trainer.is_global_zero:
             devices = [pl_module.device] if pl_module.device.type == "cuda" else []
-            steps = 1 if getattr(trainer, "fast_dev_run", False) else self.steps
+            transfer = BatchTransfer(pl_module, trainer=trainer)
+            loaders: dict[str, Any] = {name: transfer.loader(of, name) for name, of in _loaders(trainer).items()}
+            steps = self.steps
+            if is_trial(trainer):
+                steps, batches = 1, trainer.num_training_batches
+                loaders = {name: list(islice(loader, int(batches))) for name, loader in loaders.items()}
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(self.seed)
-                found, scores = self.select(pl_module, _loaders(trainer), steps)
-            self._write(found, scores, steps, pl_module)
+                found, scores = self.select(pl_module, loaders, steps)
+            self._write(found, scores, steps, pl_module, _architecture_steps(trainer, pl_module))
             self.genotype = found
         trainer.strategy.barrier("genotype")
 
@@ -135,7 +145,7 @@ class GenotypeSelection(Callback):
 
         Args:
             module: The trained search.
-            loaders: Batches of the ``"weights"`` and of the ``"architecture"`` part.
+            loaders: Batches of the ``"weights"`` and of the ``"architecture"`` part, as `BatchTransfer` gives them.
             steps: Training steps of each candidate.
 
         Returns:
@@ -215,7 +225,9 @@ class GenotypeSelection(Callback):
         table = module.cost.table
         return None if self.max_cost is None or table is None else Budget(table, self.max_cost)
 
-    def _write(self, genotype: Genotype, scores: list[dict[str, Any]], steps: int, module: FusionSearch) -> None:
+    def _write(
+        self, genotype: Genotype, scores: list[dict[str, Any]], steps: int, module: FusionSearch, searched: int
+    ) -> None:
         from lightning_mmnas.report.architecture import plot_genotype
         from lightning_mmnas.report.pareto import plot_pareto
 
@@ -225,6 +237,7 @@ class GenotypeSelection(Callback):
         table = module.cost.table
         criterion = type(self.criterion).__name__ if module.classifier is None else "labels"
         made: dict[str, Any] = {"criterion": criterion, "steps": steps, "seed": self.seed}
+        made |= {"architecture_steps": searched, "entropy": module.entropy()}
         if table is not None:
             costs = [table.of(Genotype.model_validate(entry["genotype"])) for entry in scores]
             scores = [{**entry, "cost": cost} for entry, cost in zip(scores, costs, strict=True)]
@@ -241,6 +254,15 @@ def _png(figure: "Figure") -> bytes:
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=150)
     return picture.getvalue()
+
+
+def _architecture_steps(trainer: Trainer, module: FusionSearch) -> int:
+    """Steps of the logits; a warning where nothing could make any, and they are all alike."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    found = [callback for callback in callbacks if isinstance(callback, ArchitectureAlternation)]
+    if not found and (module.entropy() or 0.0) > 1 - 1e-6:
+        rank_zero_warn("Nothing has trained the architecture logits: add ArchitectureAlternation to the callbacks.")
+    return sum(callback.steps for callback in found)
 
 
 def _loaders(trainer: Trainer) -> dict[str, Any]:

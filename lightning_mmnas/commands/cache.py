@@ -39,6 +39,7 @@ def command(args: list[str]) -> None:
     callbacks: list[Any] = cli.trainer.callbacks  # type: ignore[attr-defined]
     found = [callback for callback in callbacks if isinstance(callback, FeatureCaching)]
     callback = found[0] if found else FeatureCaching(f"{cli.config.run_dir}/features")
+    cli.model.trainer = cli.trainer  # which hooks may ask
     data.setup("fit")
     splits = callback.splits(cli.trainer, data)
     callback.prepare(cli.model, data, splits, cli.trainer.strategy.root_device)

@@ -81,6 +81,8 @@ def build_comparison(
         or not isinstance(second.datamodule, MultimodalDataModule)
     ):
         return None
+    for stage in (first, second):
+        stage.model.trainer = stage.trainer  # whose precision and hooks count
     second.datamodule.labels_per_class = None  # the comparison draws label budgets itself
     first.datamodule.setup("fit")
     first.model.take_means(first.datamodule)

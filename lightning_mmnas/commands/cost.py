@@ -17,7 +17,8 @@ _HELP = """usage: mmnas cost GENOTYPE [--config common.yaml] --config SEARCH.yam
 
 Prints the parameters, the FLOPs per sample (matrix products and convolutions) and the latency of the
 fusion network of a genotype: of every part, their sum, and, for latency, that of the whole network as
-measured. Latency is for one sample, without gradients, on the trainer's device. The shapes of the
+measured. Latency is for one sample, without gradients, on the trainer's device and, for one of the
+"true" precisions, in its type. The shapes of the
 features are those of the search's encoders, whose weights are not needed. The readout is
 model.init_args.cost_readout. Encoders and classifier are not counted."""
 
@@ -48,12 +49,14 @@ def command(args: list[str]) -> None:
         raise ConfigError(f"mmnas cost needs the configuration of a FusionSearch, not of {type(module).__name__}")
     genotype.require_space(module.space)
 
+    import torch
     from rich.console import Console
 
-    Console().print(_table(genotype, module, cli.trainer.strategy.root_device))
+    dtype = cli.trainer.precision_plugin.convert_input(torch.zeros(())).dtype
+    Console().print(_table(genotype, module, cli.trainer.strategy.root_device, dtype))
 
 
-def _table(genotype: Genotype, module: FusionSearch, device: torch.device) -> Any:
+def _table(genotype: Genotype, module: FusionSearch, device: torch.device, dtype: torch.dtype) -> Any:
     import torch
     from rich.table import Table
 
@@ -64,9 +67,11 @@ def _table(genotype: Genotype, module: FusionSearch, device: torch.device) -> An
     shapes, readout = module.encoders.feature_shapes, module.cost.readout
     nodes: dict[str, Any] = {name: module.built_with[name] for name in ("pool", "grid")}
     kinds: tuple[CostKind, ...] = ("parameters", "flops", "latency")
-    tables = [CostTable.measure(module.space, shapes, kind, readout, device=device, **nodes) for kind in kinds]
-    features = {name: torch.rand(1, *shape, device=device) for name, shape in shapes.items()}
-    network = FusionNetwork(genotype, shapes, readout, 0.0, **nodes).eval().to(device)
+    tables = [
+        CostTable.measure(module.space, shapes, kind, readout, device=device, dtype=dtype, **nodes) for kind in kinds
+    ]
+    features = {name: torch.rand(1, *shape, device=device, dtype=dtype) for name, shape in shapes.items()}
+    network = FusionNetwork(genotype, shapes, readout, 0.0, **nodes).eval().to(device, dtype)
     whole = measure_latency(network, (features,), torch.get_num_threads())
 
     table = Table("", "parameters", "FLOPs", "latency, µs", title=f"fusion network, readout {readout}")

@@ -16,6 +16,7 @@ from lightning_mmnas.delivery.writing import save
 from lightning_mmnas.errors import ModelError
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.frozen import read_checkpoint
+from lightning_mmnas.modules.transfer import BatchTransfer
 
 
 def deliver(arguments: list[str], run_dir: Path, made_by: Mapping[str, Any]) -> dict[str, Any]:
@@ -39,6 +40,11 @@ def deliver(arguments: list[str], run_dir: Path, made_by: Mapping[str, Any]) -> 
     module, data = cli.model, cli.datamodule
     if not isinstance(module, FineTuning) or not isinstance(data, MultimodalDataModule):
         raise ModelError("only FineTuning on a MultimodalDataModule can be delivered")
+    if hooks := [name for name in BatchTransfer(module, data).hooks if name != "transfer_batch_to_device"]:
+        raise ModelError(
+            f"{' and '.join(hooks)} of {type(data).__name__} or {type(module).__name__} would not be in it; change "
+            "samples where they are read, or in an encoder"
+        )
     weights = delivered_weights(Path(cli.trainer.default_root_dir))
     if not weights.is_file():
         raise ModelError(f"there is no checkpoint {weights}")

@@ -29,6 +29,7 @@ from lightning_mmnas.fusion.network import FusionNetwork
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.frozen import read_checkpoint
 from lightning_mmnas.modules.metrics import build_metrics, build_tuned_metrics
+from lightning_mmnas.modules.transfer import BatchTransfer
 from lightning_mmnas.report import measures
 from lightning_mmnas.report.data_summary import plot_views
 from lightning_mmnas.space.genotype import Genotype
@@ -146,6 +147,7 @@ def _build(run_dir: Path) -> _Model:
             "MultimodalDataModule is known"
         )
     data.labels_per_class = None
+    module.trainer = cli.trainer  # whose precision and hooks count
     data.setup("fit")
     data.setup("test")
     raw, part = data.source("test"), data.part("test")
@@ -159,10 +161,10 @@ def _build(run_dir: Path) -> _Model:
     generator = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(part), generator=generator)[:_SAMPLES].sort().values
     found: dict[str, list[Tensor]] = {}
+    transfer = BatchTransfer(module, data, split="test")
     for start in range(0, len(chosen), _CHUNK):
         batch = part.__getitems__(chosen[start : start + _CHUNK].tolist())
-        inputs = {name: value.to(device) for name, value in batch.items()}
-        for name, value in _encode(module, inputs).items():
+        for name, value in _encode(module, transfer(batch)).items():
             found.setdefault(name, []).append(value)
     features = {name: torch.cat(values) for name, values in found.items()}
     places = part.indices[chosen]
@@ -269,7 +271,8 @@ def _costs(model: _Model) -> dict[str, Any]:
     module = model.module
     device = next(module.parameters()).device
     sample = model.raw.batch(model.places[:1])
-    raw = {name: sample[name].to(device) for name in model.data.modalities}
+    moved = BatchTransfer(module, model.data, split="test")(sample)
+    raw = {name: moved[name] for name in model.data.modalities}
     features = module.encoders(raw)
     rows = [
         {

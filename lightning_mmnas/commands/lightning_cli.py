@@ -27,11 +27,14 @@ from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse.typing import register_type
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 from lightning.pytorch.cli import SaveConfigCallback as LightningSaveConfigCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.types import LRSchedulerTypeUnion
 from omegaconf.errors import OmegaConfBaseException
 from torch import nn
+from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_mmnas.callbacks.caching import FeatureCaching
@@ -44,6 +47,7 @@ from lightning_mmnas.callbacks.lightning_private import (
 from lightning_mmnas.callbacks.progress import hide_advertisements
 from lightning_mmnas.commands.aside import FEATURES, renews_features
 from lightning_mmnas.commands.changes import RUN_DIR, flat
+from lightning_mmnas.commands.impossible import refuse_impossible
 from lightning_mmnas.commands.memory import keep_freed_memory
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
 from lightning_mmnas.commands.refusals import refuse_finished_stage
@@ -181,6 +185,8 @@ class MMNASCLI(CommandLine):
             if way_out := advice(words):
                 raise ConfigError(f"{error}{way_out}") from error
             raise
+        if self.config.get("subcommand") == "fit":
+            refuse_impossible(self.config.fit.as_dict())
 
     @override
     def merge_checkpoint(self) -> None:
@@ -274,6 +280,16 @@ class MMNASCLI(CommandLine):
         return (
             isinstance(encoders, nn.Module) and isinstance(modalities, dict) and is_small(encoders, modalities.values())
         )
+
+    @staticmethod
+    @override
+    def configure_optimizers(
+        lightning_module: LightningModule, optimizer: Optimizer, lr_scheduler: LRSchedulerTypeUnion | None = None
+    ) -> Any:
+        """The optimiser of ``--optimizer``, of what takes gradients: no frozen weights, no architecture logits."""
+        for group in optimizer.param_groups:
+            group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+        return CommandLine.configure_optimizers(lightning_module, optimizer, lr_scheduler)
 
     @override
     def instantiators(self) -> dict[str, Callable[..., Any]]:

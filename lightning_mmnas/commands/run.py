@@ -45,7 +45,7 @@ def command(args: list[str]) -> None:
         "folder one after another, each as `mmnas fit` would, then the comparison. Run again, it "
         "continues with the first unfinished stage.",
         epilog="Further options override the stages' configurations: --trainer.accelerator cpu in "
-        "all of them, --search.trainer.max_epochs 3 in one, --comparison.draws 1 in the comparison.",
+        "all of them, --search.trainer.max_epochs 12 in one, --comparison.draws 1 in the comparison.",
         allow_abbrev=False,
     )
     parser.add_argument("configs", help="a folder of stage configurations, or a shipped one: watch")
@@ -294,6 +294,7 @@ def _results(run_dir: Path, records: dict[str, dict[str, Any]]) -> dict[str, Any
         "total_seconds": round(sum(record["seconds"] for record in records.values()), 3),
         "genotype": genotype,
         "space_size": None,
+        "search": _searched(run_dir),
         "parameters": parameters,
         "comparison": [],
     }
@@ -309,6 +310,12 @@ def _results(run_dir: Path, records: dict[str, dict[str, Any]]) -> dict[str, Any
         if results["comparison"]:
             results["comparison"] = [*results["comparison"], _row(delivered)]
     return results
+
+
+def _searched(run_dir: Path) -> dict[str, Any]:
+    """How much the search has trained the architecture logits, and how decided they are."""
+    selection = read_json(run_dir / "genotype.selection.json") or {}
+    return {name: selection.get(name) for name in ("architecture_steps", "entropy")}
 
 
 def _row(delivered: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.errors import ConfigError, GenotypeError, Terminated
 from lightning_mmnas.modules import fingerprint
 from lightning_mmnas.modules.search import FusionSearch
+from lightning_mmnas.modules.transfer import BatchTransfer
 from lightning_mmnas.sampling import record
 from lightning_mmnas.sampling.evaluators import Inherited, TrainedAlone
 from lightning_mmnas.sampling.storage import without_password
@@ -114,7 +115,9 @@ class SearchStage:
 
     def loaders(self) -> Any:
         """Makes the loaders of both parts anew."""
-        return getattr(self.data.train_dataloader(), "iterables", None)
+        transfer = BatchTransfer(self.module, self.data)
+        loaders: Any = self.data.train_dataloader()
+        return {name: transfer.loader(loader, name) for name, loader in loaders.iterables.items()}
 
 
 def open_stage(args: list[str]) -> SearchStage:
@@ -134,6 +137,7 @@ def open_stage(args: list[str]) -> SearchStage:
         raise ConfigError("networks are compared without labels; set model.init_args.supervised to false")
     if data.architecture_fraction is None and data.architecture_split is None:
         raise ConfigError("a search needs training data in two parts; set data.init_args.architecture_fraction")
+    module.trainer = cli.trainer  # whose precision and hooks count
     data.setup("fit")
     module.take_means(data)
     device = cli.trainer.strategy.root_device

@@ -15,6 +15,7 @@ import yaml
 from lightning_mmnas.errors import ConfigError
 
 COMMON = "common.yaml"
+_ITEM = re.compile(r"(--[\w.]+)\.\d+\..*")
 _OVERRIDE = re.compile(r"--shared\.([^.=\s]+)\.")
 _MODEL_OVERRIDE = re.compile(r"--model\.(?:init_args\.)?(\w+)\.")
 
@@ -34,13 +35,19 @@ def refuse_parts(args: Sequence[str]) -> None:
     """Refuses options for a part of a shared entry, which would take the place of the whole entry.
 
     Raises:
-        ConfigError: There is such an option; the message tells the way out.
+        ConfigError: There is such an option, or one for an item of a list; the message tells the way out.
     """
     for arg in args:
         if found := _OVERRIDE.match(arg):
             entry = f"shared.{found.group(1)}"
             option = arg.partition("=")[0]
             raise ConfigError(f"{option} is a part of {entry}; give that as a whole: --{entry} '{{...}}'")
+        if _ITEM.match(arg):
+            option, items = arg.partition("=")[0], _ITEM.sub(r"\1", arg.partition("=")[0])
+            raise ConfigError(
+                f"{option} is a part of an item of a list, which the command line cannot name; change it in the "
+                f"configuration, or give the list as a whole: {items} '[...]'"
+            )
 
 
 def advice(args: Sequence[str]) -> str:

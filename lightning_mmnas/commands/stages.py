@@ -91,7 +91,7 @@ def read_stages(folder: Path, overrides: Sequence[str], loggers: Sequence[str] =
             target = own[prefix] if dot and prefix in own else shared
             word = f"--{rest}" if target is not shared else word
         elif target is shared and not shared:
-            raise ConfigError(f"unexpected {word!r}; overrides look like --search.trainer.max_epochs 3")
+            raise ConfigError(f"unexpected {word!r}; overrides look like --search.trainer.max_epochs 12")
         target.append(word)
     stages = []
     for name in STAGES:

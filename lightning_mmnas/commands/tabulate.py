@@ -194,6 +194,7 @@ def read_features(
 
     first = MMNASCLI(search, run=False, save_config_callback=None)
     model, unlabelled = checked_search(first.model, first.datamodule)
+    model.trainer = first.trainer  # whose hooks count
     any_genotype = run_dir / "any_genotype.json"  # fine-tuning is configured for some network, whichever
     model.space.sample(torch.Generator().manual_seed(0)).save(any_genotype)
     second = MMNASCLI(
@@ -201,6 +202,7 @@ def read_features(
         run=False,
         save_config_callback=None,
     )
+    second.model.trainer = second.trainer
     data, settings = make_table_data(
         model, unlabelled, second.model, second.datamodule, _caching(first.trainer, run_dir), budgets
     )

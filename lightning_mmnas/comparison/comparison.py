@@ -19,12 +19,14 @@ from lightning_mmnas.comparison.settings import Budget, ComparisonSettings
 from lightning_mmnas.comparison.starts import mixture_start
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.samples import Part
+from lightning_mmnas.data.spec import Split
 from lightning_mmnas.data.splits import label_budget
 from lightning_mmnas.fusion.compact import compact
 from lightning_mmnas.fusion.readout import out_features
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.metrics import build_metrics, build_tuned_metrics, tune_thresholds
 from lightning_mmnas.modules.pretrain import FusionPretraining
+from lightning_mmnas.modules.transfer import BatchTransfer
 from lightning_mmnas.objectives.criteria import ViewPair
 from lightning_mmnas.objectives.fusion_objective import FusionObjective, projection_head
 from lightning_mmnas.objectives.labelled import Labelled
@@ -105,10 +107,10 @@ class Comparison:
         self.labelled.setup("test")
         train, test = self.labelled.part("train"), self.labelled.part("test")
         labels, targets = _labels(train), _labels(test)
-        encoded = self.encode(train), self.encode(test)
+        encoded = self.encode(train), self.encode(test, "test")
         # Thresholds of multi-label data are tuned on the validation split, for everybody alike.
         several = self.labelled.task == "multilabel"
-        encoded_val = self.encode(self.labelled.part("val")) if several else {}
+        encoded_val = self.encode(self.labelled.part("val"), "val") if several else {}
         val_targets = _labels(self.labelled.part("val")) if several else None
         shapes, num_classes = self.pretraining.encoders.feature_shapes, len(self.labelled.class_names)
         rows = []
@@ -162,9 +164,12 @@ class Comparison:
         }
 
         def views() -> Iterator[ViewPair]:
+            transfer = BatchTransfer(module, self.unlabelled)
             for batch in islice(self.unlabelled_batches(), steps * self.accumulate):
-                first, second = module.views({name: value.to(self.device) for name, value in batch.items()})
-                yield self.compact(module.encoders(first)), self.compact(module.encoders(second))
+                with transfer.context():
+                    first, second = module.views(transfer(batch))
+                    pair = self.compact(module.encoders(first)), self.compact(module.encoders(second))
+                yield pair
                 self.advance()
 
         train_together(
@@ -185,14 +190,16 @@ class Comparison:
         while True:
             yield from loader
 
-    def encode(self, part: Part) -> Features:
-        """Features of a whole split by name, (n, c_in, *rest), as small as the networks need; raw samples in chunks."""
+    def encode(self, part: Part, split: Split = "train") -> Features:
+        """Features of a whole part by name, (n, c_in, *rest), as small as the networks need; raw samples in chunks."""
         module = self.finetuning
         found: dict[str, list[Tensor]] = {}
+        transfer = BatchTransfer(module, self.labelled, split=split)
         for start in range(0, len(part), _CHUNK):
-            batch = part.__getitems__(range(start, min(start + _CHUNK, len(part))))
-            features = module.encoders({name: value.to(self.device) for name, value in batch.items()})
-            for name, value in self.compact(features).items():
+            batch = transfer(part.__getitems__(range(start, min(start + _CHUNK, len(part)))))
+            with transfer.context():
+                features = self.compact(module.encoders(batch))
+            for name, value in features.items():
                 found.setdefault(name, []).append(value)
         return {name: torch.cat(values) for name, values in found.items()}
 
@@ -201,7 +208,8 @@ class Comparison:
         module = self.finetuning
         genotype = module.network.genotype
         assert isinstance(genotype, Genotype)
-        return compact(features, genotype.space.length, module.built_with["pool"], module.built_with["grid"])
+        found = compact(features, genotype.space.length, module.built_with["pool"], module.built_with["grid"])
+        return {name: value.float() for name, value in found.items()}  # whatever the precision, rivals are of float32
 
     def draw(self, labels: Tensor, budget: Budget, draw: int) -> Tensor:
         """Indices of the training samples whose labels may be used; `labels` is (n,) or (n, num_classes)."""
@@ -261,6 +269,7 @@ class Comparison:
             rates: Peak learning rates of classifier and network by name; None: as configured.
         """
         module, settings = self.finetuning, self.settings
+        transfer = BatchTransfer(module, self.labelled)
         everything = budget == "all"
         steps = settings.steps_all if everything else settings.steps
         batch_size = settings.batch_size_all if everything else settings.batch_size
@@ -269,9 +278,10 @@ class Comparison:
 
         def batches() -> Iterator[tuple[Features, Tensor]]:
             for indices in _batches(len(train), batch_size, steps):
-                drawn = train.draw_views(indices)
-                batch = {name: value.to(self.device) for name, value in train.__getitems__(drawn).items()}
-                yield self.compact(module.encoders(module.training_view(batch))), batch["label"]
+                batch = transfer(train.__getitems__(train.draw_views(indices)))
+                with transfer.context():
+                    features = self.compact(module.encoders(module.training_view(batch)))
+                yield features, batch["label"]
                 self.advance()
 
         def optimizer(labelled: Any) -> Any:

@@ -26,6 +26,7 @@ class Relaxation(nn.Module):
 
     Attributes:
         one_hot: Every row of weights has a single 1; the supernet then computes the chosen primitives only.
+        annealed: Whether something follows the progress of training.
         progress: Buffer: the fraction of training done, in [0, 1]; what is annealed follows it. It is part of the
             state if there is something to anneal, so that a resumed search goes on where it stood.
     """
@@ -35,6 +36,7 @@ class Relaxation(nn.Module):
 
     def __init__(self, annealed: bool = False) -> None:
         super().__init__()
+        self.annealed = annealed
         self.register_buffer("progress", torch.zeros(()), persistent=annealed)
 
     def forward(self, logits: Tensor) -> Tensor:

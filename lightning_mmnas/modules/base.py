@@ -4,13 +4,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from lightning import LightningModule
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_mmnas.data.spec import ModalitySpec
+from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.modules.hyperparameters import StageModule
+from lightning_mmnas.modules.length import WAYS_OUT, fraction_done, weight_steps
 from lightning_mmnas.objectives.losses import nt_xent
-from lightning_mmnas.objectives.training import Schedule, build_optimizer
+from lightning_mmnas.objectives.training import Schedule, build_optimizer, rate_after
 from lightning_mmnas.views import DEFAULT_AUGMENTATIONS, TwoViews
 
 Views = dict[str, Tensor]
@@ -25,15 +29,35 @@ def plain_optimizer(
     """AdamW over parameter groups with their own ``lr``, and a schedule stepped once per weight step.
 
     Args:
-        module: Attached to a trainer, which knows the number of steps.
+        module: Attached to a trainer, which knows the number of steps, or the time that there is.
         groups: Parameter groups, each with ``params`` and ``lr``.
         weight_decay: Decoupled weight decay (AdamW), >= 0.
-        schedule: ``"one_cycle"`` (warm-up and cosine decay, Smith 2018), ``"cosine"`` or ``"constant"``.
+        schedule: ``"one_cycle"`` (warm-up and cosine decay, Smith 2018), ``"cosine"`` or ``"constant"``. Where time
+            alone ends the training, the rate follows the time, and the momentum, which ``"one_cycle"`` cycles, stays.
+
+    Raises:
+        ConfigError: A schedule other than ``"constant"`` for a training of which nothing says how long it is, or
+            beside `LearningRateFinder` or `BatchSizeFinder`.
     """
-    steps = int(module.trainer.estimated_stepping_batches)
+    trainer = module.trainer
     # Lightning cannot clip gradients for a fused optimiser under mixed precision.
-    fused = "mixed" not in str(module.trainer.precision)
-    optimizer, scheduler = build_optimizer(groups, weight_decay, schedule, steps, fused)
+    fused = "mixed" not in str(trainer.precision)
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    finders = [type(c).__name__ for c in callbacks if isinstance(c, LearningRateFinder | BatchSizeFinder)]
+    if finders and schedule != "constant":
+        raise ConfigError(
+            f"{finders[0]} changes what schedule {schedule!r} was made for, after it was made; set "
+            "model.init_args.schedule to constant, or remove the callback"
+        )
+    steps = 1 if schedule == "constant" else weight_steps(trainer)
+    if steps is None and fraction_done(trainer) is None:
+        raise ConfigError(
+            f"schedule {schedule!r} needs to know how long the training is: {WAYS_OUT}, or set "
+            "model.init_args.schedule to constant"
+        )
+    optimizer, scheduler = build_optimizer(groups, weight_decay, schedule if steps else "constant", steps or 1, fused)
+    if steps is None:  # time alone ends the training
+        scheduler = LambdaLR(optimizer, lambda _: rate_after(fraction_done(trainer) or 0.0, schedule))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 

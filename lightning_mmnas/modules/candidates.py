@@ -1,13 +1,15 @@
 """The candidates of a search: networks of some genotypes, and the batches that all of them see."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from lightning_mmnas.fusion.compact import compact
 from lightning_mmnas.fusion.network import FusionNetwork
 from lightning_mmnas.modules.search import FusionSearch
+from lightning_mmnas.modules.transfer import BatchTransfer
 from lightning_mmnas.objectives.fusion_objective import FusionObjective, projection_head
 from lightning_mmnas.objectives.labelled import Labelled
 from lightning_mmnas.objectives.losses import local_objective
@@ -18,7 +20,9 @@ Batch = dict[str, Tensor]
 
 
 def candidate(module: FusionSearch, genotype: Genotype) -> FusionObjective:
-    """Returns the search's objective on a new network of one genotype, on the device and in the type of the supernet.
+    """Returns the search's objective on a new network of one genotype, on the supernet's device.
+
+    Its type is the supernet's, float32 at the least: it is trained without what half precision needs.
 
     Args:
         module: The search, whose sizes and objective are taken over.
@@ -26,8 +30,7 @@ def candidate(module: FusionSearch, genotype: Genotype) -> FusionObjective:
     """
     network, nodes = _network(module, genotype), module.built_with
     head = projection_head(network.out_features, nodes["projection_hidden"], nodes["projection_out"])
-    alike = next(module.supernet.parameters())
-    return FusionObjective(network, head, local_objective(module.objective)).to(alike.device, alike.dtype)
+    return FusionObjective(network, head, local_objective(module.objective)).to(module.device, _dtype(module))
 
 
 def labelled_candidate(module: FusionSearch, genotype: Genotype) -> Labelled:
@@ -35,8 +38,11 @@ def labelled_candidate(module: FusionSearch, genotype: Genotype) -> Labelled:
     assert module.classifier is not None
     network, classes = _network(module, genotype), cast(int, module.classifier.out_features)
     found = Labelled(network, nn.Linear(network.out_features, classes))
-    alike = next(module.supernet.parameters())
-    return found.to(alike.device, alike.dtype)
+    return found.to(module.device, _dtype(module))
+
+
+def _dtype(module: FusionSearch) -> torch.dtype:
+    return torch.promote_types(next(module.supernet.parameters()).dtype, torch.float32)
 
 
 def _network(module: FusionSearch, genotype: Genotype) -> FusionNetwork:
@@ -58,31 +64,37 @@ def view_pairs(
 
     Args:
         module: The search, whose views and encoders are used.
-        batches: Raw samples, or their stored features.
+        batches: Raw samples, or their stored features, as `BatchTransfer` hands them to the search.
         dropout: Probability of modality dropout per sample and view, in [0, 1], in place of the search's own.
     """
-    length, pool, grid = module.space.length, module.built_with["pool"], module.built_with["grid"]
     views: TwoViews = module.views
+    transfer = BatchTransfer(module)
     searched = views.dropout
     try:
         views.dropout = ModalityDropout(dropout)
         for batch in batches:
-            first, second = views({name: value.to(module.device) for name, value in batch.items()})
-            yield (
-                compact(module.encoders(first), length, pool, grid),
-                compact(module.encoders(second), length, pool, grid),
-            )
+            with transfer.context():
+                first, second = views(batch)
+                pair = _features(module, first), _features(module, second)
+            yield pair
     finally:
         views.dropout = searched
 
 
 def labelled_batches(module: FusionSearch, batches: Iterable[Batch]) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """Yields the features and the labels of each batch, as a supervised search sees them."""
-    length, pool, grid = module.space.length, module.built_with["pool"], module.built_with["grid"]
+    transfer = BatchTransfer(module)
     for batch in batches:
-        inputs = {name: value.to(module.device) for name, value in batch.items()}
-        label = inputs.pop("label")
-        yield compact(module.encoders(inputs), length, pool, grid), label
+        with transfer.context():
+            features = _features(module, {name: value for name, value in batch.items() if name != "label"})
+        yield features, batch["label"]
+
+
+def _features(module: FusionSearch, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Features of a view, no larger than the candidates need and of their type."""
+    length, pool, grid = module.space.length, module.built_with["pool"], module.built_with["grid"]
+    found = compact(module.encoders(batch), length, pool, grid)
+    return {name: value.to(_dtype(module)) for name, value in found.items()}
 
 
 def endless(loader: Iterable[Batch]) -> Iterator[Batch]:

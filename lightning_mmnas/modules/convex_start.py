@@ -11,6 +11,8 @@ from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.modules.length import is_trial
+from lightning_mmnas.modules.transfer import BatchTransfer
 from lightning_mmnas.objectives.logistic import choose_logistic
 from lightning_mmnas.objectives.mixture import LinearPath, Parts, fit_parts
 from lightning_mmnas.report.progress import activity
@@ -53,9 +55,9 @@ def fit_convex_parts(
             'dataset with __getitem__ and __len__; set model.init_args.mode to "full"'
         )
     count = len(loader.dataset)
-    quick = getattr(trainer, "fast_dev_run", False)  # a try of the code, which should not read everything
-    most = 4 * (loader.batch_size or 1) if quick else _MOST
+    most = 4 * (loader.batch_size or 1) if is_trial(trainer) else _MOST
     rows = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values
+    transfer = BatchTransfer(trainer.lightning_module, trainer=trainer)
     rank, world = trainer.global_rank, trainer.world_size
     rank_zero_info(f"logistic regression on {len(rows)} labelled samples, then fine-tuning from there")
 
@@ -67,9 +69,10 @@ def fit_convex_parts(
             num_workers=loader.num_workers,
         )
         for batch in samples:
-            batch = trainer.strategy.batch_to_device(batch)
-            with trainer.precision_plugin.forward_context():
-                yield encode(trainer.precision_plugin.convert_input(batch)), batch["label"]
+            batch = transfer(batch)
+            with transfer.context():
+                features = encode(batch)
+            yield features, batch["label"]
 
     with torch.no_grad():
         if not pretrained:
@@ -78,7 +81,7 @@ def fit_convex_parts(
         network.eval()
         read: list[tuple[Tensor, Tensor, Tensor]] = []
         for features, label in batches(rows[rank::world]):
-            with trainer.precision_plugin.forward_context():
+            with transfer.context():
                 vectors = network(features)
             read.append((linear.pooled(features).float().cpu(), vectors.float().cpu(), label.cpu()))
         network.train()

@@ -22,7 +22,7 @@ def architecture(module: nn.Module) -> str:
     for name, part in module.named_modules():
         kind = type(part)
         plain = {key: _plain(value) for key, value in vars(part).items() if key not in _OF_MODULES and _is_plain(value)}
-        state.update(f"{name} {kind.__module__}.{kind.__qualname__} {sorted(plain.items())} {_code(kind)}\n".encode())
+        state.update(f"{name} {kind.__module__}.{kind.__qualname__} {sorted(plain.items())} {code(kind)}\n".encode())
     return state.hexdigest()
 
 
@@ -46,7 +46,8 @@ def _plain(value: Any) -> str:
     return repr(sorted(value, key=repr)) if isinstance(value, set | frozenset) else repr(value)
 
 
-def _code(kind: type[nn.Module]) -> str:
+def code(kind: type) -> str:
+    """Hash of the file that defines a class; empty for torch's own, whose code is its version's."""
     if kind.__module__.partition(".")[0] in ("torch", "torchvision"):
         return ""
     try:

@@ -82,7 +82,8 @@ class FrozenEncoders(nn.Module):
         for modality, encoder in self.encoders.items():
             if modality not in batch and f"{modality}/0" in batch:
                 stored = {n: v for n, v in batch.items() if n.rpartition("/")[0] == modality and isinstance(v, Tensor)}
-                features.update({n: v.float() if v.dtype == torch.float16 else v for n, v in stored.items()})
+                own = next((p.dtype for p in encoder.parameters()), torch.get_default_dtype())
+                features.update({n: v.to(own) if v.dtype == torch.float16 else v for n, v in stored.items()})
                 continue
             value = batch[modality]
             levels = encoder(value) if isinstance(value, Tensor) else value

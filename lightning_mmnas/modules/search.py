@@ -17,6 +17,7 @@ from lightning_mmnas.fusion.relaxation import Relaxation
 from lightning_mmnas.fusion.supernet import FusionSupernet
 from lightning_mmnas.modules.base import SelfSupervisedModule, size
 from lightning_mmnas.modules.frozen import EncoderFactory, FrozenEncoders, build_encoders, load_part
+from lightning_mmnas.modules.length import WAYS_OUT, fraction_done
 from lightning_mmnas.modules.search_cost import SearchCost
 from lightning_mmnas.objectives.fusion_objective import FusionObjective, projection_head
 from lightning_mmnas.objectives.losses import classification_loss
@@ -170,14 +171,13 @@ class FusionSearch(SelfSupervisedModule):
         return loss
 
     def progress(self) -> float:
-        """The fraction of the trainer's weight steps done, in [0, 1]; outside of training, what was last told."""
+        """The fraction of the training done, in [0, 1]; outside of one, or of one without end, what was last told."""
         try:
             trainer = self.trainer
         except RuntimeError:  # attached to none
             trainer = None
-        if trainer is None or not trainer.training:
-            return float(self.supernet.logits.relaxation.progress)
-        return min(trainer.global_step / max(trainer.estimated_stepping_batches, 1), 1.0)
+        done = fraction_done(trainer) if trainer is not None and trainer.training else None
+        return float(self.supernet.logits.relaxation.progress) if done is None else done
 
     def training_step(self, batch: Mapping[str, Any], batch_idx: int) -> Tensor:
         """One weight step's loss, on the weights' part of the data."""
@@ -214,8 +214,25 @@ class FusionSearch(SelfSupervisedModule):
         """The mixture weights by name, for loggers; see `named_weights`."""
         return named_weights(self.supernet.logits)
 
+    def entropy(self) -> float | None:
+        """Mean entropy of the mixtures, relative to the uniform one, in [0, 1]: 0 is decided; None without a choice."""
+        entropies = [
+            torch.special.entr(weights).sum(-1).mean() / torch.log(torch.tensor(float(weights.shape[-1])))
+            for weights in self.supernet.probabilities().values()
+            if weights.shape[-1] > 1
+        ]
+        return torch.stack([entropy.cpu() for entropy in entropies]).mean().item() if entropies else None
+
     def on_fit_start(self) -> None:
-        """Counts or measures what architectures cost, if the search is to know."""
+        """Refuses what follows a training without an end; counts or measures what architectures cost, if wanted."""
+        growing = [type(term).__name__ for term in self.regularisation if getattr(term, "growing", False)]
+        relaxation = self.supernet.logits.relaxation
+        following = growing + ([type(relaxation).__name__] if relaxation.annealed else [])
+        if following and fraction_done(self.trainer) is None:
+            raise ConfigError(
+                f"{following[0]} follows the progress of the training, and nothing says how long that is: {WAYS_OUT}, "
+                "or leave it constant"
+            )
         nodes = self.built_with
         self.cost.prepare(self, self.supernet, self.encoders.feature_shapes, pool=nodes["pool"], grid=nodes["grid"])
 
@@ -229,14 +246,7 @@ class FusionSearch(SelfSupervisedModule):
 
     def on_train_epoch_end(self) -> None:
         """Logs the mean entropy of the mixtures, relative to the uniform one, and the mean cost."""
-        entropies = [
-            torch.special.entr(weights).sum(-1).mean() / torch.log(torch.tensor(float(weights.shape[-1])))
-            for weights in self.supernet.probabilities().values()
-            if weights.shape[-1] > 1
-        ]
-        if entropies:
-            self.log(
-                "arch/entropy", torch.stack([e.cpu() for e in entropies]).mean().item(), prog_bar=True, sync_dist=True
-            )
+        if (entropy := self.entropy()) is not None:
+            self.log("arch/entropy", entropy, prog_bar=True, sync_dist=True)
         if (cost := self.cost.expected(self.supernet)) is not None:
             self.log("arch/cost", cost, sync_dist=True)

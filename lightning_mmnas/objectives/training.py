@@ -4,6 +4,7 @@ A network here is a module that maps what a batch holds to its loss: two views o
 features and labels (`Labelled`), or a group of such networks computed at once.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -48,6 +49,17 @@ def build_optimizer(
     else:
         scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
     return optimizer, scheduler
+
+
+def rate_after(fraction: float, schedule: Schedule) -> float:
+    """The learning rate of a schedule, relative to its peak, after a fraction of the training in [0, 1]."""
+    if schedule == "cosine":
+        return (1 + math.cos(math.pi * fraction)) / 2
+    if schedule == "constant":
+        return 1.0
+    first, last, top = 1 / 25, 1 / 25e4, 0.3  # as torch's OneCycleLR
+    low, way = (first, 1 - fraction / top) if fraction < top else (last, (fraction - top) / (1 - top))
+    return low + (1 - low) * (1 + math.cos(math.pi * way)) / 2
 
 
 def train_together(

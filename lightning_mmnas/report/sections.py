@@ -85,7 +85,18 @@ def weights(facts: Facts) -> Section | str:
         for cell in cells
     ]
     words = "What each choice of the search leaned to. In the epochs of its warm-up the weights do not move."
-    return Section("Architecture weights over time", [words], shown)
+    return Section("Architecture weights over time", [words, *_searched(facts["selection"] or {})], shown)
+
+
+def _searched(selection: dict[str, Any]) -> list[str]:
+    """How much was searched, and how decided it ended."""
+    steps, entropy = selection.get("architecture_steps"), selection.get("entropy")
+    if steps is None or entropy is None:
+        return []
+    return [
+        f"{_count(steps, 'architecture step')} of the search left the mixtures with {entropy:.3f} of the entropy of "
+        "equal weights: 1 is undecided, 0 decided."
+    ]
 
 
 def candidates(facts: Facts) -> Section | str:

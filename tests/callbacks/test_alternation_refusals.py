@@ -138,7 +138,7 @@ def test_second_order_with_a_scaler(tmp_path: Path) -> None:
 def test_second_order_without_a_loss(tmp_path: Path) -> None:
     class Silent(Searcher):
         def training_step(self, batch: dict[str, Part], batch_idx: int) -> Any:
-            return None
+            return {"loss": 3.0}
 
     run = trainer(tmp_path, ArchitectureAlternation(order=2))
     with pytest.raises(MisconfigurationException, match=r"or add weight_step_loss\(batch\)"):

@@ -242,3 +242,22 @@ def test_two_ranks_write_the_bytes_of_one_and_search_on_them(tmp_path: Path) -> 
     assert ranks[1]["written"] > 0
     for name, value in ranks[0]["state"].items():
         torch.testing.assert_close(value, ranks[1]["state"][name], rtol=0, atol=0)
+
+
+def test_a_trial_stores_nothing(tmp_path: Path) -> None:
+    class Counted(Levels):
+        samples = 0
+
+        def forward(self, x: Tensor) -> list[Tensor]:
+            Counted.samples += len(x)
+            return super().forward(x)
+
+    module = search_of(encoders={"motion": Counted, "features": Counted})
+    Counted.samples = 0
+    found = GenotypeSelection(str(tmp_path / "genotype.json"), num_candidates=2)
+    caching, alternation = FeatureCaching(str(tmp_path / "features")), ArchitectureAlternation(warmup_epochs=1)
+    trainer = trainer_of(tmp_path, callbacks=[caching, alternation, found], fast_dev_run=True)
+    trainer.fit(module, datamodule=data_of())
+    assert not (tmp_path / "features").exists()
+    # Of 3 modalities, two views of 8 samples: both parts in training, validation, one step and one score of candidates.
+    assert Counted.samples == 3 * 2 * 8 * (2 + 1 + 2)

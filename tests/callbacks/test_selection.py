@@ -99,7 +99,8 @@ def test_choice_is_written_with_its_picture_and_its_reasons(tmp_path: Path) -> N
     wanted = [json.loads(genotype.to_json()) for genotype in candidates(module.supernet, 3, seed=5)][::-1]
     record = json.loads(output.with_name("genotype.selection.json").read_text())
     scores = record.pop("candidates")
-    assert record == {"criterion": "LastIsBest", "steps": 2, "seed": 5}
+    made = {"criterion": "LastIsBest", "steps": 2, "seed": 5, "architecture_steps": 0, "entropy": module.entropy()}
+    assert record == made
     assert [entry["score"] for entry in scores] == [-3.0, -2.0, -1.0]
     assert [entry["genotype"] for entry in scores] == wanted
     kept = Genotype.load(output)
@@ -316,7 +317,9 @@ def test_supervised_search_selects_by_the_loss_of_labels(tmp_path: Path) -> None
     callback = GenotypeSelection(
         str(tmp_path / "g.json"), num_candidates=10, steps=30, coverage=False, criterion=LastIsBest()
     )
-    trainer(tmp_path, callback, max_epochs=1, limit_train_batches=1, limit_val_batches=0).fit(module, datamodule=data)
+    short = trainer(tmp_path, callback, max_epochs=1, limit_train_batches=1, limit_val_batches=0)
+    with pytest.warns(UserWarning, match="Nothing has trained the architecture logits"):
+        short.fit(module, datamodule=data)
     record = json.loads((tmp_path / "g.selection.json").read_text())
     assert record["criterion"] == "labels"
     scores = {Genotype.model_validate(entry["genotype"]): entry["score"] for entry in record["candidates"]}

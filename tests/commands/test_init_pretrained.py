@@ -99,5 +99,6 @@ def test_a_table_is_run_with_the_packages_of_the_extra(table: Path, tmp_path: Pa
     few_candidates(folder / "search.yaml")
     (folder / "comparison.yaml").write_text("{labels_per_class: [2], draws: 1, random_architectures: 1, steps: 2}")
     quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
+    quick.append("--search.trainer.max_epochs=15")  # past the warm-up
     results = run(folder, tmp_path / "run", overrides=quick, console=console)
     assert {row["name"] for row in results["comparison"]} >= {"found+ssl", "raw_features"}

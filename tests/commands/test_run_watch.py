@@ -78,6 +78,8 @@ def test_two_runs_with_one_seed_are_equal_but_for_times(
     assert without_times(first) == without_times(json.loads((folder / "results.json").read_text()))
 
     assert first["space_size"] == 5100
+    assert first["search"]["architecture_steps"] > 0
+    assert 0 < first["search"]["entropy"] < 1
     assert all(first["parameters"][name] > 1000 for name in ("supernet", "network"))
     names = {row["name"] for row in first["comparison"]}
     assert {"found+ssl", "found", "random+ssl", "raw_features", "modality:accelerometer"} <= names

@@ -91,7 +91,9 @@ def test_search_moves_the_logits_only_after_warm_up(tmp_path: Path) -> None:
     seed_everything(0, verbose=False)
     search = FusionSearch(modalities(), ENCODERS, **SMALL)
     data = data_of(architecture_fraction=0.5)
-    trainer_of(tmp_path, callbacks=[ArchitectureAlternation(lr=0.1, warmup_epochs=1)]).fit(search, data)
+    waiting = ArchitectureAlternation(lr=0.1, warmup_epochs=1)
+    with pytest.warns(UserWarning, match="without one architecture step"):
+        trainer_of(tmp_path, callbacks=[waiting], max_epochs=2, max_steps=1).fit(search, data)
     assert all(not logits.any() for logits in search.architecture_parameters())
     trainer_of(tmp_path, callbacks=[ArchitectureAlternation(lr=0.1)]).fit(search, data)
     assert any(logits.any() for logits in search.architecture_parameters())

@@ -1,0 +1,41 @@
+"""Configurations that cannot work, told before anything is built, read or trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from lightning_mmnas.callbacks.contract import require_search
+from lightning_mmnas.errors import ConfigError
+
+
+def refuse_impossible(config: Mapping[str, Any]) -> None:
+    """Refuses the configuration of `mmnas fit` where it cannot lead to what it is for.
+
+    Args:
+        config: The resolved configuration, of plain values.
+
+    Raises:
+        ConfigError: There are two alternations, or the search would be over before its warm-up is.
+    """
+    trainer = config.get("trainer") or {}
+    if len(list(_of(trainer, "ArchitectureAlternation"))) > 1:
+        raise ConfigError(
+            "trainer.callbacks has several ArchitectureAlternation, which would train the same logits; keep one "
+            "(callbacks+: and --trainer.callbacks+ append to those of earlier files)"
+        )
+    for arguments in _of(trainer, "ArchitectureAlternation"):
+        warmup, trial = int(arguments.get("warmup_epochs") or 0), bool(trainer.get("fast_dev_run"))
+        try:
+            require_search(warmup, trainer.get("max_epochs"), trial)
+        except MisconfigurationException as error:
+            raise ConfigError(str(error).rstrip(".")) from error
+
+
+def _of(trainer: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any]]:
+    """Arguments of the callbacks of a class."""
+    for callback in trainer.get("callbacks") or []:
+        if str(callback.get("class_path", "")).rpartition(".")[2] == name:
+            yield callback.get("init_args") or {}

@@ -1,0 +1,65 @@
+"""How long a training is and how far it has come: the one answer for schedules, temperatures, regularisation and bars.
+
+A training ends by epochs, by weight steps or by time. Steps are counted where they can be: those of ``max_steps``, and
+of epochs of data with a length, ``limit_train_batches`` and accumulation that changes between epochs included. Time
+counts where it alone ends the training. Early stopping is nobody's plan, so that it does not count.
+"""
+
+import math
+
+from lightning import Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
+
+WAYS_OUT = "set trainer.max_steps, or trainer.max_epochs with data that have a length, or trainer.max_time"
+
+
+def epoch_batches(trainer: Trainer) -> int | None:
+    """Batches of an epoch; None for data without a length. Loads the train loader where that has not been done yet."""
+    if trainer.train_dataloader is None:
+        trainer.fit_loop.setup_data()
+    batches = trainer.num_training_batches
+    return None if math.isinf(batches) else int(batches)
+
+
+def steps_of_epochs(trainer: Trainer, epochs: int) -> int | None:
+    """Weight steps of the first so many epochs, whatever else may end the training; None for data without a length."""
+    batches = epoch_batches(trainer)
+    if batches is None:
+        return None
+    schedulers = [c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
+    if not schedulers:
+        return epochs * math.ceil(batches / trainer.accumulate_grad_batches)
+    return sum(math.ceil(batches / schedulers[0].get_accumulate_grad_batches(epoch)) for epoch in range(epochs))
+
+
+def weight_steps(trainer: Trainer) -> int | None:
+    """Weight steps of the whole training; None where they cannot be known."""
+    epochs = trainer.max_epochs
+    limits = [] if epochs is None or epochs < 0 else [steps_of_epochs(trainer, epochs)]
+    limits += [trainer.max_steps] if trainer.max_steps >= 0 else []
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def seconds(trainer: Trainer) -> tuple[float, float] | None:
+    """Seconds trained and seconds there are, where time alone ends the training; the same on every rank."""
+    timers = [c for c in trainer.callbacks if isinstance(c, Timer) and c.time_remaining() is not None]  # type: ignore[attr-defined]
+    if not timers or weight_steps(trainer) is not None:
+        return None
+    done, left = timers[0].time_elapsed(), timers[0].time_remaining() or 0.0
+    if trainer.world_size > 1:
+        done = trainer.strategy.broadcast(done)
+    return done, done + left
+
+
+def fraction_done(trainer: Trainer) -> float | None:
+    """The fraction of training done, in [0, 1]; None where nothing says how long it will be."""
+    steps = weight_steps(trainer)
+    if steps is not None:
+        return min(trainer.global_step / max(steps, 1), 1.0)
+    time = seconds(trainer)
+    return None if time is None else min(time[0] / max(time[1], 1e-9), 1.0)
+
+
+def is_trial(trainer: Trainer) -> bool:
+    """Whether this is a try of a few batches (``fast_dev_run``), which should not read or store everything."""
+    return bool(getattr(trainer, "fast_dev_run", False))
