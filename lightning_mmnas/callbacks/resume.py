@@ -159,7 +159,7 @@ class ExactResume(Callback):
         self._settings = all_optimizer_settings(trainer)
         if self._loaded is None or "length" not in self._loaded:
             return
-        _ = trainer.estimated_stepping_batches  # makes the loaders
+        trainer.fit_loop.setup_data()  # makes the loaders
         longer = check_run_length(self._loaded["length"], run_length(trainer), self._loaded["batches"])
         check_settings(self._loaded["settings"], self._settings, "the weights", longer)
 
