@@ -3,12 +3,16 @@
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import lightning
+import pytest
+from lightning.pytorch import Trainer
 from packaging.version import Version
 
 import lightning_mmnas
 from lightning_mmnas.callbacks import lightning_private
+from lightning_mmnas.callbacks.batch_norm_sync import BatchNormSync
 
 PACKAGE = Path(lightning_mmnas.__file__).parent
 OWN = {"self", "cls", "super()"}
@@ -46,3 +50,11 @@ def test_the_installed_lightning_is_among_those_it_was_tested_with() -> None:
     oldest, newest = re.findall(r"2\.\d+\.\d+", lightning_private.__doc__)
     assert Version(oldest) <= Version(lightning.__version__)
     assert Version(lightning.__version__).release[:2] <= Version(newest).release[:2]
+
+
+@pytest.mark.parametrize(("asked", "kind"), [(True, BatchNormSync), (False, type(None))])
+def test_batch_norm_is_synchronised_where_asked(asked: bool, kind: type) -> None:
+    trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", sync_batchnorm=asked, logger=False)
+    lightning_private.synchronise_batch_norm(trainer)
+    strategy: Any = trainer.strategy
+    assert type(strategy._layer_sync) is kind
