@@ -92,7 +92,10 @@ def test_search_moves_the_logits_only_after_warm_up(tmp_path: Path) -> None:
     search = FusionSearch(modalities(), ENCODERS, **SMALL)
     data = data_of(architecture_fraction=0.5)
     waiting = ArchitectureAlternation(lr=0.1, warmup_epochs=1)
-    with pytest.warns(UserWarning, match="without one architecture step"):
+    with (
+        pytest.warns(UserWarning, match="nothing will be searched"),
+        pytest.warns(UserWarning, match="without one architecture step"),
+    ):
         trainer_of(tmp_path, callbacks=[waiting], max_epochs=2, max_steps=1).fit(search, data)
     assert all(not logits.any() for logits in search.architecture_parameters())
     trainer_of(tmp_path, callbacks=[ArchitectureAlternation(lr=0.1)]).fit(search, data)

@@ -60,7 +60,10 @@ def make_run(folder: Path, **changes: Any) -> Path:
     epochs = [{"epoch": k, "weights": entry} for k in range(3)]
     write_json(folder / "genotype.weights.json", {"choices": choices, "epochs": epochs})
     found = [{"score": 1.5, "genotype": genotype("attention")}, {"score": 2.5, "genotype": genotype()}]
-    write_json(folder / "genotype.selection.json", {"criterion": "ViewLoss", "steps": 4, "candidates": found})
+    write_json(
+        folder / "genotype.selection.json",
+        {"criterion": "ViewLoss", "steps": 4, "architecture_steps": 7, "entropy": 0.25, "candidates": found},
+    )
     logs = "epoch,step,train/loss,val/loss\n0,1,3.0,\n0,1,,2.5\n1,2,2.0,\n1,2,,nan\n"
     write_text(folder / "search" / "logs" / "version_0" / "metrics.csv", logs)
     write_text(folder / "search" / "config.yaml", "run_dir: runs/x\n# <script>alert(1)</script>\n")
