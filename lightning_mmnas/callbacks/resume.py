@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from lightning.fabric.utilities import rank_zero_warn
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint, WeightAveraging
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch.optim import Optimizer
 from typing_extensions import Self, override
 
 from lightning_mmnas.callbacks import lightning_private as private
-from lightning_mmnas.callbacks.generators import derived, following, holders_of
+from lightning_mmnas.callbacks.generators import LoaderGenerators, holders_of
 from lightning_mmnas.callbacks.random_state import random_state, set_random_state
 from lightning_mmnas.callbacks.resumed_settings import (
     all_optimizer_settings,
@@ -76,11 +75,8 @@ class ExactResume(Callback):
         self._unused = False
         self._validating = False
         self._keep_undo = False
-        self._own_generators: list[torch.Generator] = []
-        self._generators: list[torch.Generator] = []
+        self._generators = LoaderGenerators()
         self._first: list[Tensor] | None = None  # their states before the loaders were ever iterated
-        self._epoch_start: list[Tensor] = []
-        self._epoch_generators: list[torch.Generator] = []  # whose states these are
         self._random: dict[str, Any] = {}
         self._told: list[str] = []
         self._settings: list[dict[str, Any]] = []
@@ -134,17 +130,17 @@ class ExactResume(Callback):
     @contextmanager
     def generators_kept(self) -> Iterator[None]:
         """Lets a loader be iterated without effect on the rest of the epoch."""
-        states = [generator.get_state() for generator in self._generators]
+        states = self._generators.states()
         try:
             yield
         finally:
-            self._set_generators(states)
+            self._generators.set_states(states)
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._trainer = trainer
         self._running = self._interrupted = self._weights_touched = self._validating = False
-        self._own_generators, self._final, self._first = [], None, None
+        self._generators, self._final, self._first = LoaderGenerators(), None, None
         if stage == "fit":
             private.before_first_iteration(trainer, lambda: self._loaders_made(trainer))
         self._keep_undo = any(
@@ -165,12 +161,12 @@ class ExactResume(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._adopt_generators(trainer)
+        self._generators.adopt(trainer)
         state, self._loaded = self._loaded, None
         if state is not None:
             private.leave_finished_epoch(trainer)
             private.restore_loaders(trainer)
-            self._set_generators(state["generators"])
+            self._generators.set_states(state["generators"])
             self._position(trainer, state["batches"])
             for name, parameter in pl_module.named_parameters():
                 if name in state["gradients"]:
@@ -178,7 +174,7 @@ class ExactResume(Callback):
             self._restore_random(trainer, state["random"])
         else:
             if self._first is not None:  # Lightning has iterated them, how far depends on the workers
-                self._set_generators(self._first)
+                self._generators.set_states(self._first)
             self._position(trainer, 0)
         self._first = None
         self._random = random_state(trainer)
@@ -186,10 +182,10 @@ class ExactResume(Callback):
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._adopt_generators(trainer)  # the loaders may be new ones
+        self._generators.adopt(trainer)  # the loaders may be new ones
         if private.iterates_anew(trainer):
-            self._set_generators(self._epoch_start if self._unused else self._next_epoch())
-            self._epoch_begins()
+            self._generators.set_states(self._generators.epoch_start if self._unused else self._generators.next_epoch())
+            self._generators.begin_epoch()
         self._random = random_state(trainer)
 
     @override
@@ -291,7 +287,7 @@ class ExactResume(Callback):
         accumulating = done % trainer.accumulate_grad_batches != 0 and not epoch_over
         return {
             "batches": 0 if epoch_over else done,
-            "generators": self._next_epoch() if epoch_over else self._epoch_start,
+            "generators": self._generators.next_epoch() if epoch_over else self._generators.epoch_start,
             "random": self._random_of_all_ranks(trainer),
             "gradients": self._mean_gradients(trainer) if accumulating else {},
             "settings": self._settings,
@@ -306,71 +302,12 @@ class ExactResume(Callback):
         return begun > done
 
     def _loaders_made(self, trainer: Trainer) -> None:
-        self._adopt_generators(trainer)
-        self._first = [generator.get_state() for generator in self._generators]
-
-    def _adopt_generators(self, trainer: Trainer) -> None:
-        """Lists every loader's generators, and gives one to those that would use the global one.
-
-        No two loaders share one, and what seeds workers is not what orders samples: how often and when these are drawn
-        from depends on the number of workers.
-        """
-        self._generators = []
-        for index, loader in enumerate(private.train_loaders(trainer)):
-            holders = [holder for holder in holders_of(loader) if hasattr(holder, "generator")]
-            for holder in holders:
-                if holder.generator is None:
-                    holder.generator = self._own_generator(index)
-                elif any(holder.generator is other for other in self._generators):
-                    holder.generator = derived(holder.generator, 1000 + index)
-            if any(
-                holder is not loader and holder.generator is getattr(loader, "generator", None) for holder in holders
-            ):
-                loader.generator = derived(loader.generator, 1)
-            for holder in holders:
-                if all(holder.generator is not other for other in self._generators):
-                    self._generators.append(holder.generator)
-
-        # Lightning may iterate the validation loaders once between here and the first batch.
-        for loader in private.validation_loaders(trainer):
-            if getattr(loader, "generator", self) is None:
-                loader.generator = torch.Generator()
-
-    def _epoch_begins(self) -> None:
-        self._epoch_generators = list(self._generators)
-        self._epoch_start = [generator.get_state() for generator in self._generators]
-
-    def _next_epoch(self) -> list[Tensor]:
-        """States for the next epoch that depend on those of this one's start alone.
-
-        What an epoch has drawn depends on how far loaders read ahead, and so on their workers.
-        """
-        kept = [*map(id, self._epoch_generators)] == [*map(id, self._generators)]
-        if not kept:  # the loaders are new ones
-            return [generator.get_state() for generator in self._generators]
-        return following(self._epoch_start)
-
-    def _set_generators(self, states: list[Tensor]) -> None:
-        if len(states) != len(self._generators):
-            raise MisconfigurationException(
-                f"The checkpoint holds the random state of {len(states)} train loaders and"
-                f" samplers, and this run has {len(self._generators)}: resume with the loaders of"
-                " the first run, or give its weights to a new run without ckpt_path."
-            )
-        for generator, state in zip(self._generators, states, strict=True):
-            generator.set_state(state)
-
-    def _own_generator(self, index: int) -> torch.Generator:
-        """The generator of loader ``index``, seeded from the global one without advancing it."""
-        while len(self._own_generators) <= index:
-            with torch.random.fork_rng(devices=[]):
-                seed = int(torch.empty((), dtype=torch.int64).random_()) + len(self._own_generators)
-            self._own_generators.append(torch.Generator().manual_seed(seed))
-        return self._own_generators[index]
+        self._generators.adopt(trainer)
+        self._first = self._generators.states()
 
     def _position(self, trainer: Trainer, batches: int) -> None:
         """Starts the epoch's iterators anew from the generators and skips ``batches``."""
-        self._epoch_begins()
+        self._generators.begin_epoch()
         self._unused = True  # the iterators made below have not given a batch yet
         loaders = private.train_loaders(trainer)
         if not private.has_iterators(trainer) or any(_has_own_state(loader) for loader in loaders):
