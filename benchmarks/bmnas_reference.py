@@ -8,7 +8,7 @@ step whose result nobody uses. Names of parameters are those of the released che
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -189,6 +189,72 @@ class ReferenceSupernet(nn.Module):
         return out
 
 
+class FoundCell(nn.Module):
+    """A cell of a found network: one primitive per step, its two inputs chosen."""
+
+    def __init__(self, c: int, length: int, operations: Sequence[nn.Module], edges: Sequence[int]) -> None:
+        super().__init__()
+        self.edges = edges
+        self.node_ops = nn.ModuleList(operations)
+        self.ln = nn.LayerNorm((c, length))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        states = [x, y]
+        for t, operation in enumerate(self.node_ops):
+            states.append(operation(states[self.edges[2 * t]], states[self.edges[2 * t + 1]]))
+        out: Tensor = self.ln(states[-1] + x)
+        return out
+
+
+class FoundFusion(nn.Module):
+    """The upper level of a found network: every cell reads two inputs."""
+
+    def __init__(self, c: int, length: int, cells: Sequence[nn.Module], edges: Sequence[int]) -> None:
+        super().__init__()
+        self.edges = edges
+        self._step_nodes = nn.ModuleList(StepNode(cell) for cell in cells)
+        self.ln = nn.LayerNorm((len(cells) * c, length))
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        outs = [
+            node.node_cell(inputs[self.edges[2 * i]], inputs[self.edges[2 * i + 1]])
+            for i, node in enumerate(self._step_nodes)
+        ]
+        return F.relu(self.ln(torch.cat(outs, dim=1))).flatten(1)
+
+
+class ReferenceNetwork(nn.Module):
+    """A found network of two cells: a LinearGLU of the states 0 and 2, an attention of the states 1 and 3.
+
+    Args:
+        c: Channels.
+        length: l.
+        dropout: Probability of dropping a value, in [0, 1).
+
+    Attributes:
+        fields: The genotype, as the released code prints it.
+    """
+
+    fields: ClassVar[dict[str, Any]] = {
+        "edges": [("skip", 0), ("skip", 2), ("skip", 1), ("skip", 3)],
+        "steps": [
+            {"inner_edges": [("skip", 0), ("skip", 1)], "inner_steps": ["LinearGLU"], "inner_concat": [2]},
+            {"inner_edges": [("skip", 0), ("skip", 1)], "inner_steps": ["ScaleDotAttn"], "inner_concat": [2]},
+        ],
+    }
+
+    def __init__(self, c: int, length: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        operations = (LinearGLU(c, dropout), ScaledDotAttention(c, length, dropout))
+        cells = [FoundCell(c, length, [operation], (0, 1)) for operation in operations]
+        self.cell = FoundFusion(c, length, cells, (0, 2, 1, 3))
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tensor:
+        """N states (b, c, l) -> (b, 2 c l)."""
+        out: Tensor = self.cell(inputs)
+        return out
+
+
 class ReferenceAlternation:
     """One architecture step and one weight step, as BM-NAS makes them.
 
@@ -197,15 +263,21 @@ class ReferenceAlternation:
         arch: The logits.
         loss: The loss of a batch.
         redundant_forward: Whether the loss is computed once more after the architecture step, for nothing.
+        foreach: Adam's implementation: None is one parameter after the other on a CPU; True is what a GPU has.
     """
 
     def __init__(
-        self, weights: Sequence[Tensor], arch: Sequence[Tensor], loss: Loss, redundant_forward: bool = True
+        self,
+        weights: Sequence[Tensor],
+        arch: Sequence[Tensor],
+        loss: Loss,
+        redundant_forward: bool = True,
+        foreach: bool | None = None,
     ) -> None:
         self.loss = loss
         self.redundant_forward = redundant_forward
-        self.weight_optimizer = torch.optim.Adam(weights, lr=1e-3)
-        self.arch_optimizer = torch.optim.Adam(arch, lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)
+        self.weight_optimizer = torch.optim.Adam(weights, lr=1e-3, foreach=foreach)
+        self.arch_optimizer = torch.optim.Adam(arch, lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3, foreach=foreach)
 
     def __call__(self, weights_batch: Any, architecture_batch: Any) -> None:
         self._step(self.arch_optimizer, architecture_batch)

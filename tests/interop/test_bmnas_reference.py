@@ -1,16 +1,19 @@
 """Our tied supernet and the plain reference that its speed is measured against compute the same, step for step."""
 
-import torch
-from torch import Tensor
+from functools import partial
+from typing import Any
 
-from benchmarks.bmnas_reference import ReferenceAlternation, ReferenceSupernet
+import torch
+from torch import Tensor, nn
+
+from benchmarks.bmnas_reference import ReferenceAlternation, ReferenceNetwork, ReferenceSupernet
 from benchmarks.our_alternation import Alternation
-from lightning_mmnas import FusionSpace, FusionSupernet
+from lightning_mmnas import FusionNetwork, FusionSpace, FusionSupernet
 from lightning_mmnas.interop import bmnas
 
 N, C, L, B = 3, 4, 2, 6
 NAMES = [f"m{j}/0" for j in range(N)]
-INNER = {"cells": 3, "cell_outputs": 2, "steps": 2, "step_outputs": 2}
+INNER: dict[str, Any] = {"cells": 3, "cell_outputs": 2, "steps": 2, "step_outputs": 2}
 
 
 def both() -> tuple[ReferenceSupernet, FusionSupernet]:
@@ -38,10 +41,13 @@ def as_ours(states: list[Tensor]) -> dict[str, Tensor]:
     return {name: state.transpose(1, 2).contiguous() for name, state in zip(NAMES, states, strict=True)}
 
 
+def mean_square(model: nn.Module, states: Any) -> Tensor:
+    loss: Tensor = model(states).square().mean()
+    return loss
+
+
 def assert_equal(ours: dict[str, Tensor], reference: dict[str, Tensor]) -> None:
-    assert ours.keys() == reference.keys()
-    for name, value in reference.items():
-        torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-9, msg=lambda text, name=name: f"{name}: {text}")
+    torch.testing.assert_close(ours, reference, rtol=0, atol=1e-9)
 
 
 def test_outputs_and_both_gradients_are_equal() -> None:
@@ -73,12 +79,10 @@ def test_weights_logits_and_statistics_are_equal_after_two_alternations() -> Non
     theirs = ReferenceAlternation(
         list(reference.parameters()),
         list(reference.arch.values()),
-        lambda states: reference(states).square().mean(),
+        partial(mean_square, reference),
         redundant_forward=False,  # it moves the running statistics
     )
-    alternation = Alternation(
-        list(ours.parameters()), ours.architecture_parameters(), lambda f: ours(f).square().mean()
-    )
+    alternation = Alternation(list(ours.parameters()), ours.architecture_parameters(), partial(mean_square, ours))
     for step in range(2):
         theirs(batch(2 * step), batch(2 * step + 1))
         alternation(as_ours(batch(2 * step)), as_ours(batch(2 * step + 1)))
@@ -98,9 +102,21 @@ def test_the_redundant_forward_pass_changes_no_weights_and_no_logits() -> None:
         alternation = ReferenceAlternation(
             list(reference.parameters()),
             list(reference.arch.values()),
-            lambda states, net=reference: net(states).square().mean(),  # type: ignore[misc]
+            partial(mean_square, reference),
             redundant,
         )
         alternation(batch(0), batch(1))
         results.append([p.detach() for p in (*reference.parameters(), *reference.arch.values())])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_the_found_networks_are_equal() -> None:
+    torch.manual_seed(0)
+    reference = ReferenceNetwork(C, L).double()
+    inputs = [f"m{j}/0" for j in range(4)]
+    fields = {**ReferenceNetwork.fields, "concat": [4, 5]}
+    network = FusionNetwork(bmnas.genotype_from_fields(fields, inputs, C, L), readout="flatten").double()
+    bmnas.load_state_dict(network, reference.state_dict())
+    states = [torch.randn(B, C, L, dtype=torch.float64) for _ in inputs]
+    features = {name: state.transpose(1, 2) for name, state in zip(inputs, states, strict=True)}
+    torch.testing.assert_close(network(features), reference(states), rtol=0, atol=1e-12)
