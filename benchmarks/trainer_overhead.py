@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from benchmarks.our_alternation import Alternation
-from benchmarks.speed_cases import MeanSquare, Setting
+from benchmarks.speed_cases import PlainLoss, Setting
 from lightning_mmnas import ArchitectureAlternation
 from lightning_mmnas.fusion.pairing import Pairing
 
@@ -24,7 +24,7 @@ SKIPPED = 3
 class Search(LightningModule):
     """A search of the kind of `FusionSearch`, over states that are there already."""
 
-    def __init__(self, loss: MeanSquare) -> None:
+    def __init__(self, loss: PlainLoss) -> None:
         super().__init__()
         self.loss = loss
         self.marks: list[float] = []
@@ -60,7 +60,7 @@ def _loader(setting: Setting, batch: int, steps: int) -> CombinedLoader:
 
 def trainer_milliseconds(setting: Setting, pairing: Pairing, batch: int, steps: int) -> float:
     """CPU time of one alternation within a `Trainer` that logs to a CSV file every ten steps."""
-    search = Search(MeanSquare(setting.supernet(pairing)))
+    search = Search(PlainLoss(setting.supernet(pairing)))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = Trainer(
@@ -80,7 +80,7 @@ def trainer_milliseconds(setting: Setting, pairing: Pairing, batch: int, steps: 
 
 def bare_milliseconds(setting: Setting, pairing: Pairing, batch: int, steps: int) -> float:
     """CPU time of one alternation in a plain loop over the same batches."""
-    loss = MeanSquare(setting.supernet(pairing))
+    loss = PlainLoss(setting.supernet(pairing))
     alternation = Alternation(list(loss.parameters()), loss.fusion.architecture_parameters(), loss)
     marks = []
     for parts, *_ in _loader(setting, batch, steps):

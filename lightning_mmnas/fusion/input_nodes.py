@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mmnas.errors import GenotypeError
+from lightning_mmnas.fusion.dropout import Dropout
 from lightning_mmnas.fusion.primitives import PositionBatchNorm
 
 Grid = Literal["auto", "line", "square"]
@@ -49,7 +50,7 @@ class InputNode(nn.Module):
         self.grid = grid
         self.linear = nn.Linear(in_channels, channels)
         self.norm = PositionBatchNorm(channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, feature: Tensor) -> Tensor:
         """(b, c_in, *rest) -> (b, l, c); a vector (b, c_in) becomes l equal copies."""

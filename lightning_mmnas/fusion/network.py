@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_mmnas.fusion.dropout import Dropout
 from lightning_mmnas.fusion.input_nodes import Grid, InputNodes, Pool
 from lightning_mmnas.fusion.primitives import PositionBatchNorm, build_primitive
 from lightning_mmnas.fusion.readout import LateFeatures, ReadoutName, build_readout, out_features
@@ -29,7 +30,7 @@ class CellOutput(nn.Module):
         self.outputs = outputs
         self.linear = nn.Linear(outputs * c, c) if outputs > 1 else None
         self.batch_norm = PositionBatchNorm(c) if outputs > 1 else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm((space.length, c))
 
     def forward(self, steps: Sequence[Tensor], x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mmnas.errors import GenotypeError
+from lightning_mmnas.fusion.dropout import Dropout
 
 
 class Primitive(nn.Module):
@@ -57,7 +58,7 @@ class Attention(Primitive):
 
     def __init__(self, channels: int, length: int, dropout: float = 0.0) -> None:
         super().__init__(channels, length, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm((length, channels))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -105,7 +106,7 @@ class LinearGLU(Primitive):
         super().__init__(channels, length, dropout)
         self.linear = PairLinear(channels, 2 * channels)
         self.norm = PositionBatchNorm(2 * channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """(b, l, c), (b, l, c) -> (b, l, c)."""
@@ -120,7 +121,7 @@ class ConcatFC(Primitive):
         super().__init__(channels, length, dropout)
         self.linear = PairLinear(channels, channels)
         self.norm = PositionBatchNorm(channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """(b, l, c), (b, l, c) -> (b, l, c)."""
