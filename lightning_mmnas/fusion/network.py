@@ -35,7 +35,7 @@ class CellOutput(nn.Module):
 
     def forward(self, steps: Sequence[Tensor], x: Tensor) -> Tensor:
         """All step outputs in order and the residual, each (b, l, c) -> (b, l, c)."""
-        out = torch.cat(list(steps[-self.outputs :]), dim=-1)
+        out = steps[-1] if self.outputs == 1 else torch.cat(list(steps[-self.outputs :]), dim=-1)
         if self.linear is not None and self.batch_norm is not None:
             out = self.dropout(F.relu(self.batch_norm(self.linear(out))))
         normalised: Tensor = self.norm(out + x)

@@ -70,7 +70,7 @@ def stacked_mixture(
     out = sum(terms[1:], terms[0])
     if Sum in kinds:
         share = shares[kinds.index(Sum)]
-        out = torch.addcmul(out, 2 * share, x) if x is y else torch.addcmul(out, share, x + y)
+        out = torch.addcmul(out, share, x, value=2) if x is y else torch.addcmul(out, share, x + y)
     return out
 
 
