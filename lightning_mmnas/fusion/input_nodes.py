@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_mmnas.errors import GenotypeError
 from lightning_mmnas.fusion.batch_norm import over_positions
+from lightning_mmnas.fusion.dropout import Dropout
 
 Grid = Literal["auto", "line", "square"]
 Pool = Literal["max", "avg"]
@@ -49,7 +50,7 @@ class InputNode(nn.Module):
         self.grid = grid
         self.linear = nn.Linear(in_channels, channels)
         self.norm = nn.BatchNorm1d(channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, feature: Tensor) -> Tensor:
         """(b, c_in, *rest) -> (b, l, c); a vector (b, c_in) becomes l equal copies."""

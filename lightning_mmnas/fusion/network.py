@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mmnas.fusion.batch_norm import over_positions
+from lightning_mmnas.fusion.dropout import Dropout
 from lightning_mmnas.fusion.input_nodes import Grid, InputNodes, Pool
 from lightning_mmnas.fusion.primitives import build_primitive
 from lightning_mmnas.fusion.readout import LateFeatures, ReadoutName, build_readout, out_features
@@ -30,12 +31,12 @@ class CellOutput(nn.Module):
         self.outputs = outputs
         self.linear = nn.Linear(outputs * c, c) if outputs > 1 else None
         self.batch_norm = nn.BatchNorm1d(c) if outputs > 1 else None
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm((space.length, c))
 
     def forward(self, steps: Sequence[Tensor], x: Tensor) -> Tensor:
         """All step outputs in order and the residual, each (b, l, c) -> (b, l, c)."""
-        out = torch.cat(list(steps[-self.outputs :]), dim=-1)
+        out = steps[-1] if self.outputs == 1 else torch.cat(list(steps[-self.outputs :]), dim=-1)
         if self.linear is not None and self.batch_norm is not None:
             out = self.dropout(F.relu(over_positions(self.batch_norm, self.linear(out))))
         normalised: Tensor = self.norm(out + x)

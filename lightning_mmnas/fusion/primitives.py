@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lightning_mmnas.errors import GenotypeError
 from lightning_mmnas.fusion.batch_norm import over_positions
+from lightning_mmnas.fusion.dropout import Dropout
 
 
 class Primitive(nn.Module):
@@ -58,7 +59,7 @@ class Attention(Primitive):
 
     def __init__(self, channels: int, length: int, dropout: float = 0.0) -> None:
         super().__init__(channels, length, dropout)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm((length, channels))
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
@@ -98,7 +99,7 @@ class LinearGLU(Primitive):
         super().__init__(channels, length, dropout)
         self.linear = PairLinear(channels, 2 * channels)
         self.norm = nn.BatchNorm1d(2 * channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """(b, l, c), (b, l, c) -> (b, l, c)."""
@@ -113,7 +114,7 @@ class ConcatFC(Primitive):
         super().__init__(channels, length, dropout)
         self.linear = PairLinear(channels, channels)
         self.norm = nn.BatchNorm1d(channels)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """(b, l, c), (b, l, c) -> (b, l, c)."""

@@ -79,7 +79,7 @@ class Softmax(Relaxation):
 
     def forward(self, logits: Tensor) -> Tensor:
         """Mixture weights of the same shape as the logits; every row sums to 1."""
-        return torch.softmax(logits / self._temperature(logits), dim=-1)
+        return torch.softmax(self._scaled(logits), dim=-1)
 
     def mean(self, logits: Tensor) -> Tensor:
         """The same: there is no chance in it."""
@@ -88,10 +88,12 @@ class Softmax(Relaxation):
 
     def log_mean(self, logits: Tensor) -> Tensor:
         """Logarithm of the weights."""
-        return torch.log_softmax(logits / self._temperature(logits), dim=-1)
+        return torch.log_softmax(self._scaled(logits), dim=-1)
 
-    def _temperature(self, like: Tensor) -> float | Tensor:
-        return _annealed(self.temperature, self.final_temperature, self.progress, like)
+    def _scaled(self, logits: Tensor) -> Tensor:
+        if self.temperature == 1 and self.final_temperature is None:
+            return logits
+        return logits / _annealed(self.temperature, self.final_temperature, self.progress, logits)
 
 
 class RandomRelaxation(Relaxation):

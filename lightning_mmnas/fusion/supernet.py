@@ -14,6 +14,7 @@ from lightning_mmnas.fusion.pairing import Pairing, TiedPairing, build_pairing
 from lightning_mmnas.fusion.primitives import build_primitive, turn
 from lightning_mmnas.fusion.readout import LateFeatures, ReadoutName, build_readout, out_features
 from lightning_mmnas.fusion.relaxation import Relaxation
+from lightning_mmnas.fusion.stacked_step import can_stack, stacked_mixture
 from lightning_mmnas.space.genotype import FusionSpace, Genotype
 
 DecodeRule = Literal["covering", "bmnas"]
@@ -27,14 +28,21 @@ class SupernetCell(nn.Module):
         variants: (primitive, swapped), what each step can be.
         dropout: Probability of dropping a value, in [0, 1).
         partial_channels: See `FusionSupernet`.
+        stacked: See `FusionSupernet`.
     """
 
     def __init__(
-        self, space: FusionSpace, variants: Sequence[tuple[str, bool]], dropout: float, partial_channels: int = 1
+        self,
+        space: FusionSpace,
+        variants: Sequence[tuple[str, bool]],
+        dropout: float,
+        partial_channels: int = 1,
+        stacked: bool = True,
     ) -> None:
         super().__init__()
         self.swapped = [swapped for _, swapped in variants]
         self.partial_channels = partial_channels
+        self.stacked = stacked
         self.mixed = space.channels // partial_channels
         self.steps = nn.ModuleList(
             nn.ModuleList(build_primitive(name, self.mixed, space.length, dropout) for name, _ in variants)
@@ -77,8 +85,11 @@ class SupernetCell(nn.Module):
         u, v = (first, second) if self.partial_channels == 1 else (first[..., : self.mixed], second[..., : self.mixed])
         if first is second:
             v = u  # primitives know tied inputs by this
-        outs = [variants[k](v, u) if self.swapped[k] else variants[k](u, v) for k in computed]
-        mixture = _weighted_sum(outs, [weights[k] for k in computed])
+        if self.stacked and len(computed) == len(variants) and can_stack(list(variants)):
+            mixture = stacked_mixture(list(variants), self.swapped, u, v, weights)
+        else:
+            outs = [variants[k](v, u) if self.swapped[k] else variants[k](u, v) for k in computed]
+            mixture = _weighted_sum(outs, [weights[k] for k in computed])
         if self.partial_channels == 1:
             return mixture
         passing = (first[..., self.mixed :] + second[..., self.mixed :]) / 2
@@ -105,6 +116,8 @@ class FusionSupernet(nn.Module):
             the primitives fall K-fold or more. Its edge normalisation, a softmax over the inputs of a step, is what
             alpha and beta are with independent pairing; tied pairing keeps an edge's own softmax, as in BM-NAS. With
             K > 1 a supernet with one-hot logits is not the network that is built, and `inherit` is refused.
+        stacked: Whether a step in training computes its primitives in few large operations where it can, see
+            `stacked_mixture`; the numbers are the same up to rounding.
 
     Raises:
         GenotypeError: An input without a shape, an unknown primitive, or channels that K does not divide.
@@ -129,6 +142,7 @@ class FusionSupernet(nn.Module):
         pool: Pool = "max",
         grid: Grid = "auto",
         partial_channels: int = 1,
+        stacked: bool = True,
     ) -> None:
         super().__init__()
         if partial_channels < 1 or space.channels % partial_channels:
@@ -141,7 +155,7 @@ class FusionSupernet(nn.Module):
         self.input_nodes = InputNodes(space.inputs, feature_shapes, space.channels, space.length, dropout, pool, grid)
         self.logits = build_pairing(pairing, space, relaxation)
         self.cells = nn.ModuleList(
-            SupernetCell(space, self.logits.variants, dropout, partial_channels) for _ in range(space.cells)
+            SupernetCell(space, self.logits.variants, dropout, partial_channels, stacked) for _ in range(space.cells)
         )
         self.late = LateFeatures(deepest_inputs(space), feature_shapes, space.channels)
         width = space.cell_outputs * space.channels
@@ -280,5 +294,8 @@ def _mix(states: Sequence[Tensor], weights: Tensor | None) -> tuple[Tensor, Tens
     """The two inputs of a step; the very same tensor twice where there is one row of weights."""
     if weights is None:
         return states[0], states[1]
-    mixed = [_weighted_sum(states, row) for row in weights]
+    if states[0] is states[1]:  # tied pairing: one tensor less to pass over
+        mixed = [_weighted_sum(states[1:], [row[0] + row[1], *row[2:]]) for row in weights]
+    else:
+        mixed = [_weighted_sum(states, row) for row in weights]
     return mixed[0], mixed[-1]
