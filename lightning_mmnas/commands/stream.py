@@ -31,7 +31,7 @@ def command(args: Sequence[str]) -> None:
     """
     parser = Parser(
         prog="mmnas stream",
-        description="Writes the samples of a table (.csv, .jsonl or .parquet), or of a configuration's data, as shards: "
+        description="Writes the samples of a table (.csv, .jsonl or .parquet) or of a configuration's data as shards: "
         "a few large files, which StreamDataModule reads a few at a time from a disk or from s3://, gs:// or hf://. "
         "A table's columns are taken as by mmnas init; of a configuration, further options override it.",
         allow_abbrev=False,

@@ -317,11 +317,13 @@ class MultimodalDataModule(LightningDataModule, ABC):
         return EpochSampler(part, self.seed) if shuffle else None
 
     def _loader(self, part: Part, shuffle: bool = False) -> Loader:
-        single = len(part) % self.batch_size == 1 and len(part) > 1
+        size = -(-len(part) // self._ranks[0])  # of a rank
+        single = size % self.batch_size == 1 and size > 1
         drop_last = shuffle and (not self.labels or single)
-        if drop_last and len(part) < self.batch_size:
+        if drop_last and size < self.batch_size:
+            of_rank = "" if size == len(part) else f" for each of {self._ranks[0]} ranks"
             raise DataError(
-                f"a training part has {len(part)} samples, fewer than batch_size="
+                f"a training part has {size} samples{of_rank}, fewer than batch_size="
                 f"{self.batch_size}; check data.init_args.batch_size"
             )
         sampler = self._sampler(part, shuffle)

@@ -2,11 +2,13 @@
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from lightning_mmnas.data.columns.column import FileColumn
 from lightning_mmnas.data.samples import LABEL, Batch, Samples
 from lightning_mmnas.data.spec import ModalitySpec, Split
 from lightning_mmnas.data.stream.index import (
@@ -134,7 +136,7 @@ class StreamedSamples(Samples):
             with tempfile.NamedTemporaryFile(suffix=suffix.decode("ascii", errors="replace").replace("/", "")) as file:
                 file.write(data)
                 file.flush()
-                value = read_cell(Path(file.name), modality.files)
+                value = FileColumn([Path(file.name)], partial(read_cell, spec=modality.files)).read(0)
         except DamagedFilesError as error:
             raise DataError(f"{self.shards.place(index)}: {name!r}: {error.files[0][1]}") from None
         if f"{name}/mean" not in self.statistics:
@@ -150,7 +152,7 @@ class StreamedSamples(Samples):
         value = self._statistic(name, what)
         if tuple(value.shape) != self.specs[name].shape:
             raise DataError(
-                f"{self.source.place(STATISTICS)}: the {what} of {name!r} has the shape {tuple(value.shape)} instead of "
+                f"{self.source.place(STATISTICS)}: the {what} of {name!r} has shape {tuple(value.shape)} instead of "
                 f"{self.specs[name].shape}; write the shards again"
             )
         return value

@@ -1,5 +1,6 @@
 """Where shards lie: a folder, or a cloud's storage through LitData's clients and a folder that keeps what was read."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -119,13 +120,24 @@ class ShardSource:
             self._client = get_downloader(self.location, str(path.parent), [], self.storage_options)
             self._owner = os.getpid()
         try:
-            self._client.download_file(f"{self.location}/{name}", str(path))
+            if self.location.startswith("hf://"):
+                self._client.download_file(f"{self.location}/{name}", str(path))
+            else:  # by the cloud's own client: obstore refuses plain http and does not survive a fork
+                temporary = path.with_name(f".{path.name}.{os.getpid()}")
+                try:
+                    with temporary.open("wb") as file:
+                        self._client.download_fileobj(f"{self.location}/{name}", file)
+                    os.replace(temporary, path)
+                finally:
+                    temporary.unlink(missing_ok=True)
             if not path.is_file():
                 raise FileNotFoundError("nothing was downloaded")
         except Exception as error:  # each cloud's client has its own
-            reason = str(error).strip().splitlines()
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+                raise  # it is this machine's disk
+            reason = (str(error).strip() or "no reason given").splitlines()[0]
             raise DataError(
-                f"cannot read {self.place(name)}: {type(error).__name__}: {reason[0] if reason else 'no reason given'}; "
+                f"cannot read {self.place(name)}: {type(error).__name__}: {reason}; "
                 "check data.init_args.shards, its storage_options, and the credentials in the environment"
             ) from error
 

@@ -194,13 +194,13 @@ class _Writer:
         from safetensors.torch import save
 
         means = self.data.modality_means()
-        found = {f"{name}/training mean": mean.contiguous() for name, mean in means.items()}
+        found = {f"{name}/training mean": mean.clone() for name, mean in means.items()}
         if isinstance(self.data, TableDataModule):
             for name in self.encoded:
                 mean, std, fill = self.data.statistics[name]
-                found[f"{name}/fill"] = fill.contiguous()
+                found[f"{name}/fill"] = fill.clone()
                 if mean is not None and std is not None:
-                    found |= {f"{name}/mean": mean.contiguous(), f"{name}/std": std.contiguous()}
+                    found |= {f"{name}/mean": mean.clone(), f"{name}/std": std.clone()}
         write_bytes(self.folder / STATISTICS, save(found))
 
     def _record(self, samples: Samples, split: Split, index: int) -> bytes:
@@ -208,7 +208,7 @@ class _Writer:
 
         plain = [name for name in self.data.modalities if name not in self.encoded]
         batch = samples.select(plain, torch.tensor([index])) if plain else {}
-        record = {name: value[0].contiguous() for name, value in batch.items()}
+        record = {name: value[0].clone() for name, value in batch.items()}
         for name in self.encoded:
             assert isinstance(samples, ColumnSamples)
             record[name] = _file_content(samples.columns[name], index)
