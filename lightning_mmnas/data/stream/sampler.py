@@ -1,6 +1,7 @@
 """The order in which training reads shards: a few at a time, each rank its own."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -31,7 +32,7 @@ class ShardSampler(DistributedSampler[Any]):
     ) -> None:
         super().__init__(part, ranks, rank, True, seed)
         self.window = window
-        self.passes = 0
+        self.passes = self._skipped = 0
         bounds = torch.searchsorted(part.indices, torch.tensor(starts))  # the part's samples are in ascending order
         self._runs = [(a, b) for a, b in zip(bounds.tolist(), bounds.tolist()[1:], strict=False) if b > a]
 
@@ -40,9 +41,25 @@ class ShardSampler(DistributedSampler[Any]):
         if epoch != self.epoch:
             self.epoch, self.passes = epoch, 0
 
+    def skip_batches(self, batches: int, of_pass: int, batch_size: int) -> None:
+        """Lets the next pass begin where a loader stands after some batches of an epoch, without reading them.
+
+        Args:
+            batches: How many; more than `of_pass` where the loader began anew.
+            of_pass: Batches of a pass.
+            batch_size: Samples of a batch.
+        """
+        passes, rest = divmod(batches, of_pass)
+        self.passes += passes
+        self._skipped = rest * batch_size
+
     def __iter__(self) -> Iterator[int]:
-        numbers = (self.seed, self.epoch, self.passes)
-        self.passes += 1
+        # Lazy on purpose: Lightning creates the iterator of an epoch before it calls set_epoch.
+        numbers, skipped = (self.seed, self.epoch, self.passes), self._skipped
+        self.passes, self._skipped = self.passes + 1, 0
+        yield from islice(self._order(numbers), skipped, None)
+
+    def _order(self, numbers: tuple[int, ...]) -> Iterator[int]:
         runs = [self._runs[i] for i in torch.randperm(len(self._runs), generator=seeded(*numbers)).tolist()]
         mine = list(self._share(runs))
         generator = seeded(*numbers, self.rank)
