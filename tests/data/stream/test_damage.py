@@ -13,8 +13,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save, save_file
 
-from lightning_mmnas import StreamDataModule
-from lightning_mmnas.errors import ConfigError, DataError, DatasetNotFoundError, MMNASError
+from lightning_mmnas import ColumnSpec, StreamDataModule
+from lightning_mmnas.data.stream.samples import decode_file
+from lightning_mmnas.data.table.columns import read_cell
+from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError, DatasetNotFoundError, MMNASError
 from tests.data.stream.make_shards import data_of, make_rows, shards_of
 
 
@@ -131,6 +133,18 @@ def test_pickles_are_refused_and_not_run(shards: Path, tmp_path: Path) -> None:
     for name in ("stream.json", "statistics.safetensors", "train/samples.safetensors", "train/index.json"):
         (shards / name).write_bytes(pickle.dumps(payload))
         message(shards)
+    assert not run.exists()
+
+
+def test_arrays_in_memory_are_those_of_files(tmp_path: Path) -> None:
+    spec = ColumnSpec("motion", ["motion"], channels=3, length=8)
+    path, run = tmp_path / "a.npy", tmp_path / "was run"
+    np.save(path, np.random.default_rng(0).normal(size=(11, 3)))
+    assert torch.equal(decode_file(".npy", path.read_bytes(), spec), read_cell(path, spec))
+    for wrong in (np.array([Payload(str(run))], dtype=object), np.array(["text"]), np.array([1j])):
+        np.save(path, wrong, allow_pickle=True)
+        with pytest.raises(DamagedFilesError):
+            decode_file(".npy", path.read_bytes(), spec)
     assert not run.exists()
 
 
