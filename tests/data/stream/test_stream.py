@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -190,3 +191,17 @@ def test_refusals(table: Path, shards: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'smell' is not in"):
         data_of(shards, modalities=["smell"])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_rank_leaves_out_a_last_batch_of_one(shards: Path) -> None:
+    data = data_of(shards, labels=True, batch_size=4)
+    data.setup("fit")
+    size = len(data.part("train"))
+    for ranks in (1, 2, 3):
+        data.trainer = SimpleNamespace(world_size=ranks, global_rank=ranks - 1, current_epoch=0)  # type: ignore[assignment]
+        for batch_size in range(2, 9):
+            data.batch_size = batch_size
+            batches: Any = data.train_dataloader()
+            sizes = [len(batch[LABEL]) for batch in batches]
+            assert 1 not in sizes
+            assert sum(sizes) >= -(-size // ranks) - 1

@@ -66,7 +66,12 @@ def test_a_killed_search_that_is_resumed_ends_as_an_unbroken_one(
     assert (tmp_path / "killed.ckpt").is_file()
     read: list[int] = []
     record = Shards.record
-    monkeypatch.setattr(Shards, "record", lambda self, index: (read.append(index), record(self, index))[1])
+
+    def counted(self: Shards, index: int) -> bytes:
+        read.append(index)
+        return record(self, index)
+
+    monkeypatch.setattr(Shards, "record", counted)
     assert same(fit(shards, tmp_path, 99, 0), expected)
     # One sample of validation and 5 steps of two parts of 8 are read: what the epoch had seen before is not.
     assert len(read) < 8 + 8 + 5 * 2 * 8 + 1
