@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lightning_mmnas.data.mmimdb.data_module import MMIMDBDataModule
     from lightning_mmnas.data.ntu import NTUDataModule
     from lightning_mmnas.data.spec import ModalitySpec, Vocabulary
+    from lightning_mmnas.data.stream.data_module import StreamDataModule
     from lightning_mmnas.data.table.columns import ColumnSpec
     from lightning_mmnas.data.table.data_module import TableDataModule
     from lightning_mmnas.data.tensors import TensorDataModule
@@ -100,6 +101,7 @@ HOMES = {
     "Relaxation": "fusion.relaxation",
     "SinglePath": "fusion.single_path",
     "Softmax": "fusion.relaxation",
+    "StreamDataModule": "data.stream.data_module",
     "TableDataModule": "data.table.data_module",
     "TensorDataModule": "data.tensors",
     "TextEncoder": "encoders.text",
@@ -159,6 +161,7 @@ __all__ = [
     "Relaxation",
     "SinglePath",
     "Softmax",
+    "StreamDataModule",
     "TableDataModule",
     "TensorDataModule",
     "TextEncoder",

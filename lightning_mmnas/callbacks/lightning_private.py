@@ -111,7 +111,7 @@ def restore_loaders(trainer: Trainer) -> None:
 
 
 def iterate_and_skip(trainer: Trainer, batches: int, quiet: ExitStack) -> None:
-    """Starts the epoch's iterators anew, and loads and drops some batches.
+    """Starts the epoch's iterators anew, and loads and drops some batches; where all samplers can skip, loads none.
 
     Args:
         trainer: At the start of training.
@@ -120,11 +120,18 @@ def iterate_and_skip(trainer: Trainer, batches: int, quiet: ExitStack) -> None:
     """
     fetcher = trainer.fit_loop._data_fetcher
     assert fetcher is not None
-    iter(fetcher)
-    for _ in range(batches):
-        next(fetcher)
-        stop_if_terminated(trainer)
-    fetcher.fetched -= batches  # Lightning adds them again
+    loaders = train_loaders(trainer)
+    skips = [getattr(getattr(loader, "sampler", None), "skip_batches", None) for loader in loaders]
+    if all(callable(skip) for skip in skips):
+        for loader, skip in zip(loaders, skips, strict=True):
+            skip(batches, len(loader), loader.batch_size)  # type: ignore[misc]
+        iter(fetcher)
+    else:
+        iter(fetcher)
+        for _ in range(batches):
+            next(fetcher)
+            stop_if_terminated(trainer)
+        fetcher.fetched -= batches  # Lightning adds them again
     if batches:
         quiet.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message=_NOT_RESUMABLE)

@@ -40,13 +40,13 @@ def summarise_data(config: str, folder: str | None, samples: int, overrides: lis
         DamagedFilesError: Files are damaged or missing; everything else has been printed and written before.
     """
     console = Console()
-    configs = _stage_configs(config)
+    configs = stage_configs(config)
     if Path(config).is_file() and len(files := stage_files(configs[0])) > 1:
         console.print(f"{files[1]} with {files[0]} before it", highlight=False, markup=False, soft_wrap=True)
-    parsed = {path: _parse(path, overrides) for path in configs}
+    parsed = {path: parse_config(path, overrides) for path in configs}
     # Of the stages, fine-tuning is the one that knows the labels.
     main = parsed[configs[-1]]
-    data = _build_data(main)
+    data = build_data(main)
     views = _build_views(data, parsed)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("reading", total=None)
@@ -67,7 +67,7 @@ def summarise_data(config: str, folder: str | None, samples: int, overrides: lis
         raise DamagedFilesError(summary.damaged)
 
 
-def _stage_configs(name: str) -> list[Path]:
+def stage_configs(name: str) -> list[Path]:
     """The configuration itself, or those of a folder in the order of the stages."""
     if Path(name).is_file():
         return [Path(name)]
@@ -78,19 +78,24 @@ def _stage_configs(name: str) -> list[Path]:
     return found
 
 
-def _parse(path: Path, overrides: list[str]) -> Namespace:
+def parse_config(path: Path, overrides: list[str]) -> Namespace:
     """The configuration of a stage, overrides applied; nothing of it is built."""
     return cast(Namespace, ConfigCheck(["fit", *config_options(path), *overrides]).config.fit)
 
 
-def _build_data(config: Namespace) -> MultimodalDataModule:
+def build_data(config: Namespace) -> MultimodalDataModule:
+    """The data module of a configuration, with all labels.
+
+    Raises:
+        ConfigError: There is none, or it is no `MultimodalDataModule`.
+    """
     if config.get("data") is None:
         raise ConfigError("the configuration has no data")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningDataModule, "data")
     built = _instantiate(parser, {"data": config.data}).data
     if not isinstance(built, MultimodalDataModule):
-        raise ConfigError(f"mmnas data knows MultimodalDataModules only, not {type(built).__name__}")
+        raise ConfigError(f"the data must be a MultimodalDataModule, not {type(built).__name__}")
     if built.task is not None:
         built.labels, built.labels_per_class = True, None
     built.prepare_data()

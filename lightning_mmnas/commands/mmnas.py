@@ -67,6 +67,10 @@ _OWN = {
         "search without gradients: mmnas sample --config common.yaml --config search.yaml --output DIR",
         "lightning_mmnas.commands.sample:command",
     ),
+    "stream": (
+        "write a table as shards, to be streamed from a disk or a cloud: mmnas stream TABLE --output shards",
+        "lightning_mmnas.commands.stream:command",
+    ),
     "tabulate": (
         "train every architecture of a space, in blocks: mmnas tabulate avmnist --output DIR",
         "lightning_mmnas.commands.tabulate:command",
@@ -81,7 +85,7 @@ _GROUPS = {
     "from data to a model": ("init", "data", "run", "report", "show"),
     "use the model": ("predict", "evaluate", "embed", "export"),
     "one stage at a time, as with any LightningCLI": ("fit", "validate", "test"),
-    "tools": ("prepare", "cache", "cost", "sample", "tabulate"),
+    "tools": ("prepare", "cache", "cost", "sample", "stream", "tabulate"),
 }
 
 

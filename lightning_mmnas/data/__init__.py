@@ -8,6 +8,7 @@ from lightning_mmnas.data.mmimdb.data_module import MMIMDBDataModule
 from lightning_mmnas.data.ntu import NTUDataModule
 from lightning_mmnas.data.samples import EpochSampler, Part, Samples, TensorSamples
 from lightning_mmnas.data.splits import group_folds, label_budget, label_fraction, split_groups
+from lightning_mmnas.data.stream.data_module import StreamDataModule
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.data.table.data_module import TableDataModule
 from lightning_mmnas.data.tensors import TensorDataModule
@@ -25,6 +26,7 @@ __all__ = [
     "NTUDataModule",
     "Part",
     "Samples",
+    "StreamDataModule",
     "TableDataModule",
     "TensorDataModule",
     "TensorSamples",

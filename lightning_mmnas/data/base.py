@@ -2,13 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from lightning_mmnas.data.drawing import draw
 from lightning_mmnas.data.samples import LABEL, Batch, EpochSampler, Part, Samples, ViewSampler, collate
@@ -166,7 +166,8 @@ class MultimodalDataModule(LightningDataModule, ABC):
         if self.architecture_split is not None:
             parts = {"weights": train, "architecture": self._part(self.architecture_split)}
         elif self.architecture_fraction is not None:
-            weights, architecture = split_groups(len(train), train.groups, self.architecture_fraction, self.seed)
+            groups = self._indivisible(train)
+            weights, architecture = split_groups(len(train), groups, self.architecture_fraction, self.seed)
             parts = {"weights": train.subset(weights), "architecture": train.subset(architecture)}
         else:
             return self._loader(train, shuffle=True)
@@ -301,21 +302,34 @@ class MultimodalDataModule(LightningDataModule, ABC):
             raise DataError(f"the {split} split has not been built: {stages} builds it")
         return self._parts[split]
 
+    def _indivisible(self, part: Part) -> Tensor | None:
+        """What the two parts of an architecture search do not divide, as a number of each sample; None: nothing."""
+        return part.groups
+
+    @property
+    def _ranks(self) -> tuple[int, int]:
+        """The number of ranks, and that of this one."""
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+
+    def _sampler(self, part: Part, shuffle: bool) -> Sampler[Any] | None:
+        if part.drawn_views:
+            return ViewSampler(part, self.seed, shuffle, *self._ranks)
+        return EpochSampler(part, self.seed) if shuffle else None
+
     def _loader(self, part: Part, shuffle: bool = False) -> Loader:
-        single = len(part) % self.batch_size == 1 and len(part) > 1
+        size = -(-len(part) // self._ranks[0])  # of a rank
+        single = size % self.batch_size == 1 and size > 1
         drop_last = shuffle and (not self.labels or single)
-        if drop_last and len(part) < self.batch_size:
+        if drop_last and size < self.batch_size:
+            of_rank = "" if size == len(part) else f" for each of {self._ranks[0]} ranks"
             raise DataError(
-                f"a training part has {len(part)} samples, fewer than batch_size="
+                f"a training part has {size} samples{of_rank}, fewer than batch_size="
                 f"{self.batch_size}; check data.init_args.batch_size"
             )
-        sampler: EpochSampler | ViewSampler | None = EpochSampler(part, self.seed) if shuffle else None
-        if part.drawn_views:
-            ranks, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-            sampler = ViewSampler(part, self.seed, shuffle, ranks, rank)
-        if sampler is not None and self.trainer is not None:
+        sampler = self._sampler(part, shuffle)
+        if callable(set_epoch := getattr(sampler, "set_epoch", None)) and self.trainer is not None:
             # With workers, reading starts before Lightning calls set_epoch on a resumed run.
-            sampler.set_epoch(self.trainer.current_epoch)
+            set_epoch(self.trainer.current_epoch)
         return DataLoader(
             part,
             batch_size=self.batch_size,

@@ -302,7 +302,8 @@ def require_space(folder: Path, needed: int) -> None:
     if needed > free:
         raise CacheError(
             f"the feature cache in {folder} needs {megabytes(needed)} more, but its disk has {megabytes(free)} left; "
-            "store fewer views, float16, or give a folder on another disk"
+            "store fewer views, float16, give a folder on another disk, or enabled=false: features are then computed "
+            "in every step"
         )
 
 

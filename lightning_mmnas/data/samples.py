@@ -211,7 +211,7 @@ class EpochSampler(RandomSampler):
 
     def __iter__(self) -> Iterator[int]:
         # Lazy on purpose: Lightning creates the iterator of an epoch before it calls set_epoch.
-        generator = _generator(self.seed, self.epoch, self.passes)
+        generator = seeded(self.seed, self.epoch, self.passes)
         self.passes += 1
         yield from torch.randperm(self.num_samples, generator=generator).tolist()
 
@@ -244,7 +244,7 @@ class ViewSampler(DistributedSampler[Any]):
         self.num_replicas, self.rank, self.num_samples = 1, 0, len(self.part)
 
     def __iter__(self) -> Iterator[tuple[int, ...]]:
-        generator = _generator(self.seed, self.epoch, self.passes)
+        generator = seeded(self.seed, self.epoch, self.passes)
         self.passes += 1
         size, stored, drawn = len(self.part), self.part.stored_views, self.part.drawn_views
         order = torch.randperm(size, generator=generator) if self.shuffle else torch.arange(size)
@@ -254,7 +254,8 @@ class ViewSampler(DistributedSampler[Any]):
         yield from map(tuple, torch.cat([order[mine, None], views[mine]], dim=1).tolist())
 
 
-def _generator(*numbers: int) -> torch.Generator:
+def seeded(*numbers: int) -> torch.Generator:
+    """A random generator of its own for any numbers, such as a seed and an epoch."""
     mixed = 0
     for number in numbers:
         mixed = (mixed * 1_000_003 + number) % 2**63

@@ -75,7 +75,7 @@ def test_damage_is_listed_and_ends_with_code_2(
     [
         (["--samples", "0"], "--samples must be at least 1"),
         (["--data.init_args.root", "nowhere"], "there is no folder nowhere; check data.init_args.root"),
-        (["--data.class_path", "tests.commands.toys.ToyData"], "knows MultimodalDataModules only, not ToyData"),
+        (["--data.class_path", "tests.commands.toys.ToyData"], "must be a MultimodalDataModule, not ToyData"),
     ],
 )
 def test_mistakes(config: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:

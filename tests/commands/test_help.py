@@ -19,7 +19,7 @@ from lightning_mmnas.errors import ConfigError
 LIGHTNING = ("fit", "validate", "test", "predict")
 OWN = (
     *("cache", "cost", "data", "embed", "evaluate", "export", "init"),
-    *("prepare", "report", "run", "sample", "show", "tabulate"),
+    *("prepare", "report", "run", "sample", "show", "stream", "tabulate"),
 )
 
 

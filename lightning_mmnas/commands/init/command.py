@@ -37,6 +37,24 @@ def command(args: Sequence[str]) -> None:
     )
     parser.add_argument("table", help="one row per sample; files are named relative to the table's folder")
     parser.add_argument("--output", required=True, metavar="DIR", help="new folder of configurations")
+    add_table_options(parser)
+    parser.add_argument(
+        "--encoders",
+        choices=["small", "pretrained"],
+        default="small",
+        help="of images and texts: small ones, trained in stage 0 (default), or pretrained ones (extra pretrained)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="seed of the splits and of the stages (default: 0)")
+    options = parser.parse_args(list(args))
+    if not 0 <= options.seed < 2**32:
+        raise ConfigError(f"--seed must be from 0 to 4294967295, got {options.seed}")
+    from rich.console import Console
+
+    init(**vars(options), console=Console())
+
+
+def add_table_options(parser: Parser) -> None:
+    """The options that say how the columns of a table are read."""
     parser.add_argument("--label", metavar="COLUMN", help="the class, or a list of classes")
     parser.add_argument("--label-separator", metavar="TEXT", help="what parts several classes in one cell, such as |")
     parser.add_argument("--split", metavar="COLUMN", help="train, val or test; otherwise splits are drawn")
@@ -49,21 +67,45 @@ def command(args: Sequence[str]) -> None:
         metavar="NAME=KIND:COLUMN,...",
         help="a modality and its columns, in place of the proposed ones; may be repeated",
     )
-    parser.add_argument(
-        "--encoders",
-        choices=["small", "pretrained"],
-        default="small",
-        help="of images and texts: small ones, trained in stage 0 (default), or pretrained ones (extra pretrained)",
-    )
     parser.add_argument("--missing", choices=["error", "drop", "mask"], default="error", help="empty cells")
     parser.add_argument("--on-error", choices=["raise", "skip"], default="raise", help="damaged files")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the splits and of the stages (default: 0)")
-    options = parser.parse_args(list(args))
-    if not 0 <= options.seed < 2**32:
-        raise ConfigError(f"--seed must be from 0 to 4294967295, got {options.seed}")
-    from rich.console import Console
 
-    init(**vars(options), console=Console())
+
+def read_columns(
+    table: str, special: dict[str, str | None], modality: Sequence[str]
+) -> tuple[dict[str, str], dict[str, ColumnSpec], dict[str, str]]:
+    """Proposes what the columns of a table are.
+
+    Args:
+        table: The table.
+        special: The columns of label, split, group and id, as far as they are given.
+        modality: Modalities in place of the proposed ones, as `mmnas init --modality` takes them.
+
+    Returns:
+        The columns of label, split, group and id that there are; the modalities; columns left out, with the reason.
+
+    Raises:
+        DataError: The table cannot be used.
+        ConfigError: A modality is given wrongly.
+    """
+    from lightning_mmnas.commands.init.columns import check_proposal, parse_modality, propose
+    from lightning_mmnas.data.table.reading import read_table
+
+    content = read_table(Path(table))
+    special = dict(special)
+    for name in _GUESSED:
+        if special[name] is None and name in content.names and name not in special.values():
+            special[name] = name
+        elif (column := special[name]) is not None:
+            content.need(column, f"--{name}")
+    given = [parse_modality(content, text) for text in modality]
+    if len(dict(given)) < len(given):
+        raise ConfigError("--modality names a modality twice")
+    claimed = [column for _, spec in given for column in spec.columns]
+    proposed, left = propose(content, [*special.values(), *claimed]) if not given else ({}, {})
+    columns: dict[str, ColumnSpec] = {**proposed, **dict(given)}
+    check_proposal(content, columns, left)
+    return {name: column for name, column in special.items() if column is not None}, columns, left
 
 
 def init(
@@ -94,35 +136,21 @@ def init(
     """
     from rich.console import Console
 
-    from lightning_mmnas.commands.init.columns import check_proposal, parse_modality, propose
     from lightning_mmnas.commands.init.configs import write_configs
     from lightning_mmnas.commands.init.pretrained import proposal, with_pretrained
     from lightning_mmnas.data.table.data_module import TableDataModule
-    from lightning_mmnas.data.table.reading import read_table
 
     console = console or Console()
     folder = Path(output)
     if folder.exists() or folder.is_symlink():
         raise RunDirectoryError(f"{folder} exists; nothing was changed. Choose a new folder as --output")
-    content = read_table(Path(table))
-    special: dict[str, str | None] = {"label": label, "split": split, "group": group, "id": id}
-    for name in _GUESSED:
-        if special[name] is None and name in content.names and name not in special.values():
-            special[name] = name
-        elif (column := special[name]) is not None:
-            content.need(column, f"--{name}")
-    given = [parse_modality(content, text) for text in modality]
-    if len(dict(given)) < len(given):
-        raise ConfigError("--modality names a modality twice")
-    claimed = [column for _, spec in given for column in spec.columns]
-    proposed, left = propose(content, [*special.values(), *claimed]) if not given else ({}, {})
-    columns: dict[str, ColumnSpec] = {**proposed, **dict(given)}
-    check_proposal(content, columns, left)
+    special = {"label": label, "split": split, "group": group, "id": id}
+    found, columns, left = read_columns(table, special, modality)
     if encoders == "pretrained":
         columns = with_pretrained(columns)
 
     shared: dict[str, Any] = {"table": str(Path(table).resolve())}
-    shared |= {name: column for name, column in special.items() if column is not None}
+    shared |= found
     shared |= {"label_separator": label_separator} if label_separator is not None else {}
     shared |= {"missing": missing, "on_error": on_error, "split_seed": seed}
     with warnings.catch_warnings(record=True) as told:
