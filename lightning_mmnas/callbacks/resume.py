@@ -22,6 +22,7 @@ from lightning_mmnas.callbacks.resumed_settings import (
     run_length,
 )
 from lightning_mmnas.data.samples import EpochSampler, ViewSampler
+from lightning_mmnas.data.stream.sampler import ShardSampler
 from lightning_mmnas.modules.hyperparameters import plain_values, warn_of_left_out
 
 
@@ -316,7 +317,7 @@ class ExactResume(Callback):
             for holder in holders_of(loader):
                 if callable(set_epoch := getattr(holder, "set_epoch", None)):
                     set_epoch(private.epochs_begun(trainer))
-                if isinstance(holder, EpochSampler | ViewSampler):
+                if isinstance(holder, EpochSampler | ShardSampler | ViewSampler):
                     holder.passes = 0
         private.iterate_and_skip(trainer, batches, self._quiet)
 
