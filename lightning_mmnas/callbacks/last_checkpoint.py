@@ -29,7 +29,7 @@ class LastCheckpoint(ModelCheckpoint):
     Raises:
         MisconfigurationException: Minutes that are not positive.
 
-    Example:
+    Examples:
         >>> from lightning.pytorch import Trainer
         >>> trainer = Trainer(callbacks=[LastCheckpoint("runs/mine", minutes=30)], logger=False)
     """

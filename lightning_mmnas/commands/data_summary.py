@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
-from lightning_mmnas.commands.lightning_cli import ConfigCheck, instantiation_error
+from lightning_mmnas.commands.instantiation import instantiation_error
+from lightning_mmnas.commands.lightning_cli import ConfigCheck
 from lightning_mmnas.commands.shared import config_options, stage_files
 from lightning_mmnas.commands.stages import STAGES, find_configs
 from lightning_mmnas.commands.versions import versions

@@ -9,14 +9,12 @@ overrides; shapes and class counts go from the data module to the model without 
 from __future__ import annotations
 
 import importlib
-import inspect
 import pkgutil
 import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +23,6 @@ from typing import Any
 import torch
 from jsonargparse import Namespace, set_parsing_settings
 from jsonargparse.typing import register_type
-from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
@@ -40,7 +37,6 @@ from typing_extensions import override
 from lightning_mmnas.callbacks.caching import FeatureCaching
 from lightning_mmnas.callbacks.lightning_private import (
     CommandLine,
-    given_hyperparameters,
     heeds_sigterm,
     synchronise_batch_norm,
 )
@@ -48,6 +44,13 @@ from lightning_mmnas.callbacks.progress import hide_advertisements
 from lightning_mmnas.commands.aside import FEATURES, renews_features
 from lightning_mmnas.commands.changes import RUN_DIR, flat
 from lightning_mmnas.commands.impossible import refuse_impossible
+from lightning_mmnas.commands.instantiation import (
+    LINKED,
+    Instantiator,
+    compare_with_checkpoint,
+    flatten,
+    instantiation_error,
+)
 from lightning_mmnas.commands.memory import keep_freed_memory
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
 from lightning_mmnas.commands.refusals import refuse_finished_stage
@@ -55,10 +58,8 @@ from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, ke
 from lightning_mmnas.commands.shared import advice, refuse_parts
 from lightning_mmnas.commands.termination import stops_itself
 from lightning_mmnas.commands.threads import is_small, one_thread
-from lightning_mmnas.errors import CheckpointError, ConfigError, MMNASError, Terminated
+from lightning_mmnas.errors import CheckpointError, ConfigError, Terminated
 
-# Attributes of the data module that a model may ask for by naming an argument so.
-_LINKED = ("modalities", "num_classes", "task")
 # Where short class names (`--model FusionSearch`) are looked up.
 _COMPONENTS = ("callbacks", "data", "encoders", "modules", "objectives", "views")
 _COMMANDS = ("fit", "validate", "test", "predict")
@@ -161,7 +162,7 @@ class MMNASCLI(CommandLine):
             help="What several stages have in common, by names of one's own; use it as ${shared.NAME}.",
         )
         parser.set_defaults({"trainer.default_root_dir": "${..run_dir}"})
-        for name in _LINKED:
+        for name in LINKED:
             target = f"model.init_args.{name}"
             # The whole data module, since it need not have the attribute.
             parser.link_arguments("data", target, compute_fn=partial(_attribute, name), apply_on="instantiate")
@@ -197,7 +198,7 @@ class MMNASCLI(CommandLine):
             return
         if not Path(path).is_file():
             raise CheckpointError(f"there is no checkpoint {path}; check --ckpt_path")
-        before = _flatten(config.model.as_dict()) if config.model else {}
+        before = flatten(config.model.as_dict()) if config.model else {}
         try:
             super().merge_checkpoint()
         except ConfigError as error:
@@ -205,8 +206,8 @@ class MMNASCLI(CommandLine):
         except Exception as error:  # torch.load of a damaged file raises nearly anything
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise CheckpointError(f"cannot read checkpoint {path}: {reason}") from error
-        after = _flatten(self.config[self.config.subcommand].model.as_dict())
-        _compare_with_checkpoint(path, before, after)
+        after = flatten(self.config[self.config.subcommand].model.as_dict())
+        compare_with_checkpoint(path, before, after)
 
     @override
     def before_instantiate_classes(self) -> None:
@@ -293,16 +294,7 @@ class MMNASCLI(CommandLine):
 
     @override
     def instantiators(self) -> dict[str, Callable[..., Any]]:
-        return {key: _Instantiator(self, key) for key in ("model", "data")}
-
-
-def instantiation_error(error: Exception) -> MMNASError:
-    """The error of ours inside what the parser raises when it builds a class, a long error about types."""
-    causes: list[BaseException] = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
-        causes.append(cause)
-    own = next((cause for cause in causes if isinstance(cause, MMNASError)), None)
-    return own or ConfigError(f"model, data or trainer cannot be built: {causes[-1]}")
+        return {key: Instantiator(self.resolved, key) for key in ("model", "data")}
 
 
 class ConfigCheck(MMNASCLI):
@@ -331,54 +323,6 @@ def settings_of(arguments: Sequence[str]) -> dict[str, Any]:
     return flat({name: value for name, value in given.items() if name not in ("run_dir", "shared")})
 
 
-class _Instantiator:
-    """Builds the model or the data module, and hands `save_hyperparameters` plain values only.
-
-    Lightning's own also stores linked values that the class does not take, and stores them as
-    objects, with which a checkpoint neither loads with weights_only=True nor builds its class.
-    """
-
-    def __init__(self, cli: MMNASCLI, key: str) -> None:
-        self.cli = cli
-        self.key = key
-
-    def __call__(
-        self,
-        class_type: Callable[..., Any],
-        *args: Any,
-        applied_instantiation_links: dict[str, Any],
-        **kwargs: Any,
-    ) -> Any:
-        config = self.cli.resolved().get(self.key) or {}
-        hparams = {"_class_path": config.get("class_path"), **config.get("init_args", {})}
-        hparams.update(config.get("dict_kwargs", {}))
-        prefix = f"{self.key}.init_args."
-        for target, value in applied_instantiation_links.items():
-            name = target.removeprefix(prefix)
-            if target.startswith(prefix) and name in kwargs:
-                hparams[name] = _plain(value)
-        if self.key == "model":
-            self._require_links(class_type, kwargs)
-        with given_hyperparameters(hparams):
-            return class_type(*args, **kwargs)
-
-    def _require_links(self, class_type: Callable[..., Any], kwargs: dict[str, Any]) -> None:
-        # A link whose source does not exist is skipped by the parser without a word.
-        for name, parameter in inspect.signature(class_type).parameters.items():
-            required = parameter.default is inspect.Parameter.empty
-            if name not in _LINKED or not required or kwargs.get(name) is not None:
-                continue
-            if "None" in str(parameter.annotation):
-                continue
-            data = (self.cli.resolved().get("data") or {}).get("class_path")
-            what = f"the data module {data} has none" if data else "no data module is given"
-            model = getattr(class_type, "__name__", class_type)
-            raise ConfigError(
-                f"{model} needs the {name!r} of a data module, but {what}; "
-                f"give --data a MultimodalDataModule, or a class with a property {name!r}"
-            )
-
-
 def _import_components() -> None:
     for component in _COMPONENTS:
         name = f"lightning_mmnas.{component}"
@@ -397,43 +341,3 @@ def _anchor(args: list[str]) -> list[str]:
 def _attribute(name: str, data: Any) -> Any:
     """An attribute of the data module, None where it has no such one."""
     return getattr(data, name, None)
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, torch.dtype) else value
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    def items(node: Any, key: str) -> Iterator[tuple[str, Any]]:
-        if isinstance(node, Namespace):
-            node = node.as_dict()
-        if isinstance(node, dict) and node:
-            for name, child in node.items():
-                yield from items(child, f"{key}.{name}" if key else str(name))
-        else:
-            yield key, node
-
-    return dict(items(value, prefix))
-
-
-def _compare_with_checkpoint(path: str, before: dict[str, Any], after: dict[str, Any]) -> None:
-    asked, found = before.get("class_path"), after.get("class_path")
-    if asked is not None and asked != found:
-        raise CheckpointError(f"checkpoint {path} holds a {found}, but the configuration asks for a {asked}")
-    changes = [
-        f"{name}: {before[key]!r} -> {after[key]!r}"
-        for key in sorted(before.keys() & after.keys())
-        # Linked values are not known before the data module is built.
-        if (name := key.removeprefix("init_args.")).partition(".")[0] not in _LINKED
-        and _plain(before[key]) != _plain(after[key])
-    ]
-    if changes:
-        rank_zero_warn(
-            f"hyperparameters in checkpoint {path} replace those of the configuration: " + ", ".join(changes)
-        )

@@ -12,7 +12,7 @@ _LEVELS = 2**16
 class Dropout(nn.Dropout):
     """``nn.Dropout`` whose mask is drawn from 16 random bits per value on a CPU; see `keep_mask`.
 
-    Example:
+    Examples:
         >>> dropout = Dropout(0.25)
         >>> sorted(set(dropout(torch.ones(1000)).tolist())) == [0.0, torch.tensor(1 / 0.75).item()]
         True
