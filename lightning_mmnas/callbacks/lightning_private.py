@@ -72,6 +72,11 @@ def epochs_begun(trainer: Trainer) -> int:
     return int(progress.processed)
 
 
+def batches_begun(trainer: Trainer) -> int:
+    """Batches of all epochs so far, that at hand included."""
+    return int(trainer.fit_loop.epoch_loop.total_batch_idx) + 1
+
+
 def has_iterators(trainer: Trainer) -> bool:
     """Whether there is something that fetches batches from the train loaders."""
     return trainer.fit_loop._data_fetcher is not None

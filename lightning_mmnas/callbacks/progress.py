@@ -11,6 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from lightning_mmnas.callbacks import lightning_private as private
 from lightning_mmnas.modules import length
 from lightning_mmnas.report.progress import Activity, RunProgress
 
@@ -84,7 +85,7 @@ class StageProgress(Callback):
     def _done(self, trainer: Trainer) -> float:
         if self._unit == "seconds":
             return (length.seconds(trainer) or (0.0, 0.0))[0]
-        return trainer.global_step if self._unit == "steps" else trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        return trainer.global_step if self._unit == "steps" else private.batches_begun(trainer)
 
     def _close(self) -> None:
         self._activity = None

@@ -24,6 +24,7 @@ from lightning_mmnas.callbacks.resumed_settings import (
 from lightning_mmnas.data.samples import EpochSampler, ViewSampler
 from lightning_mmnas.data.stream.sampler import ShardSampler
 from lightning_mmnas.modules.hyperparameters import plain_values, warn_of_left_out
+from lightning_mmnas.modules.length import load_train_data
 
 
 class ExactResume(Callback):
@@ -156,7 +157,7 @@ class ExactResume(Callback):
         self._settings = all_optimizer_settings(trainer)
         if self._loaded is None or "length" not in self._loaded:
             return
-        trainer.fit_loop.setup_data()  # makes the loaders
+        load_train_data(trainer)
         longer = check_run_length(self._loaded["length"], run_length(trainer), self._loaded["batches"])
         check_settings(self._loaded["settings"], self._settings, "the weights", longer)
 

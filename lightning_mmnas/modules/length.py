@@ -13,10 +13,15 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
 WAYS_OUT = "set trainer.max_steps, or trainer.max_epochs with data that have a length, or trainer.max_time"
 
 
-def epoch_batches(trainer: Trainer) -> int | None:
-    """Batches of an epoch; None for data without a length. Loads the train loader where that has not been done yet."""
+def load_train_data(trainer: Trainer) -> None:
+    """Has Lightning make the train loaders now, if it has not yet."""
     if trainer.train_dataloader is None:
         trainer.fit_loop.setup_data()
+
+
+def epoch_batches(trainer: Trainer) -> int | None:
+    """Batches of an epoch; None for data without a length. Loads the train loader where that has not been done yet."""
+    load_train_data(trainer)
     batches = trainer.num_training_batches
     return None if math.isinf(batches) else int(batches)
 

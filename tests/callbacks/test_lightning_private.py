@@ -42,7 +42,7 @@ def test_private_parts_stand_in_one_file() -> None:
     loops = [
         p for p in PACKAGE.rglob("*.py") if re.search(r"\bfit_loop\b|\bepoch_loop\b", p.read_text(encoding="utf-8"))
     ]
-    assert loops == [home]
+    assert sorted(loops) == [home, PACKAGE / "modules" / "length.py"]  # which stands below the callbacks
 
 
 def test_the_installed_lightning_is_among_those_it_was_tested_with() -> None:
