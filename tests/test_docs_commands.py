@@ -43,6 +43,7 @@ RUN_BY = {
     "report": "tests/commands/test_report.py",
     "run": "tests/commands/test_run.py",
     "sample": "tests/commands/test_sample.py",
+    "stream": "tests/commands/test_stream.py",
     "tabulate": "tests/commands/test_tabulate.py",
     "show": "tests/commands/test_mmnas.py",
 }
