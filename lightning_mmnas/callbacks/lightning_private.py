@@ -4,9 +4,11 @@ Nothing else in the package reads a private attribute of Lightning. Tested with 
 Lightning is an update of this file.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import Any
 
 import yaml
@@ -86,6 +88,52 @@ def requeues(trainer: Trainer) -> bool:
 def heeds_sigterm(trainer: Trainer) -> bool:
     """Whether Lightning ends the training by itself after SIGTERM: at the next batch, or as SLURM's requeueing does."""
     return trainer.received_sigterm and (requeues(trainer) or has_iterators(trainer))
+
+
+def hear_sigterm_together(trainer: Trainer) -> None:
+    """Has all ranks end the training before the same batch when SIGTERM has come to any of them.
+
+    Lightning's handler broadcasts in the midst of whatever the ranks are doing, which hangs where ranks are told at
+    different moments, or one of them twice. Here a handler only takes note (and passes the signal on to the processes
+    that this one started), and the ranks ask each other where Lightning asks rank 0: before a batch.
+
+    Args:
+        trainer: With its strategy; nothing is done for a single rank.
+    """
+    if trainer.world_size == 1:
+        return
+    connector, loop = trainer._signal_connector, trainer.fit_loop.epoch_loop
+    heard: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if not heard and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(number)
+        heard.append(number)
+
+    def ask() -> None:
+        if trainer.strategy.reduce_boolean_decision(bool(heard), all=False):
+            connector.received_sigterm = True
+            raise SIGTERMException
+
+    vars(connector)["_sigterm_notifier_fn"] = note
+    vars(loop)["_broadcast_sigterm_tensor"] = ask
+    vars(trainer)["ask_for_sigterm"] = ask
+
+
+def ask_for_sigterm(trainer: Trainer) -> None:
+    """Ends the training on all ranks if SIGTERM has come to any of them; to be called by each.
+
+    Raises:
+        SIGTERMException: It has.
+    """
+    if (ask := vars(trainer).get("ask_for_sigterm")) is not None:
+        ask()
+
+
+def is_started_by_lightning(trainer: Trainer) -> bool:
+    """Whether this process is a rank that Lightning's launcher in another one has started, and watches over."""
+    elsewhere = ("TORCHELASTIC_RUN_ID", "GROUP_RANK", "SLURM_PROCID")
+    return trainer.local_rank > 0 and not any(name in os.environ for name in elsewhere)
 
 
 def stop_if_terminated(trainer: Trainer) -> None:

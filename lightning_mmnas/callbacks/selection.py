@@ -127,7 +127,15 @@ class GenotypeSelection(Callback):
         self.rule: DecodeRule = rule
         self.seed = seed
         self.max_cost = max_cost
-        self.genotype: Genotype | None = None
+        self._genotype: Genotype | None = None
+        self._before = _stamp(self.output)
+
+    @property
+    def genotype(self) -> Genotype | None:
+        """The choice; None before the end of the search; read from the file where processes were spawned."""
+        if self._genotype is None and _stamp(self.output) != self._before:
+            self._genotype = Genotype.load(self.output)
+        return self._genotype
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -172,7 +180,7 @@ class GenotypeSelection(Callback):
             if trainer.is_global_zero:
                 self._write(found, scores, steps, pl_module, _architecture_steps(trainer, pl_module))
             ranks.barrier()
-        self.genotype = found
+        self._genotype = found
 
     def select(
         self, module: FusionSearch, loaders: dict[str, Any], steps: int, share: "Share | None" = None
@@ -304,6 +312,15 @@ def _png(figure: "Figure") -> bytes:
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=150)
     return picture.getvalue()
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Tells a file that was written anew."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _architecture_steps(trainer: Trainer, module: FusionSearch) -> int:
