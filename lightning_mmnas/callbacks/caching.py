@@ -36,6 +36,7 @@ from lightning_mmnas.modules import fingerprint
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.length import is_trial
 from lightning_mmnas.modules.pretrain import FusionPretraining
+from lightning_mmnas.modules.ranks import WaitingRanks, waiting_ranks
 from lightning_mmnas.modules.search import FusionSearch
 from lightning_mmnas.modules.transfer import BatchTransfer, spare_stored
 from lightning_mmnas.report.progress import activity
@@ -128,8 +129,8 @@ class FeatureCaching(Callback):
             )
         others: dict[str, list[Split]] = {"validate": ["val"], "test": ["test"], "predict": ["test"]}
         chosen = others.get(str(getattr(stage, "value", stage)), self.splits(trainer, data))
-        device, ranks = trainer.strategy.root_device, trainer.world_size
-        self.prepare(pl_module, data, chosen, device, trainer.global_rank, ranks, trainer.strategy.barrier)
+        with waiting_ranks() as ranks:
+            self.prepare(pl_module, data, chosen, trainer.strategy.root_device, ranks)
         self._encoders = _weights(_cacheable(pl_module).encoders, trainer.precision_plugin)
 
     @override
@@ -160,9 +161,7 @@ class FeatureCaching(Callback):
         data: MultimodalDataModule,
         splits: list[Split],
         device: torch.device | None = None,
-        rank: int = 0,
-        ranks: int = 1,
-        barrier: Any = lambda name: None,
+        ranks: WaitingRanks | None = None,
     ) -> None:
         """Builds or checks the features of some splits, which have been set up, and lets the data module read them.
 
@@ -171,26 +170,25 @@ class FeatureCaching(Callback):
             data: Its data.
             splits: Which splits.
             device: Where the encoders run, in their own type: features do not depend on the trainer's precision.
-            rank: Number of this process among those that share the work.
-            ranks: Their number.
-            barrier: Called with a name; returns when all processes have called it.
+            ranks: Those that share the work; None: this process does all of it.
         """
         stage = _cacheable(module)
-        device = device or torch.device("cpu")
+        device, ranks = device or torch.device("cpu"), ranks or WaitingRanks(None)
+        first = ranks.rank == 0
         means = data.modality_means() if "train" in splits and not isinstance(stage, FineTuning) else {}
         raw = {split: _raw(data.source(split)) for split in splits}
         jobs = self._jobs(stage, data, raw, means)
         for job in jobs.values():
             job.cache.check(self.on_change)
-        barrier("feature cache: checked")
-        if rank == 0:
+        ranks.barrier()
+        if first:
             for job in jobs.values():
                 job.cache.claim()
-        barrier("feature cache: claimed")
+        ranks.barrier()
         todo = {name: job.cache.missing() for name, job in jobs.items()}
         needed = sum(jobs[name].cache.bytes_of(shards) for name, shards in todo.items())
         if needed:
-            if rank == 0:
+            if first:
                 total = sum(jobs[name].cache.encodings(shards) for name, shards in todo.items())
                 Console(stderr=True).print(
                     f"feature cache in {self.folder}: {megabytes(needed)} to be written "
@@ -199,9 +197,10 @@ class FeatureCaching(Callback):
                     soft_wrap=True,
                 )
             require_space(self.folder, needed)
-        barrier("feature cache: measured")
-        self._build(stage, data, jobs, {name: shards[rank::ranks] for name, shards in todo.items()}, device, rank == 0)
-        barrier("feature cache: built")
+        ranks.barrier()
+        own = {name: shards[ranks.rank :: ranks.count] for name, shards in todo.items()}
+        self._build(stage, data, jobs, own, device, first)
+        ranks.barrier()
         self._attach(stage, data, jobs, splits)
 
     def _jobs(

@@ -4,11 +4,15 @@ Nothing else in the package reads a private attribute of Lightning. Tested with 
 Lightning is an update of this file.
 """
 
+import os
+import signal
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from types import FrameType
 from typing import Any
 
+import torch
 import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Trainer
@@ -90,7 +94,58 @@ def requeues(trainer: Trainer) -> bool:
 
 def heeds_sigterm(trainer: Trainer) -> bool:
     """Whether Lightning ends the training by itself after SIGTERM: at the next batch, or as SLURM's requeueing does."""
-    return trainer.received_sigterm and (requeues(trainer) or has_iterators(trainer))
+    heard = trainer.received_sigterm or bool(vars(trainer._signal_connector).get("ends"))
+    return heard and (requeues(trainer) or has_iterators(trainer))
+
+
+def hear_signals_together(trainer: Trainer) -> Callable[[], None]:
+    """Has all ranks heed SIGTERM, and SLURM's signal before its time limit, before the same batch.
+
+    Lightning's handlers broadcast and save in the midst of whatever the ranks are doing, which hangs where ranks are
+    told at different moments, or one of them twice. Here a handler only takes note (and passes SIGTERM on to processes
+    that this one started), and the ranks tell each other where Lightning asks rank 0: before a batch.
+
+    Args:
+        trainer: With its strategy, before it handles signals.
+
+    Returns:
+        What the ranks call together: it requeues if any was told to, and raises `SIGTERMException` if any is to end.
+    """
+    connector: Any = trainer._signal_connector
+    loop: Any = trainer.fit_loop.epoch_loop
+    requeue = connector._slurm_sigusr_handler_fn
+    ends: list[int] = []
+    requeues: list[int] = []
+
+    def note_end(number: int, frame: FrameType | None) -> None:
+        if not ends and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(number)
+        ends.append(number)
+
+    def note_requeue(number: int, frame: FrameType | None) -> None:
+        requeues.append(number)
+
+    def tell() -> None:
+        own = torch.tensor([bool(requeues), bool(ends)], dtype=torch.int32, device=trainer.strategy.root_device)
+        told: Any = trainer.strategy.reduce(own, reduce_op="max")
+        requeued, ended = told.tolist()
+        if requeued:
+            requeue(signal.SIGUSR1, None)
+            requeues.clear()
+        if ended:
+            connector.received_sigterm = True
+            raise SIGTERMException
+
+    own_handlers = {"_sigterm_notifier_fn": note_end, "_slurm_sigusr_handler_fn": note_requeue, "ends": ends}
+    vars(connector).update(own_handlers)
+    vars(loop).update(_broadcast_sigterm_tensor=tell)
+    return tell
+
+
+def is_started_by_lightning(trainer: Trainer) -> bool:
+    """Whether this process is a rank that Lightning's launcher in another one has started, and watches over."""
+    elsewhere = ("TORCHELASTIC_RUN_ID", "GROUP_RANK", "SLURM_PROCID")
+    return trainer.local_rank > 0 and not any(name in os.environ for name in elsewhere)
 
 
 def stop_if_terminated(trainer: Trainer) -> None:

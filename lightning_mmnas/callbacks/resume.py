@@ -8,6 +8,7 @@ import torch
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, OnExceptionCheckpoint, WeightAveraging
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import Self, override
@@ -25,13 +26,15 @@ from lightning_mmnas.data.samples import EpochSampler, ViewSampler
 from lightning_mmnas.data.stream.sampler import ShardSampler
 from lightning_mmnas.modules.hyperparameters import plain_values, warn_of_left_out
 from lightning_mmnas.modules.length import load_train_data
+from lightning_mmnas.modules.ranks import draw_apart, reseed
 
 
 class ExactResume(Callback):
     """Adds to every checkpoint what Lightning leaves out of it.
 
-    - **Random state** of Python, NumPy, torch and the CUDA device, of every rank. Validation in the
-      middle of training is made neutral: the state from before it comes back after it.
+    - **Random state** of Python, NumPy, torch and the CUDA device, and buffers such as batch-norm statistics, of
+      every rank. Validation in the middle of training is made neutral: the state from before it comes back after it.
+      Ranks with the same seed are made to draw different numbers when training starts.
     - **Place in the data.** Lightning starts a resumed epoch with its first batch again. This
       callback repeats the order of the interrupted epoch and skips what was already seen. Each
       train loader (and its sampler) without a ``generator`` is given one, so that the order of the
@@ -52,8 +55,9 @@ class ExactResume(Callback):
     Not covered: ``training_step(dataloader_iter)``; an exception in the middle of the weight
     optimiser's step or, while gradients are accumulated, in the middle of ``backward`` (a warning
     says so); random augmentation in the main process of loaders without a length, which Lightning
-    reads one batch ahead; and, with several ranks, a checkpoint in the middle of an accumulation,
-    which is exact only up to rounding.
+    reads one batch ahead. Exact only up to rounding are, with several ranks, a checkpoint in the
+    middle of an accumulation and, with three and more, any: DDP lays its buckets out anew, and
+    with them the order of sums.
 
     A callback that changes the module itself, as `ArchitectureAlternation` does, asks for the trainer's `companion`
     and gives it, batch by batch, what has to be put back (`protect`).
@@ -73,6 +77,7 @@ class ExactResume(Callback):
         self._final: dict[str, Any] | None = None
         self._running = False
         self._interrupted = False
+        self._alone = False  # interrupted by what need not have come to the other ranks
         self._weights_touched = False
         self._unused = False
         self._validating = False
@@ -141,7 +146,7 @@ class ExactResume(Callback):
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._trainer = trainer
-        self._running = self._interrupted = self._weights_touched = self._validating = False
+        self._running = self._interrupted = self._alone = self._weights_touched = self._validating = False
         self._generators, self._final, self._first = LoaderGenerators(), None, None
         if stage == "fit":
             private.before_first_iteration(trainer, lambda: self._loaders_made(trainer))
@@ -163,7 +168,8 @@ class ExactResume(Callback):
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._generators.adopt(trainer)
+        self._generators.adopt(trainer)  # alike on all ranks: so is the order that they divide among them
+        draw_apart(trainer)
         state, self._loaded = self._loaded, None
         if state is not None:
             private.leave_finished_epoch(trainer)
@@ -174,6 +180,7 @@ class ExactResume(Callback):
                 if name in state["gradients"]:
                     parameter.grad = state["gradients"][name].to(parameter)
             self._restore_random(trainer, state["random"])
+            self._restore_buffers(trainer, state.get("buffers", []))
         else:
             if self._first is not None:  # Lightning has iterated them, how far depends on the workers
                 self._generators.set_states(self._first)
@@ -235,6 +242,7 @@ class ExactResume(Callback):
             for averaging in (c for c in trainer.callbacks if isinstance(c, WeightAveraging)):  # type: ignore[attr-defined]
                 averaging.on_validation_epoch_end(trainer, pl_module)  # the module still has the averages
         self._interrupted = True
+        self._alone = not isinstance(exception, SIGTERMException)  # which is raised on all ranks
 
     @override
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -290,7 +298,8 @@ class ExactResume(Callback):
         return {
             "batches": 0 if epoch_over else done,
             "generators": self._generators.next_epoch() if epoch_over else self._generators.epoch_start,
-            "random": self._random_of_all_ranks(trainer),
+            "random": self._of_all_ranks(trainer, self._random if self._stopped_in_batch() else random_state(trainer)),
+            "buffers": self._of_all_ranks(trainer, _buffers(trainer)),
             "gradients": self._mean_gradients(trainer) if accumulating else {},
             "settings": self._settings,
             "length": run_length(trainer),
@@ -322,14 +331,14 @@ class ExactResume(Callback):
                     holder.passes = 0
         private.iterate_and_skip(trainer, batches, self._quiet)
 
-    def _random_of_all_ranks(self, trainer: Trainer) -> list[dict[str, Any]]:
-        if self._interrupted or self._in_batch():  # the other ranks may be gone, or elsewhere
-            return [self._random]
-        state = random_state(trainer)
-        if trainer.world_size == 1:
-            return [state]
+    def _stopped_in_batch(self) -> bool:
+        return self._interrupted or self._in_batch()
+
+    def _of_all_ranks(self, trainer: Trainer, own: dict[str, Any]) -> list[dict[str, Any]]:
+        if trainer.world_size == 1 or self._alone or self._in_batch():  # the other ranks may be gone, or elsewhere
+            return [own]
         states: list[Any] = [None] * trainer.world_size
-        torch.distributed.all_gather_object(states, state)
+        torch.distributed.all_gather_object(states, own)
         return states
 
     def _restore_random(self, trainer: Trainer, states: list[dict[str, Any]]) -> None:
@@ -339,6 +348,14 @@ class ExactResume(Callback):
                 f" {trainer.world_size}: it will not end bit-identical to the unbroken run."
             )
         set_random_state(states[trainer.global_rank % len(states)])
+        reseed(trainer.global_rank - trainer.global_rank % len(states))  # no two ranks draw the same
+
+    def _restore_buffers(self, trainer: Trainer, states: list[dict[str, Tensor]]) -> None:
+        """Gives this rank its own batch-norm statistics; the checkpoint's weights hold those of rank 0."""
+        if len(states) == trainer.world_size and trainer.global_rank > 0:
+            buffers = dict(trainer.lightning_module.named_buffers())
+            for name, value in states[trainer.global_rank].items():
+                buffers[name].copy_(value)
 
     def _mean_gradients(self, trainer: Trainer) -> dict[str, Tensor]:
         gradients = {
@@ -346,7 +363,7 @@ class ExactResume(Callback):
             for name, parameter in trainer.lightning_module.named_parameters()
             if parameter.grad is not None
         }
-        if trainer.world_size > 1 and not self._interrupted and not self._in_batch():
+        if trainer.world_size > 1 and not self._alone and not self._in_batch():
             for gradient in gradients.values():
                 trainer.strategy.reduce(gradient, reduce_op="mean")
         return gradients
@@ -360,6 +377,15 @@ def _warn_of_late_checkpoints(trainer: Trainer) -> None:
             "ModelCheckpoint(save_last=True, save_top_k=0) writes at the end and on exceptions only: a run that is"
             " killed leaves no checkpoint. Use LastCheckpoint, or leave save_top_k at 1."
         )
+
+
+def _buffers(trainer: Trainer) -> dict[str, Tensor]:
+    """Buffers that the ranks need not have in common; rank 0's are in the checkpoint anyway."""
+    if trainer.global_rank == 0:
+        return {}
+    module = trainer.lightning_module
+    saved = module.state_dict().keys()
+    return {name: buffer.detach().cpu().clone() for name, buffer in module.named_buffers() if name in saved}
 
 
 def _has_own_state(loader: Any) -> bool:

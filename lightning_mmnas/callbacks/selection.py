@@ -3,28 +3,32 @@
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from io import BytesIO
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from torch import nn
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+from torch.utils.data import DistributedSampler
 from typing_extensions import override
 
 from lightning_mmnas.callbacks.alternation import ArchitectureAlternation
 from lightning_mmnas.callbacks.weight_record import record
 from lightning_mmnas.costs.budget import Budget
 from lightning_mmnas.costs.table import UNITS
-from lightning_mmnas.data.samples import ViewSampler
+from lightning_mmnas.data.base import MultimodalDataModule
+from lightning_mmnas.data.samples import unshard
 from lightning_mmnas.files import write_bytes, write_text
 from lightning_mmnas.fusion.supernet import DecodeRule
 from lightning_mmnas.modules.candidates import candidate, endless, labelled_batches, labelled_candidate, view_pairs
 from lightning_mmnas.modules.length import is_trial
+from lightning_mmnas.modules.ranks import WaitingRanks, waiting_ranks
 from lightning_mmnas.modules.search import FusionSearch
 from lightning_mmnas.modules.transfer import BatchTransfer
 from lightning_mmnas.objectives.criteria import Criterion, ViewLoss
@@ -37,12 +41,41 @@ from lightning_mmnas.space.genotype import Genotype
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+T = TypeVar("T")
+
+
+class Share:
+    """Which of several candidates a rank scores: every so many-th.
+
+    Args:
+        ranks: All ranks; None: this one alone.
+        among: Of how many, the first ones, the candidates are shared out; None: among all.
+    """
+
+    def __init__(self, ranks: WaitingRanks | None = None, among: int | None = None) -> None:
+        self._ranks = ranks or WaitingRanks(None)
+        self._among = among or self._ranks.count
+        self.first = self._ranks.rank == 0
+
+    def own(self, items: Sequence[T]) -> list[T]:
+        """The part of this rank."""
+        return list(items[self._ranks.rank :: self._among]) if self._ranks.rank < self._among else []
+
+    def joined(self, own: list[Any]) -> list[Any]:
+        """The answers of all ranks in the order of the candidates."""
+        parts = self._ranks.gather(apply_to_collection(own, Tensor, Tensor.cpu))[: self._among]
+        return [part[row] for row in range(len(parts[0])) for part in parts if row < len(part)]
+
 
 class GenotypeSelection(Callback):
     """At the end of a search, writes the genotype that was found, its picture and how it was chosen.
 
     A few candidates (the favoured architecture, and others drawn from the logits) are each trained alone for a short
-    while on the weights' part of the data and scored on the architecture's part, without labels. Runs on rank 0.
+    while on the weights' part of the data and scored on the architecture's part, without labels. Several ranks share
+    the candidates, each on the same batches and from the same random numbers as one process would use, and wait for
+    each other whatever the strategy's ``timeout``. Where it is not known that all ranks read the same (loaders that are
+    neither a `MultimodalDataModule`'s nor sharded by a ``DistributedSampler``), rank 0 scores them all. Rank 0 writes
+    the files.
 
     Args:
         output: Path of the genotype's JSON file; its picture goes beside it as ``.png``, the candidates and their
@@ -94,7 +127,15 @@ class GenotypeSelection(Callback):
         self.rule: DecodeRule = rule
         self.seed = seed
         self.max_cost = max_cost
-        self.genotype: Genotype | None = None
+        self._genotype: Genotype | None = None
+        self._before = _stamp(self.output)
+
+    @property
+    def genotype(self) -> Genotype | None:
+        """The choice; None before the end of the search; read from the file where processes were spawned."""
+        if self._genotype is None and _stamp(self.output) != self._before:
+            self._genotype = Genotype.load(self.output)
+        return self._genotype
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -123,23 +164,26 @@ class GenotypeSelection(Callback):
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, FusionSearch)
-        if trainer.is_global_zero:
-            devices = [pl_module.device] if pl_module.device.type == "cuda" else []
+        devices = [pl_module.device] if pl_module.device.type == "cuda" else []
+        with waiting_ranks() as ranks:
+            loaders, shared = _loaders(trainer)
             transfer = BatchTransfer(pl_module, trainer=trainer)
-            loaders: dict[str, Any] = {name: transfer.loader(of, name) for name, of in _loaders(trainer).items()}
+            loaders = {name: transfer.loader(loader, name) for name, loader in loaders.items()}
             steps = self.steps
             if is_trial(trainer):
                 steps, batches = 1, trainer.num_training_batches
                 loaders = {name: list(islice(loader, int(batches))) for name, loader in loaders.items()}
             with torch.random.fork_rng(devices=devices):
                 torch.manual_seed(self.seed)
-                found, scores = self.select(pl_module, loaders, steps)
-            self._write(found, scores, steps, pl_module, _architecture_steps(trainer, pl_module))
-            self.genotype = found
-        trainer.strategy.barrier("genotype")
+                share = Share(ranks) if shared else Share(ranks, 1)
+                found, scores = self.select(pl_module, loaders, steps, share)
+            if trainer.is_global_zero:
+                self._write(found, scores, steps, pl_module, _architecture_steps(trainer, pl_module))
+            ranks.barrier()
+        self._genotype = found
 
     def select(
-        self, module: FusionSearch, loaders: dict[str, Any], steps: int
+        self, module: FusionSearch, loaders: dict[str, Any], steps: int, share: "Share | None" = None
     ) -> tuple[Genotype, list[dict[str, Any]]]:
         """Chooses an architecture.
 
@@ -147,6 +191,7 @@ class GenotypeSelection(Callback):
             module: The trained search.
             loaders: Batches of the ``"weights"`` and of the ``"architecture"`` part, as `BatchTransfer` gives them.
             steps: Training steps of each candidate.
+            share: How the candidates are shared among ranks, which all get the same answer; None: they are not.
 
         Returns:
             The choice, and every candidate with its score, best first.
@@ -157,13 +202,18 @@ class GenotypeSelection(Callback):
         found = candidates(module.supernet, self.num_candidates, self.seed, *rules)
         if len(found) == 1:
             return found[0], []
-        values = self.score(module, found, loaders, steps)
+        values = self.score(module, found, loaders, steps, share)
         order = sorted(range(len(found)), key=lambda i: (values[i], i))
         scores = [{"score": values[i], "genotype": json.loads(found[i].to_json())} for i in order]
         return found[order[0]], scores
 
     def score(
-        self, module: FusionSearch, genotypes: list[Genotype], loaders: dict[str, Any], steps: int
+        self,
+        module: FusionSearch,
+        genotypes: list[Genotype],
+        loaders: dict[str, Any],
+        steps: int,
+        share: "Share | None" = None,
     ) -> list[float]:
         """Trains a network of every genotype alone and scores it on held-out samples; lower is better.
 
@@ -172,43 +222,51 @@ class GenotypeSelection(Callback):
             genotypes: Architectures of its space.
             loaders: Batches of the ``"weights"`` and of the ``"architecture"`` part.
             steps: Training steps of each network.
+            share: See `select`.
 
         Returns:
             A score per genotype, infinite where the training diverged.
         """
         by = self._by_criterion if module.classifier is None else self._by_labels
-        return [v if math.isfinite(v) else math.inf for v in by(module, genotypes, loaders, steps)]
+        values = by(module, genotypes, loaders, steps, share or Share())
+        return [v if math.isfinite(v) else math.inf for v in values]
 
     def _by_criterion(
-        self, module: FusionSearch, found: list[Genotype], loaders: dict[str, Any], steps: int
+        self, module: FusionSearch, found: list[Genotype], loaders: dict[str, Any], steps: int, share: "Share"
     ) -> list[float]:
         """Scores without labels: networks trained with the search's objective, then the criterion."""
-        networks = [candidate(module, genotype) for genotype in found]
-        batches = view_pairs(module, islice(endless(loaders["weights"]), steps), 0.0)
-        self._train(networks, batches, module, steps)
-        with torch.no_grad(), activity("scoring candidates", len(networks), "candidates") as shown:
-            prepared = self.criterion.prepare(lambda p: StoredPairs(view_pairs(module, loaders["architecture"], p)))
-            scores = []
-            for network in networks:
-                scores.append(self.criterion.score(network.eval().project, prepared))
-                shown.advance()
-        return self.criterion.combine(scores)
+        networks = share.own([candidate(module, genotype) for genotype in found])  # all are drawn, so that each is
+        scores = []  # what it would be in one process
+        if networks:
+            batches = view_pairs(module, islice(endless(loaders["weights"]), steps), 0.0)
+            self._train(networks, batches, module, steps, share.first)
+            doing = activity("scoring candidates", len(networks), "candidates", shown=share.first)
+            with torch.no_grad(), doing as shown:
+                prepared = self.criterion.prepare(lambda p: StoredPairs(view_pairs(module, loaders["architecture"], p)))
+                for network in networks:
+                    scores.append(self.criterion.score(network.eval().project, prepared))
+                    shown.advance()
+        return self.criterion.combine(share.joined(scores))
 
     def _by_labels(
-        self, module: FusionSearch, found: list[Genotype], loaders: dict[str, Any], steps: int
+        self, module: FusionSearch, found: list[Genotype], loaders: dict[str, Any], steps: int, share: "Share"
     ) -> list[float]:
         """Scores of a supervised search: the loss on the architecture's part of networks trained with labels."""
-        networks = [labelled_candidate(module, genotype) for genotype in found]
-        batches = labelled_batches(module, islice(endless(loaders["weights"]), steps))
-        self._train(networks, batches, module, steps)
-        with torch.no_grad():
-            held_out = labelled_batches(module, loaders["architecture"])
-            losses = [torch.stack([network.eval()(*batch) for network in networks]) for batch in held_out]
-        return cast(list[float], torch.stack(losses).mean(0).tolist())
+        networks = share.own([labelled_candidate(module, genotype) for genotype in found])
+        scores: list[float] = []
+        if networks:
+            batches = labelled_batches(module, islice(endless(loaders["weights"]), steps))
+            self._train(networks, batches, module, steps, share.first)
+            with torch.no_grad():
+                held_out = labelled_batches(module, loaders["architecture"])
+                losses = [torch.stack([network.eval()(*batch) for network in networks]) for batch in held_out]
+            scores = torch.stack(losses).mean(0).tolist()
+        return share.joined(scores)
 
-    def _train(self, networks: Any, batches: Iterable[Any], module: FusionSearch, steps: int) -> None:
+    def _train(self, networks: Any, batches: Iterable[Any], module: FusionSearch, steps: int, first: bool) -> None:
         """Trains the candidates side by side."""
-        with activity(f"training {len(networks)} candidates", steps, "steps", part=1) as shown:
+        doing = activity(f"training {len(networks)} candidates", steps, "steps", part=1, shown=first)
+        with doing as shown:
 
             def counted() -> Iterator[Any]:
                 for batch in batches:
@@ -256,6 +314,15 @@ def _png(figure: "Figure") -> bytes:
     return picture.getvalue()
 
 
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Tells a file that was written anew."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
 def _architecture_steps(trainer: Trainer, module: FusionSearch) -> int:
     """Steps of the logits; a warning where nothing could make any, and they are all alike."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -265,17 +332,18 @@ def _architecture_steps(trainer: Trainer, module: FusionSearch) -> int:
     return sum(callback.steps for callback in found)
 
 
-def _loaders(trainer: Trainer) -> dict[str, Any]:
-    """The two parts' loaders, unsharded where a data module can make them anew."""
+def _loaders(trainer: Trainer) -> tuple[dict[str, Any], bool]:
+    """The two parts' loaders with all their samples, and whether every rank reads the same from them."""
     datamodule = getattr(trainer, "datamodule", None)
     loaders = datamodule.train_dataloader() if datamodule is not None else trainer.train_dataloader
     iterables = getattr(loaders, "iterables", loaders)
-    for loader in iterables.values() if isinstance(iterables, dict) and datamodule is not None else ():
-        if isinstance(sampler := getattr(loader, "sampler", None), ViewSampler):
-            sampler.unshard()
     if not isinstance(iterables, dict) or not {"weights", "architecture"} <= iterables.keys():
         raise MisconfigurationException(
             "GenotypeSelection needs train batches with the parts 'weights' and 'architecture'; set "
             "data.init_args.architecture_fraction"
         )
-    return iterables
+    samplers = [getattr(iterables[name], "sampler", None) for name in ("weights", "architecture")]
+    sharded = [sampler for sampler in samplers if isinstance(sampler, DistributedSampler)]
+    for sampler in sharded:
+        unshard(sampler)
+    return iterables, isinstance(datamodule, MultimodalDataModule) or len(sharded) == len(samplers)

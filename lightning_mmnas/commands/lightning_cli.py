@@ -35,9 +35,11 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_mmnas.callbacks.caching import FeatureCaching
+from lightning_mmnas.callbacks.ending import EndTogether
 from lightning_mmnas.callbacks.lightning_private import (
     CommandLine,
     heeds_sigterm,
+    is_started_by_lightning,
     synchronise_batch_norm,
 )
 from lightning_mmnas.callbacks.progress import hide_advertisements
@@ -224,6 +226,7 @@ class MMNASCLI(CommandLine):
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise instantiation_error(error) from error
         synchronise_batch_norm(self.trainer)
+        self.trainer.callbacks.insert(0, EndTogether())  # type: ignore[attr-defined]
         self._require_weights()
         run_dir = Path(self.config.get(self.config.get("subcommand") or "", self.config).run_dir)
         if renews_features(run_dir):
@@ -256,6 +259,8 @@ class MMNASCLI(CommandLine):
             if name in ("test", "validate"):
                 keep_metrics(self.trainer, name)
         except SIGTERMException as error:
+            if is_started_by_lightning(self.trainer):  # and watched: another code would have the first process killed
+                raise SystemExit(0) from error
             raise Terminated(f"terminated; {self._way_on()}") from error
         except SystemExit as error:
             # Lightning turns Ctrl-C into exit code 1 and leaves SIGINT ignored.
@@ -263,6 +268,8 @@ class MMNASCLI(CommandLine):
             if not isinstance(cause, KeyboardInterrupt):
                 raise
             signal.signal(signal.SIGINT, handler)
+            if is_started_by_lightning(self.trainer):
+                raise SystemExit(0) from error
             how = "terminated" if isinstance(cause, Terminated) else "interrupted"
             raise type(cause)(f"{how}; {self._way_on()}") from error
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Sized
 from typing import Any, cast
 
 import torch
@@ -239,10 +239,6 @@ class ViewSampler(DistributedSampler[Any]):
         if epoch != self.epoch:
             self.epoch, self.passes = epoch, 0
 
-    def unshard(self) -> None:
-        """Gives all the samples from now on, not only this rank's."""
-        self.num_replicas, self.rank, self.num_samples = 1, 0, len(self.part)
-
     def __iter__(self) -> Iterator[tuple[int, ...]]:
         generator = seeded(self.seed, self.epoch, self.passes)
         self.passes += 1
@@ -252,6 +248,12 @@ class ViewSampler(DistributedSampler[Any]):
         # As DistributedSampler: the first samples fill up the last round.
         mine = torch.arange(self.num_samples * self.num_replicas)[self.rank :: self.num_replicas] % size
         yield from map(tuple, torch.cat([order[mine, None], views[mine]], dim=1).tolist())
+
+
+def unshard(sampler: DistributedSampler[Any]) -> None:
+    """Has a sampler give all the samples from now on, not only those of its rank."""
+    count = len(cast(Sized, sampler.dataset))
+    sampler.num_replicas, sampler.rank, sampler.num_samples, sampler.total_size = 1, 0, count, count
 
 
 def seeded(*numbers: int) -> torch.Generator:

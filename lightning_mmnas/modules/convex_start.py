@@ -1,6 +1,6 @@
 """Before fine-tuning: one pass over the labelled samples, from which a mixture's convex parts are fitted."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.modules.length import is_trial
+from lightning_mmnas.modules.ranks import waiting_ranks
 from lightning_mmnas.modules.transfer import BatchTransfer
 from lightning_mmnas.objectives.logistic import choose_logistic
 from lightning_mmnas.objectives.mixture import LinearPath, Parts, fit_parts
@@ -86,26 +87,25 @@ def fit_convex_parts(
             read.append((linear.pooled(features).float().cpu(), vectors.float().cpu(), label.cpu()))
         network.train()
     pooled, vectors, labels = (torch.cat(parts) for parts in zip(*read, strict=True))
-    if world > 1:
-        pooled, vectors, labels = _gather(world, pooled, vectors, labels)
-    groups = getattr(loader.dataset, "groups", None)
-    parts: Parts | None = None
-    if rank == 0:
+    with waiting_ranks() as ranks:
+        pooled, vectors, labels = _in_order(ranks.gather((pooled, vectors, labels)))
+        groups = getattr(loader.dataset, "groups", None)
         groups = None if groups is None else groups[rows]
-        with activity(f"logistic regressions on {len(rows):,} labelled samples"):
-            chosen = choose_logistic(pooled, labels, num_classes, groups)
-            parts = fit_parts(chosen, vectors, labels, num_classes, groups)
-    return cast(Parts, trainer.strategy.broadcast(parts))
+
+        def fit() -> Parts:
+            with activity(f"logistic regressions on {len(rows):,} labelled samples"):
+                chosen = choose_logistic(pooled, labels, num_classes, groups)
+                return fit_parts(chosen, vectors, labels, num_classes, groups)
+
+        return ranks.first(fit)
 
 
-def _gather(world: int, *own: Tensor) -> list[Tensor]:
-    """What all ranks have read, in the order of the samples, of which rank r has every world-th from r on."""
-    gathered: list[tuple[Tensor, ...]] = [()] * world
-    torch.distributed.all_gather_object(gathered, own)
+def _in_order(read: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """What all ranks have read, in the order of the samples, of which rank r has every n-th from r on."""
     joined = []
-    for tensors in zip(*gathered, strict=True):
+    for tensors in zip(*read, strict=True):
         whole = tensors[0].new_empty((sum(map(len, tensors)), *tensors[0].shape[1:]))
         for rank, tensor in enumerate(tensors):
-            whole[rank::world] = tensor
+            whole[rank :: len(read)] = tensor
         joined.append(whole)
     return joined

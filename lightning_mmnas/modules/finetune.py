@@ -167,6 +167,7 @@ class FineTuning(StageModule):
 
     def on_train_start(self) -> None:
         """Mode ``"mixture"``: fits its convex parts on all labelled samples, unless a checkpoint brought them."""
+        super().on_train_start()
         if self.mixture is None or bool(self.mixture.fitted):
             return
         parts = fit_convex_parts(

@@ -15,6 +15,8 @@ from omegaconf import Container, OmegaConf
 from torch import nn
 from typing_extensions import override
 
+from lightning_mmnas.modules.ranks import draw_apart
+
 
 class StageModule(LightningModule):
     """Base of all stages: whatever hyperparameters a subclass saves, its checkpoints load with ``weights_only=True``.
@@ -28,6 +30,10 @@ class StageModule(LightningModule):
     """
 
     built_with: dict[str, Any]
+
+    def on_train_start(self) -> None:
+        """Lets every rank draw views of its own."""
+        draw_apart(self.trainer)
 
     @override
     def save_hyperparameters(

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from lightning import LightningModule
 from torch import Tensor
 
@@ -13,6 +12,7 @@ from lightning_mmnas.costs.table import CostTable
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.fusion.readout import ReadoutName
 from lightning_mmnas.fusion.supernet import FusionSupernet
+from lightning_mmnas.modules.ranks import waiting_ranks
 
 _KEY = "costs"  # of a checkpoint
 
@@ -61,13 +61,13 @@ class SearchCost:
         """
         if self.kind is None or self._fits(self.table, supernet):
             return
-        text = ""
-        if module.trainer.is_global_zero:
-            dtype: torch.dtype = next(supernet.parameters()).dtype
-            where = {"device": module.device, "dtype": dtype}
-            table = CostTable.measure(supernet.space, feature_shapes, self.kind, self.readout, **where, **options)
-            text = table.model_dump_json()
-        self.table = CostTable.model_validate_json(module.trainer.strategy.broadcast(text))
+        kind, dtype = self.kind, next(supernet.parameters()).dtype
+        where: dict[str, Any] = {"device": module.device, "dtype": dtype, **options}
+        with waiting_ranks() as ranks:
+            text = ranks.first(
+                lambda: CostTable.measure(supernet.space, feature_shapes, kind, self.readout, **where).model_dump_json()
+            )
+        self.table = CostTable.model_validate_json(text)
 
     def term(self, supernet: FusionSupernet) -> Tensor | float:
         """Weight times `CostTable.relative`; 0.0 where nothing is weighed.
