@@ -1,6 +1,6 @@
 """What a search on several processes costs: the model of docs/many.md, checked at one and two processes.
 
-    python -m benchmarks.many            # one process, two that know nothing of each other, two ranks with gloo; prints JSON
+    python -m benchmarks.many            # one process, two at once, two ranks with gloo; prints JSON
     python -m benchmarks.many --model    # the model alone, worked out for 10^5, 10^7 and 10^9 samples
 
 A process measures its alternations, its collectives one by one, and counts what each step sends. Predicted for two
