@@ -1,10 +1,11 @@
 """What a search on several processes costs: the model of docs/many.md, checked at one and two processes.
 
-    python -m benchmarks.many            # launches one process, then two with gloo, and prints JSON
+    python -m benchmarks.many            # one process, two at once, two ranks with gloo; prints JSON
     python -m benchmarks.many --model    # the model alone, worked out for 10^5, 10^7 and 10^9 samples
 
-A process measures its step in a bare loop of what the Trainer does, its collectives one by one, and counts what each
-step sends. Predicted for two processes: the step of one process on a rank's batch, and the collectives.
+A process measures its alternations, its collectives one by one, and counts what each step sends. Predicted for two
+processes: the alternation of one process on a rank's batch, while another one does the same without knowing of it (two
+processes share a machine's memory and caches), and the collectives.
 """
 
 import argparse
@@ -150,14 +151,14 @@ def worked_out(
     }
 
 
-def launched(ranks: int) -> dict[str, Any]:
-    """What the first of so many processes has measured."""
+def launched(ranks: int, copies: int = 1) -> list[dict[str, Any]]:
+    """What the first of so many processes has measured, of every copy that runs at the same time."""
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     command = [sys.executable, *launch, "-m", "benchmarks.many", "--measure"]
-    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
-    lines = [line for line in out.stdout.splitlines() if line.startswith("{")]
-    found: dict[str, Any] = json.loads(lines[0])
-    return found
+    folder = Path(__file__).parents[1]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) for _ in range(copies)]
+    outputs = [process.communicate()[0] for process in running]
+    return [json.loads(next(line for line in out.splitlines() if line.startswith("{"))) for out in outputs]
 
 
 def main() -> None:
@@ -176,12 +177,15 @@ def main() -> None:
     if options.model:
         print(json.dumps(model, indent=2))
         return
-    one, two = launched(1), launched(2)
+    (one,), beside, (two,) = launched(1), launched(1, copies=2), launched(2)
+    alone = max(found["step_seconds"] for found in beside)
     times = two["collectives"]
     gather = next(value for name, value in times.items() if "gather" in name)
     small = times["small, such as sizes and signals"]
-    predicted = one["step_seconds"] + sum(times.values()) + gather + 3 * small
-    print(json.dumps({"one": one, "two": two, "predicted_two": predicted, "model": model}, indent=2))
+    predicted = alone + sum(times.values()) + gather + 3 * small
+    seconds = {"one": one["step_seconds"], "two at once": alone, "two ranks, predicted": predicted}
+    seconds["two ranks, measured"] = two["step_seconds"]
+    print(json.dumps({"seconds": seconds, "two": two, "model": model}, indent=2))
 
 
 if __name__ == "__main__":

@@ -162,6 +162,7 @@ class ExactResume(Callback):
         self._settings = all_optimizer_settings(trainer)
         if self._loaded is None or "length" not in self._loaded:
             return
+        self._restore_buffers(trainer, self._loaded.get("buffers", []))
         load_train_data(trainer)
         longer = check_run_length(self._loaded["length"], run_length(trainer), self._loaded["batches"])
         check_settings(self._loaded["settings"], self._settings, "the weights", longer)
@@ -180,7 +181,6 @@ class ExactResume(Callback):
                 if name in state["gradients"]:
                     parameter.grad = state["gradients"][name].to(parameter)
             self._restore_random(trainer, state["random"])
-            self._restore_buffers(trainer, state.get("buffers", []))
         else:
             if self._first is not None:  # Lightning has iterated them, how far depends on the workers
                 self._generators.set_states(self._first)

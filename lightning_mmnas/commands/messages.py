@@ -26,6 +26,7 @@ _OPTION = re.compile(r"Option '([\w.]+)' is not accepted")
 _TRAINER_OPTION = re.compile(r"(?:accept option '|arguments: --)trainer\.(\w+)")
 _UNRECOGNISED = re.compile(r"unrecognized arguments: --([\w.+]+)")
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
+_LOST = re.compile(r"gloo.*(Connection (closed|reset) by peer|Broken pipe)|remote process exited|NCCL.*peer", re.DOTALL)
 _LONG = 60  # characters; a longer value is a whole section of the configuration
 
 
@@ -112,6 +113,11 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and "Error(s) in loading state_dict" in text:
         keys = re.sub(r"\s+", " ", text)
         return f"the checkpoint belongs to another architecture: {keys[:300]}"
+    if isinstance(error, RuntimeError) and _LOST.search(text):
+        return (
+            "another process of this training has ended, and with it this one; what that one said stands above, or in "
+            "its own log. The same command, with --ckpt_path where it is mmnas fit, goes on from the last checkpoint"
+        )
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {error.filename}"
     return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import shlex
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
@@ -148,6 +149,8 @@ def _run(stages: Sequence[Stage], wanted: Claim, progress: RunProgress) -> dict[
                 records[stage.name] = _compare(stages, run_dir, seed, progress)
             else:
                 records[stage.name] = _train(stage, run_dir, seed, progress)
+            if stage.name == "finetune":
+                _part()
             if main and stage.name == "finetune":
                 records["model"] = _deliver(stage, wanted, records["finetune"], progress, made_by)
         except KeyboardInterrupt as error:
@@ -336,6 +339,15 @@ def _report(results: dict[str, Any], run_dir: Path, console: Console) -> None:
         console.print(f"report in {page}", highlight=False, markup=False, soft_wrap=True)
     seconds = results["total_seconds"]
     console.print(f"{seconds:.0f} s; results in {run_dir / 'results.json'}", highlight=False, markup=False)
+
+
+def _part() -> None:
+    """What follows the last stage is done by one process: the metrics of a group would wait for those that have ended.
+
+    Where nothing was trained, nothing is imported.
+    """
+    if (ranks := sys.modules.get("lightning_mmnas.modules.ranks")) is not None:
+        ranks.part()
 
 
 def _is_main() -> bool:

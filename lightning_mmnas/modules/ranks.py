@@ -83,3 +83,9 @@ def reseed(rank: int) -> None:
         torch.manual_seed(seed)
         np.random.seed(seed % 2**32)
         random.seed(seed)
+
+
+def part() -> None:
+    """Ends what the ranks have in common, to be called by each: from here on, a process does not wait for others."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from lightning_mmnas.commands import mmnas
+from lightning_mmnas.commands.messages import explain
 from lightning_mmnas.commands.mmnas import main
 from tests.commands.test_lightning_cli import CONFIG
 
@@ -180,3 +181,17 @@ def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "suffixes" in _message(capsys, "show", str(path), "--output", str(tmp_path / "x.abc"))
     path.write_text("{}")
     assert "genotype" in _message(capsys, "show", str(path))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[../third_party/gloo/gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:34987.",
+        "[../third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:7581: Connection reset by peer.",
+    ],
+)
+def test_a_lost_process_is_told_in_a_line(text: str) -> None:
+    message = explain(RuntimeError(text))
+    assert message is not None
+    assert message.startswith("another process of this training has ended")
+    assert explain(RuntimeError("Connection to the moon reset")) is None

@@ -3,6 +3,8 @@
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -141,3 +143,31 @@ def test_comparison_settings_are_checked_by_name(configs: Path, tmp_path: Path) 
     with pytest.raises(ConfigError, match=r"comparison.yaml: drawz: unknown key"):
         short_run(folder, tmp_path / "run")
     assert not (tmp_path / "run" / "encoders").exists()  # told before anything is trained
+
+
+def test_two_processes_run_all_stages(configs: Path, tmp_path: Path) -> None:
+    """The features are stored by both; the comparison is the first one's."""
+    folder = tmp_path / "configs"
+    shutil.copytree(configs, folder)
+    common = yaml.safe_load((folder / "common.yaml").read_text())
+    cache = {"class_path": "FeatureCaching", "init_args": {"folder": "${run_dir}/features", "views": 2}}
+    for name in ("search", "pretrain", "finetune"):
+        stage = yaml.safe_load((folder / f"{name}.yaml").read_text())
+        more = [] if "FeatureCaching" in json.dumps([common, stage]) else [cache]
+        ranks = {"class_path": "tests.commands.toys.Ranks"}
+        stage["trainer"]["callbacks+"] = [*stage["trainer"].get("callbacks+", []), *more, ranks]
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(stage))
+    output = tmp_path / "run"
+    several = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    command = [sys.executable, "-m", "lightning_mmnas", "run", str(folder), "--output", str(output), *SHORT, *several]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert process.returncode == 0, process.stderr
+    for name in ("search", "pretrain", "finetune"):
+        first, second = (torch.load(output / name / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+        assert first["genotypes"] == second["genotypes"]
+        assert first["state"].keys() == second["state"].keys()
+        assert all(torch.equal(value, second["state"][key]) for key, value in first["state"].items())
+    results = json.loads((output / "results.json").read_text())
+    assert Genotype.load(output / "genotype.json") == Genotype.model_validate(results["genotype"])
+    assert list((output / "features").rglob("*.npy"))
+    assert results["comparison"]

@@ -110,6 +110,21 @@ def test_terminated(
 
 
 @pytest.mark.slow
+def test_all_ranks_end_together(tmp_path: Path) -> None:
+    """Both are told, one of them twice: the first passes the signal on to the process that it has started."""
+    several = ["--trainer.devices=2", "--trainer.strategy=ddp", "--run_dir", str(tmp_path / "run")]
+    arguments = [*_config(tmp_path), *several, *_signals(signal.SIGTERM, 1)]
+    command = [sys.executable, "-m", "lightning_mmnas", *arguments]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    last = tmp_path / "run" / "search" / "checkpoints" / "last.ckpt"
+    assert process.returncode == 143, process.stderr
+    assert process.stderr.count("mmnas: terminated; continue with the same command and --ckpt_path") == 1
+    found = torch.load(last, weights_only=True)
+    assert found["global_step"] == 2  # the batch at hand is finished
+    assert len(found["callbacks"]["ExactResume"]["random"]) == 2  # nobody was left behind
+
+
+@pytest.mark.slow
 def test_a_terminated_run_is_continued_by_the_same_command(tmp_path: Path) -> None:
     for name in STAGES:
         content = _stage(name)

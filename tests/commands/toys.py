@@ -130,3 +130,13 @@ class Signals(Callback):
     def send(self, trainer: Trainer, *args: Any) -> None:
         if trainer.global_step == self.steps and self.flag.exists():
             os.kill(os.getpid(), self.number)
+
+
+class Ranks(Callback):
+    """Leaves what each rank ends with in the trainer's folder: its parameters and what genotype was chosen."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        genotypes = [str(callback.genotype) for callback in callbacks if hasattr(callback, "genotype")]
+        found = {"state": dict(pl_module.named_parameters()), "genotypes": genotypes}
+        torch.save(found, Path(trainer.default_root_dir) / f"rank{trainer.global_rank}.pt")
