@@ -43,6 +43,9 @@ def main() -> None:
         cells = []
         for budget in budgets:
             values = scores[name, budget]
+            if not values:  # the delivered model has one budget
+                cells.append("")
+                continue
             spread = statistics.stdev(values) if len(values) > 1 else 0.0
             cells.append(f"{statistics.fmean(values):.3f} ± {spread:.3f}")
         print(f"| {name} | {' | '.join(cells)} |")
