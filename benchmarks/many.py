@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -97,12 +98,12 @@ def measure() -> dict[str, Any]:
 def timed(name: str, numbers: int, repeats: int = 30) -> float:
     """Median seconds of a collective."""
     tensor = torch.ones(max(numbers, 1))
-    call: Callable[[], Any] = lambda: dist.all_reduce(tensor)  # noqa: E731
-    if "broadcast" in name:
-        call = lambda: dist.broadcast(tensor, 0)  # noqa: E731
-    if "gather" in name:
-        found = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
-        call = lambda: dist.all_gather(found, tensor)  # noqa: E731
+    found = [torch.empty_like(tensor) for _ in range(dist.get_world_size())]
+    calls: dict[str, Callable[[], Any]] = {
+        "broadcast": partial(dist.broadcast, tensor, 0),
+        "gather": partial(dist.all_gather, found, tensor),
+    }
+    call = next((call for kind, call in calls.items() if kind in name), partial(dist.all_reduce, tensor))
     seconds = []
     for _ in range(repeats):
         dist.barrier()

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from typing_extensions import override
 
 from lightning_mmnas.callbacks.contract import require
+from lightning_mmnas.modules.length import is_trial
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -82,7 +83,7 @@ class LastCheckpoint(ModelCheckpoint):
             self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
-        if getattr(trainer, "fast_dev_run", False):
+        if is_trial(trainer):
             return
         path = self.format_checkpoint_name({})
         local = "://" not in path
