@@ -8,7 +8,7 @@ step whose result nobody uses. Names of parameters are those of the released che
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -114,9 +114,13 @@ class NodeCell(nn.Module):
 class StepNode(nn.Module):
     """Holds a cell under the name it has in checkpoints."""
 
-    def __init__(self, cell: NodeCell) -> None:
+    def __init__(self, cell: nn.Module) -> None:
         super().__init__()
         self.node_cell = cell
+
+
+def _nodes(steps: nn.ModuleList) -> list[nn.Module]:
+    return [cast(StepNode, step).node_cell for step in steps]
 
 
 class FusionCell(nn.Module):
@@ -137,10 +141,10 @@ class FusionCell(nn.Module):
     ) -> Tensor:
         states, offset = list(inputs), 0
         edges = F.softmax(alphas, dim=-1)
-        for i, node in enumerate(self._step_nodes):
+        for i, node in enumerate(_nodes(self._step_nodes)):
             h = _total([_edge(state, edges[offset + j]) for j, state in enumerate(states)])
             offset += len(states)
-            states.append(node.node_cell(h, h, betas[i], gammas[i]))
+            states.append(node(h, h, betas[i], gammas[i]))
         out = torch.cat(states[-self.cell_outputs :], dim=1)
         return F.relu(self.ln(out)).flatten(1)
 
@@ -217,8 +221,8 @@ class FoundFusion(nn.Module):
 
     def forward(self, inputs: Sequence[Tensor]) -> Tensor:
         outs = [
-            node.node_cell(inputs[self.edges[2 * i]], inputs[self.edges[2 * i + 1]])
-            for i, node in enumerate(self._step_nodes)
+            node(inputs[self.edges[2 * i]], inputs[self.edges[2 * i + 1]])
+            for i, node in enumerate(_nodes(self._step_nodes))
         ]
         return F.relu(self.ln(torch.cat(outs, dim=1))).flatten(1)
 

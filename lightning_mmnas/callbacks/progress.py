@@ -29,7 +29,19 @@ _TRAINED = {
     "pretrain": "found network",
     "finetune": "found network",
 }
-_ADVERTISEMENTS = ("litlogger", "litmodels", "LitLogger", "LitModelCheckpoint", "PU available:")
+_ADVERTISEMENTS = (
+    "litlogger",
+    "litmodels",
+    "LitLogger",
+    "LitModelCheckpoint",
+    "PU available:",
+    "No CUDA runtime is found",
+)
+_LOGGERS = (
+    "lightning.pytorch.utilities.rank_zero",
+    "lightning.fabric.utilities.rank_zero",
+    "torch.utils.cpp_extension",
+)
 
 
 class StageProgress(Callback):
@@ -132,8 +144,8 @@ def quiet() -> Iterator[None]:
 
 
 def hide_advertisements() -> None:
-    """Leaves out what Lightning says in favour of other products, and of accelerators that are not there."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+    """Leaves out what is said in favour of other products, and of accelerators that are not there."""
+    for name in _LOGGERS:
         logger = logging.getLogger(name)
         if _is_told not in logger.filters:
             logger.addFilter(_is_told)

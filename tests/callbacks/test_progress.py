@@ -51,8 +51,9 @@ def test_only_stages_where_there_is_no_terminal(tmp_path: Path) -> None:
     assert console.file.getvalue()[9:] == "search 2/2 begins\n"
 
 
-def test_advertisements_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+@pytest.mark.parametrize("name", ["lightning.pytorch.utilities.rank_zero", "torch.utils.cpp_extension"])
+def test_advertisements_are_left_out(caplog: pytest.LogCaptureFixture, name: str) -> None:
+    logger = logging.getLogger(name)
     before = list(logger.filters)
     hide_advertisements()
     hide_advertisements()
@@ -60,7 +61,8 @@ def test_advertisements_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
         assert len(logger.filters) <= len(before) + 1
         logger.propagate, propagated = True, logger.propagate
         with caplog.at_level(logging.INFO, logger.name):
-            for text in ("Tip: try installing [litlogger]", "TPU available: False", "TPU available: True", "epoch 3"):
+            left_out = ("Tip: try installing [litlogger]", "TPU available: False", "No CUDA runtime is found, using x")
+            for text in (*left_out, "TPU available: True", "epoch 3"):
                 logger.info(text)
         assert [record.getMessage() for record in caplog.records] == ["TPU available: True", "epoch 3"]
     finally:
