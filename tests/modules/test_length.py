@@ -22,7 +22,7 @@ from lightning_mmnas.fusion.relaxation import Softmax
 from lightning_mmnas.modules import length
 from lightning_mmnas.objectives.regularisation import BetaDecay
 from lightning_mmnas.objectives.training import Schedule, rate_after
-from lightning_mmnas.report.progress import RunProgress
+from lightning_mmnas.report.progress import Activity, RunProgress
 from tests.callbacks.searchers import trainer
 from tests.callbacks.test_selection import SENSORS, data_of, search_of
 
@@ -145,20 +145,38 @@ def test_nothing_says_how_long(loader: Any, options: dict[str, Any], tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("options", "shown"),
+    ("options", "total", "unit"),
     [
-        ({"max_epochs": 2}, "/4 batches"),
-        ({"max_epochs": 2, "max_steps": 3}, "/3 steps"),
-        ({"max_epochs": -1, "max_time": timedelta(seconds=1)}, "/1 seconds"),
+        ({"max_epochs": 2}, 4, "batches"),
+        ({"max_epochs": 2, "max_steps": 3}, 3, "steps"),
+        ({"max_epochs": -1, "max_time": timedelta(seconds=1)}, 1, "seconds"),
     ],
 )
-def test_bars(options: dict[str, Any], shown: str, tmp_path: Path) -> None:
-    console = Console(file=io.StringIO(), force_terminal=True, width=140)
-    with RunProgress(console, ["search"]) as progress, progress.stage("search"):
+def test_bars(
+    options: dict[str, Any], total: float, unit: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    progress = RunProgress(Console(file=io.StringIO()), ["search"])
+    begun: list[Any] = []
+    told: list[Any] = []
+    begin, update = progress.activity, Activity.update
+
+    def activity(what: str, *args: Any, **kwargs: Any) -> Any:
+        begun.append((what, *args))
+        return begin(what, *args, **kwargs)
+
+    def spy(self: Activity, *args: Any, **kwargs: Any) -> None:
+        told.append(args)
+        update(self, *args, **kwargs)
+
+    monkeypatch.setattr(progress, "activity", activity)
+    monkeypatch.setattr(Activity, "update", spy)
+    with progress, progress.stage("search"):
         fit(tmp_path, sized(), StageProgress("search", progress), **options)
-    assert isinstance(console.file, io.StringIO)
-    assert shown in console.file.getvalue()
-    assert "supernet, epoch 1" in console.file.getvalue()
+    assert ("supernet", total, unit) in begun
+    assert told[0][1].startswith("supernet, epoch 1")
+    done = [args[0] for args in told]
+    assert done == sorted(done)
+    assert unit == "seconds" or done[-1] == total
 
 
 def test_a_bar_without_an_end(tmp_path: Path) -> None:
