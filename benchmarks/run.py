@@ -26,10 +26,21 @@ import lightly
 import lightning
 import torch
 from lightly.loss import NTXentLoss
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.speed_cases import KINDS, PAIRINGS, SETTINGS, Step, alternation, discrete_step, nt_xent_step
+from benchmarks.speed_cases import (
+    KINDS,
+    PAIRINGS,
+    SETTINGS,
+    Step,
+    alternation,
+    discrete_step,
+    dropout_step,
+    nt_xent_step,
+)
 from benchmarks.trainer_overhead import bare_milliseconds, trainer_milliseconds
+from lightning_mmnas.fusion.dropout import Dropout
 from lightning_mmnas.objectives.losses import nt_xent
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
@@ -71,6 +82,14 @@ def contrastive_losses(rounds: int) -> list[Row]:
         objectives = {"lightly": NTXentLoss(temperature=0.2), "ours": nt_xent(0.2)}
         steps = {name: nt_xent_step(objective, batch) for name, objective in objectives.items()}
         rows.append({"b": batch, **milliseconds(steps, rounds if batch < 1024 else 3)})
+    return rows
+
+
+def dropouts(rounds: int) -> list[Row]:
+    rows = []
+    for p in (0.1, 0.5):
+        steps = {"torch": dropout_step(nn.Dropout(p)), "ours": dropout_step(Dropout(p))}
+        rows.append({"p": p, **milliseconds(steps, 10 * rounds)})
     return rows
 
 
@@ -148,7 +167,7 @@ def operator_calls(name: str, kind: str) -> int:
 def markdown(rows: list[Row]) -> str:
     """Rows as a table; beside a reference, how many times as fast or small the others are."""
     columns = list(rows[0])
-    against = next((name for name in ("reference", "lightly") if name in columns), None)
+    against = next((name for name in ("reference", "lightly", "torch") if name in columns), None)
 
     def cell(row: Row, name: str) -> str:
         value = row[name]
@@ -175,6 +194,7 @@ def measure(rounds: int, only: list[str] | None) -> dict[str, list[Row]]:
         "simclr": ("One SimCLR alternation, b pairs of views, ms", partial(alternations, PAIRS, few, True)),
         "discrete": ("A training step of a found network, ms", partial(discrete_networks, rounds)),
         "nt_xent": ("NT-Xent and its gradient, b pairs of projections, ms", partial(contrastive_losses, rounds)),
+        "dropout": ("Dropout of (128, 16, 192) values, ms", partial(dropouts, rounds)),
         "trainer": ("Trainer, callback and logging, MM-IMDB, b = 32, ms per alternation", partial(overhead, rounds)),
         "memory": (
             "Peak memory, MM-IMDB, b = 128, MB",

@@ -149,3 +149,9 @@ def nt_xent_step(objective: nn.Module, batch: int) -> Step:
     torch.manual_seed(0)
     first, second = (torch.randn(batch, 64, requires_grad=True) for _ in range(2))
     return lambda: torch.autograd.grad(objective(first, second), (first, second))
+
+
+def dropout_step(dropout: nn.Dropout) -> Step:
+    """One pass of a dropout in training over activations of MM-IMDB at b = 128."""
+    x = torch.randn(128, 16, 192)
+    return lambda: dropout(x)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from benchmarks.our_alternation import Alternation
 from benchmarks.speed_cases import PlainLoss, Setting
 from lightning_mmnas import ArchitectureAlternation
+from lightning_mmnas.callbacks.progress import hide_advertisements, quiet
 from lightning_mmnas.fusion.pairing import Pairing
 
 SKIPPED = 3
@@ -61,7 +62,8 @@ def _loader(setting: Setting, batch: int, steps: int) -> CombinedLoader:
 def trainer_milliseconds(setting: Setting, pairing: Pairing, batch: int, steps: int) -> float:
     """CPU time of one alternation within a `Trainer` that logs to a CSV file every ten steps."""
     search = Search(PlainLoss(setting.supernet(pairing)))
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+    hide_advertisements()
+    with tempfile.TemporaryDirectory() as folder, quiet(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = Trainer(
             max_epochs=1,

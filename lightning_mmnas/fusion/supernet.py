@@ -14,7 +14,6 @@ from lightning_mmnas.fusion.pairing import Pairing, TiedPairing, build_pairing
 from lightning_mmnas.fusion.primitives import build_primitive, turn
 from lightning_mmnas.fusion.readout import LateFeatures, ReadoutName, build_readout, out_features
 from lightning_mmnas.fusion.relaxation import Relaxation
-from lightning_mmnas.fusion.stacked_step import can_stack, stacked_mixture
 from lightning_mmnas.space.genotype import FusionSpace, Genotype
 
 DecodeRule = Literal["covering", "bmnas"]
@@ -28,21 +27,14 @@ class SupernetCell(nn.Module):
         variants: (primitive, swapped), what each step can be.
         dropout: Probability of dropping a value, in [0, 1).
         partial_channels: See `FusionSupernet`.
-        stacked: See `FusionSupernet`.
     """
 
     def __init__(
-        self,
-        space: FusionSpace,
-        variants: Sequence[tuple[str, bool]],
-        dropout: float,
-        partial_channels: int = 1,
-        stacked: bool = True,
+        self, space: FusionSpace, variants: Sequence[tuple[str, bool]], dropout: float, partial_channels: int = 1
     ) -> None:
         super().__init__()
         self.swapped = [swapped for _, swapped in variants]
         self.partial_channels = partial_channels
-        self.stacked = stacked
         self.mixed = space.channels // partial_channels
         self.steps = nn.ModuleList(
             nn.ModuleList(build_primitive(name, self.mixed, space.length, dropout) for name, _ in variants)
@@ -85,11 +77,8 @@ class SupernetCell(nn.Module):
         u, v = (first, second) if self.partial_channels == 1 else (first[..., : self.mixed], second[..., : self.mixed])
         if first is second:
             v = u  # primitives know tied inputs by this
-        if self.stacked and len(computed) == len(variants) and can_stack(list(variants)):
-            mixture = stacked_mixture(list(variants), self.swapped, u, v, weights)
-        else:
-            outs = [variants[k](v, u) if self.swapped[k] else variants[k](u, v) for k in computed]
-            mixture = _weighted_sum(outs, [weights[k] for k in computed])
+        outs = [variants[k](v, u) if self.swapped[k] else variants[k](u, v) for k in computed]
+        mixture = _weighted_sum(outs, [weights[k] for k in computed])
         if self.partial_channels == 1:
             return mixture
         passing = (first[..., self.mixed :] + second[..., self.mixed :]) / 2
@@ -116,8 +105,6 @@ class FusionSupernet(nn.Module):
             the primitives fall K-fold or more. Its edge normalisation, a softmax over the inputs of a step, is what
             alpha and beta are with independent pairing; tied pairing keeps an edge's own softmax, as in BM-NAS. With
             K > 1 a supernet with one-hot logits is not the network that is built, and `inherit` is refused.
-        stacked: Whether a step in training computes its primitives in few large operations where it can, see
-            `stacked_mixture`; the numbers are the same up to rounding.
 
     Raises:
         GenotypeError: An input without a shape, an unknown primitive, or channels that K does not divide.
@@ -142,7 +129,6 @@ class FusionSupernet(nn.Module):
         pool: Pool = "max",
         grid: Grid = "auto",
         partial_channels: int = 1,
-        stacked: bool = True,
     ) -> None:
         super().__init__()
         if partial_channels < 1 or space.channels % partial_channels:
@@ -155,7 +141,7 @@ class FusionSupernet(nn.Module):
         self.input_nodes = InputNodes(space.inputs, feature_shapes, space.channels, space.length, dropout, pool, grid)
         self.logits = build_pairing(pairing, space, relaxation)
         self.cells = nn.ModuleList(
-            SupernetCell(space, self.logits.variants, dropout, partial_channels, stacked) for _ in range(space.cells)
+            SupernetCell(space, self.logits.variants, dropout, partial_channels) for _ in range(space.cells)
         )
         self.late = LateFeatures(deepest_inputs(space), feature_shapes, space.channels)
         width = space.cell_outputs * space.channels
