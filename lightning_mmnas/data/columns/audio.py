@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -127,7 +127,7 @@ def sound_length(source: Source) -> tuple[int, int, float]:
     name = source_name(source, "a sound")
     with open_source(source) as stream:
         header = _header(stream, name)
-    if header is not None:
+    if header is not None and header.plain:
         rate, channels, length = header.rate, header.channels, header.length
     else:
         with _soundfile(source, name) as sound:
@@ -188,13 +188,12 @@ def _cancels(waveform: Tensor, mean: Tensor) -> bool:
     return float(mean.double().square().mean()) * len(waveform) < _CANCELLED * power
 
 
-def _header(stream: Any, name: str) -> WavHeader | None:
-    """The header of a WAV file that needs no other package; None for the others."""
+def _header(stream: BinaryIO, name: str) -> WavHeader | None:
+    """The header of a WAV file; None for other files."""
     try:
-        header = wav_header(stream)
+        return wav_header(stream)
     except ValueError as error:
         raise damaged(name, str(error)) from None
-    return header if header is not None and header.plain else None
 
 
 def _decode(source: Source, name: str, seconds: float | None) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
@@ -202,12 +201,9 @@ def _decode(source: Source, name: str, seconds: float | None) -> tuple[np.ndarra
     with open_source(source) as stream:
         if (header := _header(stream, name)) is not None:
             if header.declared > header.size:
-                present = stream.seek(0, os.SEEK_END)
-                if header.whole > present:
-                    raise damaged(name, f"it is cut short: {present:,} bytes of {header.whole:,}")
-                block = header.channels * header.width
-                raise damaged(name, f"it is cut short: {header.length:,} samples of {header.declared // block:,}")
-            return read_wav(stream, header, _needed(header.rate, seconds)), header.rate
+                raise damaged(name, f"it is cut short: {_cut(header, stream.seek(0, os.SEEK_END))}")
+            if header.plain:
+                return read_wav(stream, header, _needed(header.rate, seconds)), header.rate
     with _soundfile(source, name) as sound:
         rate, known = int(sound.samplerate), int(sound.frames)
         wanted = min(known, _needed(rate, seconds))
@@ -218,6 +214,13 @@ def _decode(source: Source, name: str, seconds: float | None) -> tuple[np.ndarra
     if len(samples) < wanted:
         raise damaged(name, f"it is cut short: {len(samples):,} samples of {wanted:,}")
     return samples, rate
+
+
+def _cut(header: WavHeader, present: int) -> str:
+    block = header.channels * header.width
+    if header.whole > present or not block:
+        return f"{present:,} bytes of {max(header.whole, header.start + header.declared):,}"
+    return f"{header.length:,} samples of {header.declared // block:,}"
 
 
 @contextmanager
@@ -247,7 +250,8 @@ def _soundfile(source: Source, name: str) -> Iterator[Any]:
         with soundfile.SoundFile(io.BytesIO(content) if isinstance(content, bytes) else os.fspath(content)) as sound:
             yield sound
     except soundfile.SoundFileError as error:
-        raise damaged(name, f"{type(error).__name__}: {error}".splitlines()[0]) from error
+        reason = getattr(error, "error_string", str(error))
+        raise damaged(name, f"{type(error).__name__}: {reason}".splitlines()[0]) from error
 
 
 def _whole(head: bytes) -> int | None:
