@@ -184,6 +184,7 @@ class DeliveredModel(nn.Module):
         columns: Columns | None = None,
         batch_size: int = _BATCH,
         on_error: OnError | None = None,
+        files_from: str | None = None,
     ) -> tuple[bool, Iterator[tuple[Chunk, Any]]]:
         """Samples chunk by chunk, with what is computed of each, in bounded memory.
 
@@ -194,6 +195,8 @@ class DeliveredModel(nn.Module):
                 training.
             batch_size: Samples of a chunk.
             on_error: What a sample that cannot be read does: "raise", or "skip" it; None: as in training.
+            files_from: Folder that a table names files relative to; None: that of training where one was given, else
+                the table's own; of a data frame, the current one.
 
         Returns:
             Whether a single sample was given; and the chunks, each with the values of its usable samples on the CPU.
@@ -206,7 +209,9 @@ class DeliveredModel(nn.Module):
         missing: OnError = on_error or ("skip" if table is not None and table.missing == "drop" else "raise")
         error: OnError = on_error or (table.on_error if table is not None else "raise")
         renamed = {name: [value] if isinstance(value, str) else list(value) for name, value in (columns or {}).items()}
-        samples = samples_of(data, self.transforms, renamed)
+        samples = samples_of(
+            data, self.transforms, renamed, files_from or (table.files_from if table is not None else None)
+        )
 
         def found() -> Iterator[tuple[Chunk, Any]]:
             some = False

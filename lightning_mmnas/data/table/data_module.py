@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split, Task
 from lightning_mmnas.data.columns.column import Column, ColumnSamples, OnError, SelectedColumn, usable_rows
 from lightning_mmnas.data.columns.texts import TextColumn, TextTokenizer
+from lightning_mmnas.data.names import flaw
 from lightning_mmnas.data.spec import to_unit
 from lightning_mmnas.data.table.columns import ColumnSpec, NumberColumn, StandardisedColumn, file_column
 from lightning_mmnas.data.table.label_notes import label_notes, rare_classes
@@ -29,10 +30,10 @@ _MEAN_SAMPLES = 256
 class TableDataModule(MultimodalDataModule):
     """Samples of a CSV, JSON lines or Parquet file, one per row; `mmnas init` writes a configuration for it.
 
-    Files are named relative to the table's folder. Numbers and motion are standardised by mean and standard deviation
-    of the training rows. Without a split column, 15 % of the rows are for validation and 15 % for test: whole groups
-    where there is a group column, otherwise each class by itself. A row without a label serves the stages without
-    labels, in which it is -1.
+    Files are named relative to the table's folder, or to `files_from`. Numbers and motion are standardised by mean and
+    standard deviation of the training rows. Without a split column, 15 % of the rows are for validation and 15 % for
+    test: whole groups where there is a group column, otherwise each class by itself. A row without a label serves the
+    stages without labels, in which it is -1.
 
     Args:
         table: A `.csv`, `.jsonl` or `.parquet` file.
@@ -46,6 +47,7 @@ class TableDataModule(MultimodalDataModule):
             its training mean there, or all padding for a text.
         on_error: "raise": damaged files and cells are an error; "skip": their rows are left out with a warning.
         split_seed: Which draw of the splits.
+        files_from: Folder that files are named relative to; None: that of the table.
         modalities: See `MultimodalDataModule`, as for all that follow.
         batch_size: Samples per batch.
         num_workers: Worker processes per loader.
@@ -72,6 +74,7 @@ class TableDataModule(MultimodalDataModule):
         missing: Missing = "error",
         on_error: OnError = "raise",
         split_seed: int = 0,
+        files_from: str | None = None,
         modalities: Sequence[str] | None = None,
         batch_size: int = 128,
         num_workers: int = 0,
@@ -83,8 +86,8 @@ class TableDataModule(MultimodalDataModule):
         seed: int = 0,
     ) -> None:
         for name, spec in columns.items():
-            if name == "label" or "." in name:
-                raise ConfigError(f"{name!r} cannot be the name of a modality; check data.init_args.columns")
+            if (reason := flaw(name)) is not None:
+                raise ConfigError(f"{name!r} cannot be the name of a modality: {reason}; check data.init_args.columns")
             spec.check(name)
         for argument, value, accepted in (
             ("missing", missing, ("error", "drop", "mask")),
@@ -97,6 +100,7 @@ class TableDataModule(MultimodalDataModule):
         if split_seed < 0:
             raise ConfigError(f"split_seed must be at least 0, got {split_seed}; check data.init_args.split_seed")
         self.path = Path(table)
+        self.files_from = files_from
         self.declared = dict(columns)
         self.label = label
         self.label_separator = label_separator
@@ -277,7 +281,10 @@ class TableDataModule(MultimodalDataModule):
     def _plain(self, name: str, rows: Sequence[int]) -> Column:
         spec = self.declared[name]
         numbers = spec.kind == "features" and not spec.files
-        return NumberColumn(self.content, spec.columns, rows) if numbers else file_column(spec, self.content, rows)
+        return NumberColumn(self.content, spec.columns, rows) if numbers else self._files(spec, rows)
+
+    def _files(self, spec: ColumnSpec, rows: Sequence[int]) -> Column:
+        return file_column(spec, self.content, rows, self.files_from)
 
     def _texts(self, name: str, rows: Sequence[int]) -> list[str]:
         column = self.declared[name].columns[0]
