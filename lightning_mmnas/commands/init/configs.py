@@ -29,13 +29,14 @@ _ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 _READ_BY_KIND = {
     "audio": ("rate", "seconds"),
-    "features": ("files", "length"),
-    "image": ("size", "channels", "maximum"),
-    "motion": ("channels", "length", "fit"),
-    "skeleton": ("length", "joints"),
+    "features": ("files", "length", "axes", "key"),
+    "image": ("size", "channels", "maximum", "clip", "axes", "key"),
+    "motion": ("channels", "length", "fit", "axes", "key"),
+    "skeleton": ("length", "joints", "axes", "key"),
     "text": ("length", "vocabulary", "tokenizer"),
-    "video": ("size", "channels", "length", "maximum"),
+    "video": ("size", "channels", "length", "maximum", "clip", "axes", "key"),
 }
+_ONLY_IF_GIVEN = ("fit", "maximum", "clip", "tokenizer", "axes", "key")
 _TRAINER = """\
 trainer:
   accelerator: auto
@@ -207,7 +208,7 @@ def _column(spec: ColumnSpec) -> str:
     kept = {"kind": spec.kind, "columns": spec.columns}
     for name in _READ_BY_KIND[spec.kind]:
         numbers_in_cells = spec.kind == "features" and not spec.files
-        if not numbers_in_cells and not (name in ("fit", "maximum", "tokenizer") and content[name] == defaults[name]):
+        if not numbers_in_cells and not (name in _ONLY_IF_GIVEN and content[name] == defaults[name]):
             kept[name] = list(content[name]) if isinstance(content[name], tuple) else content[name]
     return _value(kept)
 
