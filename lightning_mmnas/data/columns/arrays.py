@@ -3,6 +3,7 @@
 import io
 import os
 import warnings
+import zipfile
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -50,16 +51,27 @@ def _load(file: Path | io.BytesIO, key: str | None, source: Path | str) -> Array
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about headers of Python 2
-            array = np.load(file, mmap_mode="r" if isinstance(file, Path) else None, allow_pickle=False)
-            if isinstance(array, np.lib.npyio.NpzFile):
-                with array:
-                    array = array[_member(source, array.files, key)]
+            array = _archived(file, key, source)
+            if array is None:
+                array = np.load(file, mmap_mode="r" if isinstance(file, Path) else None, allow_pickle=False)
     except DamagedFilesError:
         raise
     except Exception as error:  # numpy raises dozens of types for damaged files
         text = str(error).strip().splitlines()
         raise damaged(source, f"{type(error).__name__}: {text[0] if text else 'cannot be read'}") from error
     return numbers_only(array, source)
+
+
+def _archived(file: Path | io.BytesIO, key: str | None, source: Path | str) -> Any:
+    """The array of a `.npz` file; None: it is none. We open it, as numpy leaves damaged archives open."""
+    with open(file, "rb") if isinstance(file, Path) else io.BytesIO(file.getbuffer()) as stream:
+        if stream.read(2) != b"PK":
+            return None
+        stream.seek(0)
+        with zipfile.ZipFile(stream):  # damaged ones end here
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as archive:
+                return archive[_member(source, archive.files, key)]
 
 
 def numbers_only(array: Any, path: Path | str) -> Array:
