@@ -8,9 +8,9 @@ from torch.nn.functional import interpolate
 from lightning_mmnas.data.columns.arrays import Array, finite
 from lightning_mmnas.data.columns.axes import arrange, way_out
 from lightning_mmnas.data.columns.column import damaged
+from lightning_mmnas.data.columns.pixels import NEAR_WHITE
 from lightning_mmnas.data.columns.video import clip_positions
 
-NEAR_WHITE = 32
 _WHITE = {"u1": 255.0, "u2": 65535.0, "b1": 1.0}
 """Largest value by type; that of floats is 1."""
 

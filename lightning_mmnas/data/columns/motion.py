@@ -73,9 +73,8 @@ def resample_linearly(signal: Tensor, length: int) -> Tensor:
     t = signal.shape[1]
     if t == length:
         return signal
-    if t > length:
-        signal = lowpass(signal, length)
-    return interpolate(signal[None], length, mode="linear", align_corners=True)[0]
+    kept = signal if t < length else lowpass(signal.double(), length)
+    return interpolate(kept[None], length, mode="linear", align_corners=True)[0].to(signal.dtype)
 
 
 def lowpass(signal: Tensor, length: int) -> Tensor:
