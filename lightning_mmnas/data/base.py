@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from lightning_mmnas.data.drawing import draw
 from lightning_mmnas.data.samples import LABEL, Batch, EpochSampler, Part, Samples, ViewSampler, collate
-from lightning_mmnas.data.spec import Kind, ModalitySpec, Split, Task
+from lightning_mmnas.data.spec import Kind, Modalities, ModalitySpec, Split, Task
 from lightning_mmnas.data.splits import label_budget, split_groups
 from lightning_mmnas.errors import ConfigError, DataError
 
@@ -128,8 +128,10 @@ class MultimodalDataModule(LightningDataModule, ABC):
 
     @property
     def modalities(self) -> dict[str, ModalitySpec]:
-        """The modalities in use."""
-        return {name: self.available_modalities[name] for name in self._selected}
+        """The modalities in use; it knows the others, too."""
+        every = self.available_modalities
+        others = {name: spec for name, spec in every.items() if name not in self._selected}
+        return Modalities({name: every[name] for name in self._selected}, others)
 
     @property
     def num_classes(self) -> int | None:

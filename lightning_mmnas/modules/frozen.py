@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from lightning_mmnas.data.spec import ModalitySpec
+from lightning_mmnas.data.spec import ModalitySpec, of_those_in_use
 from lightning_mmnas.encoders.base import Encoder
 from lightning_mmnas.encoders.weights import differences
 from lightning_mmnas.errors import CheckpointError, ConfigError
@@ -26,6 +26,7 @@ def build_encoders(
     Raises:
         ConfigError: A modality has no encoder, or an encoder no modality.
     """
+    factories = of_those_in_use(factories, modalities)
     known = set(modalities) | {spec.kind for spec in modalities.values()}
     if unknown := sorted(set(factories) - known):
         raise ConfigError(

@@ -253,13 +253,14 @@ def _report(data: TableDataModule, plan: Plan, left: dict[str, str], console: Co
     for name, spec in plan.columns.items():
         columns = ", ".join(spec.columns) if len(spec.columns) < 6 else f"{len(spec.columns)} columns"
         shape = " x ".join(map(str, data.available_modalities[name].shape))
-        empty = sum(any(row[column] is None for column in spec.columns) for row in data.content.rows)
+        cells = [data.content.cells(column) for column in spec.columns]
+        empty = sum(any(cell is None for cell in row) for row in zip(*cells, strict=True))
         grid.add_row(escape(name), spec.kind, escape(columns), shape, str(empty))
     console.print(grid)
     sizes = ", ".join(f"{part} {len(data.source(part))}" for part in ("train", "val", "test"))
     how = f"of column {data.split!r}" if data.split else f"drawn with seed {data.split_seed}"
     whole = f", whole groups of column {data.group!r}" if data.group else ""
-    lines = [f"{len(data.content.rows)} rows; splits {how}{whole}: {sizes}"]
+    lines = [f"{len(data.content)} rows; splits {how}{whole}: {sizes}"]
     if plan.classes:
         shown = ", ".join(f"{name} {count}" for name, count in list(plan.classes.items())[:20])
         several = "several per row" if plan.several else "one per row"

@@ -126,19 +126,18 @@ class NumberColumn(Column):
         found = []
         for name in self.names:
             try:
-                found.append(number(self.table.rows[row][name]))
+                found.append(number(self.table.cell(row, name)))
             except ValueError as error:
                 raise damaged(self.table.place(row, name), str(error)) from None
         return torch.tensor(found)
 
     def source(self, index: int) -> str:
         """File and line."""
-        return f"{self.table.path}, line {self.table.lines[self.rows[index]]}"
+        return f"{self.table.path}, line {self.table.line(self.rows[index])}"
 
     def fingerprint(self, index: int) -> str:
         """The cells."""
-        row = self.table.rows[self.rows[index]]
-        return repr([row[name] for name in self.names])
+        return repr([self.table.cell(self.rows[index], name) for name in self.names])
 
     def digest(self, index: int) -> str:
         """Hash of the numbers."""
@@ -147,8 +146,8 @@ class NumberColumn(Column):
 
 def file_column(spec: ColumnSpec, table: Table, rows: Sequence[int]) -> FileColumn:
     """The column of a modality that lies in files, relative to the table's folder."""
-    cells = (str(table.rows[row][spec.columns[0]]).strip() for row in rows)
-    return FileColumn([table.path.parent / cell for cell in cells], partial(read_cell, spec=spec))
+    cells = table.cells(spec.columns[0])
+    return FileColumn([table.path.parent / str(cells[row]).strip() for row in rows], partial(read_cell, spec=spec))
 
 
 def read_cell(path: Path, spec: ColumnSpec) -> Tensor:

@@ -160,16 +160,15 @@ class TableDataModule(MultimodalDataModule):
                 table.need(column, f"data.init_args.{argument}")
         if self.id is not None:
             first: dict[str, int] = {}
-            for row, cells in enumerate(table.rows):
-                key = repr(cells[self.id])
+            for row, cell in enumerate(table.cells(self.id)):
+                key = repr(cell)
                 if key in first:
-                    raise DataError(
-                        f"{table.place(row, self.id)}: id {cells[self.id]!r} is also in line {table.lines[first[key]]}"
-                    )
+                    place = table.place(row, self.id)
+                    raise DataError(f"{place}: id {cell!r} is also in line {table.line(first[key])}")
                 first[key] = row
         again = table.repeated()
         if again:
-            lines = ", ".join(str(table.lines[row]) for row in again[:_NAMED])
+            lines = ", ".join(str(table.line(row)) for row in again[:_NAMED])
             rank_zero_warn(f"{table.path}: {len(again)} row(s) repeat an earlier one: line {lines}")
         return table
 
@@ -178,16 +177,16 @@ class TableDataModule(MultimodalDataModule):
         """Rows of the table in each split."""
         table, classes = self.content, self._classes if self.label is not None else None
         groups = self._groups
-        incomplete = [row for row in range(len(table.rows)) if any(self._empty(row, name) for name in self._selected)]
+        incomplete = [row for row in range(len(table)) if any(self._empty(row, name) for name in self._selected)]
         if incomplete and self.missing == "error":
-            lines = ", ".join(str(table.lines[row]) for row in incomplete[:_NAMED])
+            lines = ", ".join(str(table.line(row)) for row in incomplete[:_NAMED])
             raise DataError(
                 f"{table.path}: {len(incomplete)} row(s) lack a modality: line {lines}; set data.init_args.missing to "
                 "drop or mask"
             )
         gone = set(incomplete) if self.missing == "drop" else set()
         gone |= {row for row in incomplete if all(self._empty(row, name) for name in self._selected)}
-        kept = [row for row in range(len(table.rows)) if row not in gone]
+        kept = [row for row in range(len(table)) if row not in gone]
         if len(kept) < 3:
             raise DataError(f"{table.path}: {len(kept)} row(s) are left; training, validation and test need 3")
         if self.split is not None:
@@ -242,13 +241,14 @@ class TableDataModule(MultimodalDataModule):
         if self.group is None:
             return None
         table = self.content
-        for row, cells in enumerate(table.rows):
-            if cells[self.group] is None or isinstance(cells[self.group], list | dict):
-                raise DataError(f"{table.place(row, self.group)}: {cells[self.group]!r} is no group")
-        return [str(cells[self.group]).strip() for cells in table.rows]
+        cells = table.cells(self.group)
+        for row, cell in enumerate(cells):
+            if cell is None or isinstance(cell, list | dict):
+                raise DataError(f"{table.place(row, self.group)}: {cell!r} is no group")
+        return [str(cell).strip() for cell in cells]
 
     def _empty(self, row: int, modality: str) -> bool:
-        return any(self.content.rows[row][column] is None for column in self.declared[modality].columns)
+        return any(self.content.cell(row, column) is None for column in self.declared[modality].columns)
 
     def _column(self, name: str, split: Split) -> Column:
         spec, rows = self.declared[name], self.rows[split]
@@ -270,7 +270,8 @@ class TableDataModule(MultimodalDataModule):
 
     def _texts(self, name: str, rows: Sequence[int]) -> list[str]:
         column = self.declared[name].columns[0]
-        return ["" if (cell := self.content.rows[row][column]) is None else str(cell) for row in rows]
+        cells = self.content.cells(column)
+        return ["" if cells[row] is None else str(cells[row]) for row in rows]
 
     @cached_property
     def statistics(self) -> Mapping[str, tuple[Tensor | None, Tensor | None, Tensor]]:

@@ -38,7 +38,7 @@ def read_classes(table: Table, column: str, separator: str | None) -> tuple[list
     Raises:
         DataError: A cell is neither a text, a number nor a list of these; names the line.
     """
-    cells = [row[column] for row in table.rows]
+    cells = table.cells(column)
     several = separator is not None or any(isinstance(cell, list) for cell in cells)
     found = [cell_classes(cell, separator, several, table.place(row, column)) for row, cell in enumerate(cells)]
     if all(classes is None for classes in found):
@@ -94,10 +94,10 @@ def given_splits(table: Table, column: str, groups: Sequence[Cell] | None, seed:
         DataError: A cell names no split, there is no training or test row, or a group is in two splits.
     """
     rows: dict[Split, list[int]] = {"train": [], "val": [], "test": []}
-    for index, row in enumerate(table.rows):
-        name = str(row[column]).strip().lower()
+    for index, cell in enumerate(table.cells(column)):
+        name = str(cell).strip().lower()
         if name not in _SPLIT_NAMES:
-            raise DataError(f"{table.place(index, column)}: {row[column]!r} is not in {list(_SPLIT_NAMES)}")
+            raise DataError(f"{table.place(index, column)}: {cell!r} is not in {list(_SPLIT_NAMES)}")
         rows[_SPLIT_NAMES[name]].append(index)
     for split in ("train", "test"):
         if not rows[split]:
@@ -109,7 +109,7 @@ def given_splits(table: Table, column: str, groups: Sequence[Cell] | None, seed:
                 if home.setdefault(groups[index], split) != split:
                     raise DataError(
                         f"{table.path}: group {groups[index]!r} is in the splits {home[groups[index]]} and {split} "
-                        f"(line {table.lines[index]}); a group must not straddle splits"
+                        f"(line {table.line(index)}); a group must not straddle splits"
                     )
     if not rows["val"]:
         members = rows["train"]
