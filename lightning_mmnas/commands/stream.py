@@ -121,7 +121,7 @@ def _table(options: argparse.Namespace, unknown: list[str]) -> tuple[MultimodalD
     )
     given = {role: column for role, column in special.items() if column is not None}
     notes = [f"{role} of each row: column {column!r}" for role, column in given.items()]
-    notes += told(found, data.content)
+    notes += told(found)
     return data, notes
 
 

@@ -100,3 +100,16 @@ def test_texts_of_other_languages(tmp_path: Path) -> None:
     columns = found["columns"]
     assert (columns["chinese"]["kind"], columns["chinese"]["vocabulary"]) == ("text", 64)
     assert columns["hindi"]["length"] == 16  # 12 words
+    lengths = sorted(map(len, chinese))
+    assert lengths[int(0.9 * 59)] <= columns["chinese"]["length"] <= 32
+    assert code == 0
+
+
+def test_texts_that_are_cut_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tokenizers")
+    notes = [f"don't go {i % 7}!" for i in range(90)] + ["a, " * 40] * 10  # 6 tokens, though 3 words; 80
+    code, found = init(table(tmp_path / "t.csv", note=notes, label=["x", "y"] * 50))
+    assert (code, found["columns"]["note"]["length"]) == (0, 8)
+    told = capsys.readouterr().out
+    assert "10 %" in told or "10.0 %" in told
+    assert "length=80" in told

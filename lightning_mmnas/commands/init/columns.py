@@ -40,12 +40,16 @@ class Proposal:
     """What the columns of a table are.
 
     Attributes:
+        table: The table.
+        folder: What paths are relative to.
         special: Columns of label, split, group and id.
         columns: The modalities.
         left: Columns that are left out, with the reason.
         told: What to tell the user of what was inferred.
     """
 
+    table: Table
+    folder: Path
     special: dict[str, str] = field(default_factory=dict)
     columns: dict[str, Measured] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
@@ -56,12 +60,14 @@ class Proposal:
         """How each modality is read."""
         return {name: measured.spec for name, measured in self.columns.items()}
 
-    def add(self, table: Table, spec: ColumnSpec, called: str, folder: Path) -> None:
+    def add(self, spec: ColumnSpec, called: str) -> None:
         """Takes a modality under a safe name made from what it is called."""
         name = safe_name(called, spec.kind, self.columns)
         if name != called and called in spec.columns:
             self.told.append(f"column {called!r} is the modality {name!r}: a name that is safe wherever it is written")
-        self.columns[name] = measure(table, spec, folder, [n for n in ("axes", "key") if getattr(spec, n, None)])
+        self.columns[name] = measure(
+            self.table, spec, self.folder, [n for n in ("axes", "key") if getattr(spec, n, None)]
+        )
 
 
 def propose(table: Table, special: Special, without: Collection[str], folder: Path) -> Proposal:
@@ -76,7 +82,7 @@ def propose(table: Table, special: Special, without: Collection[str], folder: Pa
     Raises:
         DataError: A column is doubtful; names it and the way out.
     """
-    found = Proposal()
+    found = Proposal(table, folder)
     taken = set(special.columns.values())
     rows = spread(range(len(table)), _COMPARED)
     label = special.columns.get("label")
@@ -92,7 +98,7 @@ def propose(table: Table, special: Special, without: Collection[str], folder: Pa
         if isinstance(files, str):
             found.left[name] = files
         elif isinstance(files, Files):
-            found.add(table, _of_files(table, name, files, folder), name, folder)
+            found.add(_of_files(table, name, files, folder), name)
         elif (as_numbers := _numbers(table, name, cells)) is not None:
             reason = gives_row_away(name, cells, as_numbers) or _leak(table, name, rows, labels, label)
             if reason is None:
@@ -104,19 +110,19 @@ def propose(table: Table, special: Special, without: Collection[str], folder: Pa
             if reason is not None:
                 found.left[name] = f"{reason}; --modality makes it an input"
             elif _is_text(cells):
-                found.add(table, ColumnSpec("text", [name]), name, folder)
+                found.add(ColumnSpec("text", [name]), name)
             else:
                 found.left[name] = _short(name, cells)
     for called, columns in _parted(numbers):
-        found.add(table, ColumnSpec("features", columns), called, folder)
+        found.add(ColumnSpec("features", columns), called)
     return found
 
 
-def check_proposal(table: Table, found: Proposal) -> None:
+def check_proposal(found: Proposal) -> None:
     """Raises `DataError` where nothing is left to learn from."""
     if not found.columns:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left.items())
-        raise DataError(f"{table.path} has no column that is a modality ({reasons}); name some with --modality")
+        raise DataError(f"{found.table.path} has no column that is a modality ({reasons}); name some with --modality")
 
 
 def _of_files(table: Table, name: str, files: Files, folder: Path) -> ColumnSpec:
@@ -149,7 +155,8 @@ def _numbers(table: Table, name: str, cells: Sequence[Cell]) -> Numbers | None:
             f"{error}; most cells of the column are numbers: mend the others or empty them, or leave the column out: "
             f"--without {name!r}"
         ) from None
-    return found[~np.isnan(found)]
+    there: Numbers = found[~np.isnan(found)]
+    return there
 
 
 def _is_number(cell: Cell) -> bool:

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,12 +134,12 @@ def read_columns(
     found_special = find_special(content, special, without_roles, {*claimed, *without})
     if given:
         measured = {name: measure(content, spec, folder, fixed) for name, spec, fixed in given}
-        found = Proposal(columns=measured)
+        found = Proposal(content, folder, columns=measured)
     else:
         found = propose(content, found_special, without, folder)
     found.special = found_special.columns
     found.told = [*found_special.told, *found.told]
-    check_proposal(content, found)
+    check_proposal(found)
     return found
 
 
@@ -174,7 +175,7 @@ def init(
     from rich.console import Console
 
     from lightning_mmnas.commands.init.configs import write_configs
-    from lightning_mmnas.commands.init.pretrained import proposal, with_pretrained
+    from lightning_mmnas.commands.init.pretrained import proposal
     from lightning_mmnas.commands.init.telling import in_options, report
     from lightning_mmnas.data.table.data_module import TableDataModule
 
@@ -185,7 +186,9 @@ def init(
         raise RunDirectoryError(f"{folder} exists; nothing was changed. Choose a new folder as --output")
     special = {"label": label, "split": split, "group": group, "id": id}
     found = read_columns(table, special, modality, without, without_roles, files_from)
-    columns = with_pretrained(found.specs) if encoders == "pretrained" else found.specs
+    if encoders == "pretrained":
+        found = _with_pretrained(found)
+    columns = found.specs
 
     shared: dict[str, Any] = {"table": str(Path(table).resolve())}
     shared |= found.special
@@ -217,6 +220,21 @@ def init(
             if name != COMMON:
                 say(f"  {shlex.join(['mmnas', 'fit', *config_options(folder / name)])}")
     return folder
+
+
+def _with_pretrained(found: Proposal) -> Proposal:
+    """The modalities as pretrained encoders want them, texts measured in the tokens of their model."""
+    from lightning_mmnas.commands.init.pretrained import with_pretrained
+    from lightning_mmnas.commands.init.sizes import measure
+
+    columns = dict(found.columns)
+    for name, spec in with_pretrained(found.specs).items():
+        before = found.columns[name]
+        if spec != before.spec:
+            spec = replace(spec, **{setting: getattr(before.spec, setting) for setting in before.given})
+            given = {*before.given, "tokenizer" if spec.kind == "text" else "size"}
+            columns[name] = measure(found.table, spec, found.folder, given)
+    return replace(found, columns=columns)
 
 
 def _plan(

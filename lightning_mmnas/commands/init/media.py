@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import re
-import wave
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from lightning_mmnas.commands.init.sampling import spread
+from lightning_mmnas.data.columns.content import form_of
+from lightning_mmnas.data.columns.images import image_info
 from lightning_mmnas.data.table.paths import exists, is_url, locate
 from lightning_mmnas.data.table.reading import Table
-from lightning_mmnas.errors import DataError
+from lightning_mmnas.errors import DamagedFilesError, DataError
 
 Media = Literal["image", "audio", "video", "array"]
 
@@ -27,8 +28,6 @@ _NAMED: dict[Media, str] = {
     "array": ".npy .npz",
 }
 _SUFFIXES: dict[str, Media] = {suffix: media for media, named in _NAMED.items() for suffix in named.split(" ")}
-_PICTURES = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "ICO", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
-"""Formats that Pillow knows by their first bytes; others it only guesses."""
 _LONGEST = 4096
 """Characters of a path."""
 _OPENED = 32
@@ -117,22 +116,18 @@ def media_of(source: Path | bytes) -> Media | None:
 
 
 def media_by_content(source: Path | bytes) -> Media | None:
-    """What a file, or its content, is by its first bytes and the libraries that would read it; None: nothing known."""
+    """What a file, or its content, is by its first bytes, or else by the library that would read it."""
     try:
-        head = source[:16] if isinstance(source, bytes) else _head(source)
-    except OSError:
+        form = form_of(source)
+    except (DamagedFilesError, OSError):
         return None
-    if head.startswith(b"\x93NUMPY"):
+    if form is not None and form.name.startswith("an array of NumPy"):
         return "array"
-    kinds: list[tuple[Media, Callable[[Any], bool]]] = [
-        ("array", _is_archive_of_arrays),
-        ("image", _is_picture),
-        ("audio", _is_sound),
-    ]
-    for kind, test in kinds:
-        if test(io.BytesIO(source) if isinstance(source, bytes) else source):
-            return kind
-    return _streams(io.BytesIO(source) if isinstance(source, bytes) else str(source))
+    if form is not None and form.name.startswith("a ZIP archive"):
+        return "array" if _is_archive_of_arrays(source) else None
+    if form is not None and form.kind in ("image", "audio", "video"):
+        return cast(Media, form.kind)
+    return _streams(io.BytesIO(source) if isinstance(source, bytes) else str(source)) if form is None else None
 
 
 def _kinds(sources: Sequence[Path | bytes], what: str) -> Files | str:
@@ -141,7 +136,7 @@ def _kinds(sources: Sequence[Path | bytes], what: str) -> Files | str:
     if not counts:
         first = next((str(source) for _, source in found if isinstance(source, Path)), "")
         exist = f"{what} exist, but are" if first else f"{what} are"
-        return f"{exist} no picture, sound, video or array{_unknown()}{f': first {first}' if first else ''}"
+        return f"{exist} no picture, sound, video or array{f': first {first}' if first else ''}{_form(found[0][1])}"
     media = counts.most_common(1)[0][0]
     chosen = [source for one, source in found if one == media]
     moving = [_moves(source) for source in chosen[:_OPENED]] if media == "image" else []
@@ -217,44 +212,13 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _head(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(16)
-
-
-def _is_archive_of_arrays(source: Any) -> bool:
+def _is_archive_of_arrays(source: Path | bytes) -> bool:
     try:
-        with zipfile.ZipFile(source) as archive:
+        with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError):
         return False
     return bool(names) and all(name.endswith(".npy") for name in names)
-
-
-def _is_picture(source: Any) -> bool:
-    from PIL import Image
-
-    Image.init()
-    try:
-        with Image.open(source, formats=[name for name in _PICTURES if name in Image.OPEN]):
-            return True
-    except Exception:  # Pillow raises a dozen types for what is no picture
-        return False
-
-
-def _is_sound(source: Any) -> bool:
-    try:
-        import soundfile
-    except ImportError:
-        try:
-            with wave.open(source if isinstance(source, io.BytesIO) else str(source), "rb"):
-                return True
-        except (wave.Error, EOFError, OSError):
-            return False
-    try:
-        return bool(soundfile.info(source).frames > 0)
-    except Exception:  # soundfile raises what libsndfile says
-        return False
 
 
 def _streams(source: Any) -> Media | None:
@@ -269,25 +233,20 @@ def _streams(source: Any) -> Media | None:
         return None
 
 
-def _unknown() -> str:
-    """What cannot be told without further packages."""
-    missing = []
-    for package, extra in (("soundfile", "audio"), ("av", "video")):
-        try:
-            __import__(package)
-        except ImportError:
-            missing.append(f"'lightning-mmnas[{extra}]'")
-    return f" as far as can be told without pip install {' '.join(missing)}" if missing else ""
+def _form(source: Path | bytes) -> str:
+    try:
+        form = form_of(source)
+    except (DamagedFilesError, OSError):
+        return ""
+    return f" ({form.name})" if form is not None else ""
 
 
 def _moves(source: Path | bytes) -> bool:
-    """Whether a picture is a film: a GIF, PNG or WebP of several frames."""
-    if isinstance(source, Path) and source.suffix.lower() not in (".gif", ".apng", ".webp", ".png"):
+    """Whether a picture is a film: a GIF, PNG, WebP or AVIF of several frames."""
+    if isinstance(source, Path) and source.suffix.lower() not in (".gif", ".apng", ".webp", ".png", ".avif", ""):
         return False
-    from PIL import Image
-
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return image.format in ("GIF", "PNG", "WEBP") and bool(getattr(image, "is_animated", False))
-    except Exception:  # named when every file is checked
+        info = image_info(source)
+    except DamagedFilesError:  # named when every file is checked
         return False
+    return info.format != "TIFF" and info.frames > 1

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from lightning_mmnas.commands.init.media import media_of
 from lightning_mmnas.commands.init.sampling import percent, quantile, spread
 from lightning_mmnas.data.columns.arrays import open_array
 from lightning_mmnas.data.columns.audio import sound_length
+from lightning_mmnas.data.columns.images import ImageInfo, image_info, image_maximum
+from lightning_mmnas.data.columns.texts import TextTokenizer
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.data.table.paths import exists, locate
 from lightning_mmnas.data.table.reading import Table, values
 from lightning_mmnas.errors import DamagedFilesError, MissingExtraError
 
+R = TypeVar("R")
 _ENOUGH = 0.9
 """Share of the samples that a length is to hold as a whole."""
 _MOST_SECONDS, _LEAST_SECONDS, _MOST_RATE = 10.0, 0.2, 16_000
-_MOST_TOKENS, _MOST_MOMENTS, _MOST_POSES = 256, 256, 64
+_MOST_TOKENS, _MOST_WORDS, _MOST_MOMENTS, _MOST_POSES = 256, 8192, 256, 64
 _ALL = 2_000
-"""Arrays whose greatest value is looked for in each of them."""
+"""Files whose greatest value is looked for in each of them."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,13 @@ class Measured:
         spec: With its sizes.
         reading: What its samples are, in words.
         notes: What is lost of them.
+        given: Settings that were given and not measured.
     """
 
     spec: ColumnSpec
     reading: str
     notes: list[str] = field(default_factory=list)
+    given: frozenset[str] = frozenset()
 
 
 def measure(table: Table, spec: ColumnSpec, folder: Path, given: Collection[str] = ()) -> Measured:
@@ -48,7 +53,10 @@ def measure(table: Table, spec: ColumnSpec, folder: Path, given: Collection[str]
         folder: What paths are relative to.
         given: Settings of `spec` that stay as they are.
     """
-    wanted = {name: getattr(spec, name) for name in given}
+    return replace(_measure(table, spec, folder, {name: getattr(spec, name) for name in given}), given=frozenset(given))
+
+
+def _measure(table: Table, spec: ColumnSpec, folder: Path, wanted: dict[str, Any]) -> Measured:
     if spec.kind == "features" and not spec.files:
         return Measured(spec, f"{len(spec.columns)} number{'s' if len(spec.columns) > 1 else ''}")
     cells = list(values(table, spec.columns[0]))
@@ -66,8 +74,9 @@ def measure(table: Table, spec: ColumnSpec, folder: Path, given: Collection[str]
     if spec.kind == "video":
         found = replace(spec, **{"length": 16, **wanted})
         return Measured(found, f"{found.length} frames from all over each video, scaled to {_pixels(found)}")
-    found = replace(spec, **wanted)
-    return Measured(found, f"pictures scaled to {_pixels(found)}" if spec.kind == "image" else f"of kind {spec.kind}")
+    if spec.kind == "image":
+        return _measure_pictures(spec, sample, every, wanted)
+    return Measured(replace(spec, **wanted), f"of kind {spec.kind}")
 
 
 def _pixels(spec: ColumnSpec) -> str:
@@ -75,30 +84,57 @@ def _pixels(spec: ColumnSpec) -> str:
 
 
 def _measure_text(spec: ColumnSpec, texts: Sequence[str], cells: Sequence[Any], wanted: dict[str, Any]) -> Measured:
-    lengths = token_lengths(texts, wanted.get("tokenizer"))
-    distinct = len({word.lower() for cell in cells for word in str(cell).split()})
+    tokenizer = TextTokenizer(wanted.get("tokenizer"), wanted.get("vocabulary", _MOST_WORDS))
+    tokenizer.fit(lambda: [str(cell) for cell in cells])
+    lengths = tokenizer.lengths(texts)
     longest = -(-int(quantile(lengths, _ENOUGH) if lengths else 1) // 8) * 8
-    sizes = {"length": min(_MOST_TOKENS, max(8, longest)), "vocabulary": min(8192, max(64, distinct))}
+    sizes = {"length": min(_MOST_TOKENS, max(8, longest))}
+    if wanted.get("tokenizer") is None:
+        sizes["vocabulary"] = max(64, tokenizer.known)
     found = replace(spec, **{**sizes, **wanted})
     cut = [length for length in lengths if length > found.length]
     notes = [_cut(cut, lengths, "texts", f"{found.length} tokens", f"length={max(lengths)}")] if cut else []
     return Measured(found, f"texts of {found.length} tokens", notes)
 
 
-def token_lengths(texts: Sequence[str], tokenizer: str | None) -> list[int]:
-    """Tokens of each text."""
-    return [len(text.split()) for text in texts]
+def _measure_pictures(
+    spec: ColumnSpec, sources: Sequence[Any], every: Sequence[Any], wanted: dict[str, Any]
+) -> Measured:
+    infos = [info for source in sources if (info := _or_none(image_info, source)) is not None]
+    maximum = _white(infos, every) if any(info.deep for info in infos) else None
+    found = replace(spec, **{"maximum": maximum, **wanted})
+    notes = []
+    if pages := [info for info in infos if info.frames > 1]:
+        share = percent(len(pages), len(infos))
+        notes.append(
+            f"{share} of the pictures have up to {max(info.frames for info in pages)} pages; the first is read"
+        )
+    white = "" if found.maximum is None else f", {found.maximum:g} becomes white"
+    return Measured(found, f"pictures scaled to {_pixels(found)}{white}", notes)
+
+
+def _white(infos: Sequence[ImageInfo], every: Sequence[Any]) -> float | None:
+    """The value of deep pictures that becomes white; None: the largest of 16 bits."""
+    known = [most for source in spread(every, _ALL) if (most := _or_none(image_maximum, source)) is not None]
+    most = max(known, default=0.0)
+    whole = not any(info.mode.startswith("F") for info in infos)
+    if whole and (most <= 0 or 1 << 15 <= most < 1 << 16):
+        return None
+    if whole and len(every) > _ALL:
+        return float((1 << int(most).bit_length()) - 1)
+    return most if most > 0 else None
+
+
+def _or_none(read: Callable[[Any], R], source: Any) -> R | None:
+    try:
+        return read(source)
+    except (DamagedFilesError, MissingExtraError, OSError):  # told when every file is checked
+        return None
 
 
 def _measure_audio(spec: ColumnSpec, sources: Sequence[Any], wanted: dict[str, Any]) -> Measured:
-    rates, seconds = [], []
-    for source in sources:
-        try:
-            rate, _, length = sound_length(source)
-        except (DamagedFilesError, MissingExtraError, OSError):  # told when every file is checked
-            continue
-        rates.append(rate)
-        seconds.append(length)
+    known = [one for source in sources if (one := _or_none(sound_length, source)) is not None]
+    rates, seconds = [rate for rate, _, _ in known], [length for _, _, length in known]
     if not rates:
         found = replace(spec, **wanted)
         return Measured(found, f"{found.seconds:g} s at {found.rate} Hz (no file could be measured)")
@@ -129,7 +165,7 @@ def _measure_arrays(spec: ColumnSpec, paths: Sequence[Path], every: Sequence[Any
         return Measured(replace(spec, **wanted), f"arrays of kind {spec.kind} (none could be opened)")
     shapes = [array.shape for array in arrays]
     lengths = [shape[0] if shape else 1 for shape in shapes]
-    found, notes, reading = spec, [], ""
+    found, notes = spec, list[str]()
     if spec.kind == "features":
         found = replace(spec, **{"length": _middle(lengths), **wanted})
         return Measured(found, f"{found.length} numbers")
@@ -148,8 +184,10 @@ def _measure_arrays(spec: ColumnSpec, paths: Sequence[Path], every: Sequence[Any
         return Measured(found, reading, notes)
     clip = spec.kind == "video"
     colour = len(shapes[0]) == (4 if clip else 3)
-    sizes = {"channels": 3 if colour else 1, "maximum": _maximum(arrays, every)} | ({"length": 16} if clip else {})
-    found = replace(spec, **{**sizes, **wanted})
+    pixels: dict[str, Any] = {"channels": 3 if colour else 1, "maximum": _maximum(arrays, every)} | (
+        {"length": 16} if clip else {}
+    )
+    found = replace(spec, **{**pixels, **wanted})
     white = "" if found.maximum is None else f", {found.maximum:g} becomes white"
     frames = f"{found.length} frames from all over {_range(lengths)}, " if clip else ""
     return Measured(found, f"{frames}scaled to {_pixels(found)}{white}", notes)

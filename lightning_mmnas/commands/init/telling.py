@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from lightning_mmnas.commands.init.columns import Proposal
     from lightning_mmnas.commands.init.configs import Plan
     from lightning_mmnas.data.table.data_module import TableDataModule
-    from lightning_mmnas.data.table.reading import Table
 
 _SHOWN = 20
 """Classes that are listed; the others are counted."""
@@ -37,15 +36,15 @@ def report(data: TableDataModule, plan: Plan, found: Proposal, console: Console)
     how = f"of column {data.split!r}" if data.split else f"drawn with seed {data.split_seed}"
     whole = f", whole groups of column {data.group!r}" if data.group else ""
     lines = [f"{len(data.content)} rows; splits {how}{whole}: {sizes}", *_classes(data, plan)]
-    for line in [*lines, *told(found, data.content)]:
+    for line in [*lines, *told(found)]:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def told(found: Proposal, table: Table) -> list[str]:
+def told(found: Proposal) -> list[str]:
     """A line for each thing that was inferred."""
     lines = list(found.told)
     for name, measured in found.columns.items():
-        lines.append(f"{name}: {measured.reading}; {spell_modality(name, measured.spec, table)}")
+        lines.append(f"{name}: {measured.reading}; {spell_modality(name, measured.spec, found.table)}")
         lines += [f"note: {name}: {note}" for note in measured.notes]
     lines.append(
         "to read any of them otherwise, give all of these options, changed (--modality replaces the proposals)"

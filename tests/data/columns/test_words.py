@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas.data.columns.texts import TextTokenizer
-from lightning_mmnas.data.columns.words import accents_count, word_count
+from lightning_mmnas.data.columns.words import accents_count
 
 tokenizers = pytest.importorskip("tokenizers")
 
@@ -142,13 +142,3 @@ def test_accents_stay_where_they_are_tones() -> None:
     assert accents_count(["xin chào", "cảm ơn", "hello"])
     assert not accents_count(["xin chào", "cảm ơn", "déjà", "café"])
     assert not accents_count(["plain", ""])
-
-
-def test_words_are_counted_in_any_script() -> None:
-    assert [word_count(text) for text in ("", "a b  c", "well-known", "一只小鸟 and 2", "한국어를 공부")] == [
-        0,
-        3,
-        1,
-        6,
-        2,
-    ]
