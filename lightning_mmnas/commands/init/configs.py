@@ -33,14 +33,14 @@ _ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 _READ_BY_KIND: dict[Kind, tuple[str, ...]] = {
     "audio": ("rate", "seconds"),
-    "features": ("files", "length"),
-    "image": ("size", "channels", "maximum"),
-    "motion": ("channels", "length", "fit"),
-    "skeleton": ("length", "joints"),
+    "features": ("files", "length", "axes", "key"),
+    "image": ("size", "channels", "maximum", "clip", "axes", "key"),
+    "motion": ("channels", "length", "fit", "axes", "key"),
+    "skeleton": ("length", "joints", "axes", "key"),
     "text": ("length", "vocabulary", "tokenizer"),
-    "video": ("size", "channels", "length", "maximum"),
+    "video": ("size", "channels", "length", "maximum", "clip", "axes", "key"),
 }
-_ONLY_IF_GIVEN = ("fit", "maximum", "tokenizer")
+_ONLY_IF_GIVEN = ("fit", "maximum", "clip", "tokenizer", "axes", "key")
 _TRAINER = """\
 trainer:
   accelerator: auto

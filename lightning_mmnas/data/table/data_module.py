@@ -317,10 +317,11 @@ class TableDataModule(MultimodalDataModule):
             return None, None, ((unit * 255).round() if pixels else unit).to(modality.dtype)
         mean, square = (sums / count).unbind(1)
         std = (square - mean.square()).clamp(min=0).sqrt()
-        std = torch.where(std > 1e-12, std, 1.0)  # a constant column becomes zero
+        mean = mean + first[:, 0]
+        # A constant column becomes zero; what varies by rounding errors alone is one.
+        std = torch.where(std > 16 * torch.finfo(torch.float64).eps * mean.abs(), std, 1.0)
         shape = (-1, *[1] * (len(modality.shape) - 1))
-        centre = (mean + first[:, 0]).view(shape).float()
-        return centre, std.view(shape).float(), torch.zeros(modality.shape)
+        return mean.view(shape), std.view(shape), torch.zeros(modality.shape)
 
 
 def _places(present: Sequence[bool]) -> tuple[list[int | None], list[int]]:
