@@ -16,6 +16,7 @@ from lightning_mmnas.data.columns.images import decode_image, picture_pixels
 from lightning_mmnas.data.columns.texts import TextTokenizer, check_text
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.data.table.columns import ColumnSpec, read_cell, read_values, standardise
+from lightning_mmnas.data.table.paths import locate
 from lightning_mmnas.data.table.reading import number
 from lightning_mmnas.errors import DamagedFilesError, DataError
 
@@ -159,7 +160,7 @@ class Transforms:
         if spec.kind == "features" and not column.files:
             return _numbers(value, len(column.columns), column.columns, where)
         if isinstance(value, str | Path):
-            return FileColumn([Path(value)], partial(read_cell, spec=column)).read(0)
+            return FileColumn([locate(Path(), str(value))], partial(read_cell, spec=column)).read(0)
         if spec.kind == "image" and hasattr(value, "convert"):  # a picture of Pillow
             return picture_pixels(value, column.size, 1 if column.channels == 1 else 3, where)
         if spec.kind == "image" and isinstance(value, bytes):

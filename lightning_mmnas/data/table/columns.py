@@ -21,6 +21,7 @@ from lightning_mmnas.data.columns.skeletons import prepare_skeleton, to_joints
 from lightning_mmnas.data.columns.video import read_video
 from lightning_mmnas.data.samples import tensor_digest
 from lightning_mmnas.data.spec import Kind, ModalitySpec, Vocabulary
+from lightning_mmnas.data.table.paths import base_folder, locate
 from lightning_mmnas.data.table.reading import Table, number
 from lightning_mmnas.errors import ConfigError
 
@@ -160,10 +161,10 @@ class NumberColumn(Column):
         return tensor_digest(self.read(index))
 
 
-def file_column(spec: ColumnSpec, table: Table, rows: Sequence[int]) -> FileColumn:
-    """The column of a modality that lies in files, relative to the table's folder."""
-    cells = table.cells(spec.columns[0])
-    return FileColumn([table.path.parent / str(cells[row]).strip() for row in rows], partial(read_cell, spec=spec))
+def file_column(spec: ColumnSpec, table: Table, rows: Sequence[int], files_from: str | None = None) -> FileColumn:
+    """The column of a modality that lies in files; see `locate`."""
+    cells, folder = table.cells(spec.columns[0]), base_folder(table.path, files_from)
+    return FileColumn([locate(folder, str(cells[row])) for row in rows], partial(read_cell, spec=spec))
 
 
 def read_cell(path: Path, spec: ColumnSpec) -> Tensor:
