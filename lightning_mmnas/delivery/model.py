@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_mmnas.data.spec import ModalitySpec, Split, Task
-from lightning_mmnas.data.table.splits import Classes, cell_classes, encode_classes
+from lightning_mmnas.data.table.labels import Classes, cell_classes, encode_classes, known_classes
 from lightning_mmnas.delivery.card import ModelCard
 from lightning_mmnas.delivery.classifier import FusionClassifier
 from lightning_mmnas.delivery.inputs import Chunk, OnError, Row, samples_of
@@ -283,13 +283,14 @@ class DeliveredModel(nn.Module):
         if column is None or table is None:
             raise DataError("the model does not know the column of the classes; give label, or --label COLUMN")
         found: list[Classes | None] = []
+        known = known_classes(self.class_names)
         for row in rows:
             if column not in row.cells:
                 raise DataError(f"{row.place}: there is no column {column!r}; give label, or --label COLUMN")
             place = f"{row.place}, column {column!r}"
             several = self.task == "multilabel"
-            classes = cell_classes(row.cells[column], table.label_separator, several, place)
-            if unknown := [name for name in classes or () if name not in self.card.class_names]:
+            classes = cell_classes(row.cells[column], table.label_separator, several, place, known)
+            if unknown := [name for name in classes or () if name not in known]:
                 raise DataError(f"{place}: the model does not know the class {unknown[0]!r}, but {self.class_names}")
             found.append(classes)
         return encode_classes(found, self.class_names, self.task == "multilabel")

@@ -15,17 +15,10 @@ from lightning_mmnas.data.columns.texts import TextColumn, TextTokenizer
 from lightning_mmnas.data.names import flaw
 from lightning_mmnas.data.spec import to_unit
 from lightning_mmnas.data.table.columns import ColumnSpec, NumberColumn, StandardisedColumn, file_column
+from lightning_mmnas.data.table.label_notes import label_notes, rare_classes
+from lightning_mmnas.data.table.labels import Classes, class_names, encode_classes, read_classes
 from lightning_mmnas.data.table.reading import Cell, Table, read_table
-from lightning_mmnas.data.table.splits import (
-    Classes,
-    check_classes,
-    class_names,
-    drawn_splits,
-    encode_classes,
-    given_splits,
-    group_numbers,
-    read_classes,
-)
+from lightning_mmnas.data.table.splits import check_classes, drawn_splits, given_splits, group_numbers
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError
 
 Missing = Literal["error", "drop", "mask"]
@@ -192,16 +185,34 @@ class TableDataModule(MultimodalDataModule):
         gone |= {row for row in incomplete if all(self._empty(row, name) for name in self._selected)}
         kept = [row for row in range(len(table)) if row not in gone]
         if len(kept) < 3:
-            raise DataError(f"{table.path}: {len(kept)} row(s) are left; training, validation and test need 3")
+            raise DataError(
+                f"{table.path}: {len(kept)} of {len(table)} row(s) can be used; train, val and test need one each"
+            )
         if self.split is not None:
             given = given_splits(table, self.split, groups, self.split_seed)
             found: dict[Split, list[int]] = {name: [r for r in rows if r not in gone] for name, rows in given.items()}
+            if lost := [name for name, rows in found.items() if not rows]:
+                raise DataError(
+                    f"{table.path}: every row of the {lost[0]} split lacks a modality; set data.init_args.missing to "
+                    "mask"
+                )
         else:
             several = classes is not None and classes[1]
-            found = drawn_splits(kept, classes[0] if classes else None, several, groups, self.split_seed)
+            place = str(table.path) if self.label is None else f"{table.path}, column {self.label!r}"
+            found = drawn_splits(kept, classes[0] if classes else None, several, groups, self.split_seed, place)
         if classes is not None and self.label is not None:
             check_classes(table, self.label, classes[0], found)
         return found
+
+    @property
+    def notes(self) -> list[str]:
+        """What was read in a way that somebody may not expect, in sentences; `mmnas init` prints them."""
+        if self.label is None:
+            return []
+        classes, several = self._classes
+        notes = label_notes(self.content, self.label, classes, several)
+        rare = rare_classes([classes[row] for row in self.rows["train"]], self.class_names)
+        return notes if rare is None else [*notes, f"{self.path}, column {self.label!r}: {rare}"]
 
     def build(self, split: Split) -> None:
         """Builds one split; errors name the table."""
