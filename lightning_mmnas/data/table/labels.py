@@ -160,11 +160,10 @@ def encode_classes(classes: Sequence[Classes | None], names: Sequence[str], seve
     if not several:
         return torch.tensor([-1 if row is None else place[row[0]] for row in classes], dtype=torch.long)
     labels = torch.zeros(len(classes), len(names), dtype=torch.long)
-    for index, row in enumerate(classes):
-        if row is None:
-            labels[index] = -1
-        else:
-            labels[index, [place[name] for name in row]] = 1
+    ones = [(index, place[name]) for index, row in enumerate(classes) for name in row or ()]
+    if ones:
+        labels[tuple(torch.tensor(ones).T)] = 1
+    labels[torch.tensor([row is None for row in classes], dtype=torch.bool)] = -1
     return labels
 
 

@@ -173,6 +173,9 @@ def test_whole_numbers_are_sorted_by_value() -> None:
     assert class_names([("\u00b2",), ("1" * 5000,), ("3",)]) == ["1" * 5000, "3", "\u00b2"]
     labels = encode_classes([("9",), None, ("-1",)], class_names(rows), False)
     assert labels.tolist() == [2, -1, 0]
+    several = encode_classes([("a", "c"), None, (), ("b",)], ["a", "b", "c"], True)
+    assert several.tolist() == [[1, 0, 1], [-1, -1, -1], [0, 0, 0], [0, 1, 0]]
+    assert encode_classes([None, ()], ["a"], True).tolist() == [[-1], [0]]
 
 
 def test_values_against_plain_python(tmp_path: Path) -> None:

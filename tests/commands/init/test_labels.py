@@ -102,7 +102,13 @@ def test_texts_of_other_languages(tmp_path: Path) -> None:
     assert columns["hindi"]["length"] == 16  # 12 words
     lengths = sorted(map(len, chinese))
     assert lengths[int(0.9 * 59)] <= columns["chinese"]["length"] <= 32
+
+
+def test_accents_that_are_tones_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tokenizers")
+    code, _ = init(table(tmp_path / "t.csv", note=["ma má mà mả mã mạ", "tiếng Việt của tôi"] * 30))
     assert code == 0
+    assert "note: Latin letters keep their accents" in capsys.readouterr().out
 
 
 def test_texts_that_are_cut_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
