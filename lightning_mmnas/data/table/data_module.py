@@ -216,8 +216,8 @@ class TableDataModule(MultimodalDataModule):
     def notes(self) -> list[str]:
         """What was read in a way that somebody may not expect, in sentences; `mmnas init` prints them."""
         found = [
-            f"{self.path}: {name}: Latin letters keep their accents, since half of the texts with any are Vietnamese or "
-            "alike"
+            f"{self.path}: {name}: Latin letters keep their accents, since half of the texts with any are Vietnamese "
+            "or alike"
             for name, tokenizer in self.tokenizers.items()
             if tokenizer.keeps_accents
         ]
