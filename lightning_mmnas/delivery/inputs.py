@@ -14,6 +14,7 @@ from lightning_mmnas.data.columns.arrays import open_array
 from lightning_mmnas.data.columns.texts import read_text
 from lightning_mmnas.data.samples import LABEL
 from lightning_mmnas.data.table.columns import ColumnSpec
+from lightning_mmnas.data.table.embedded import is_embedded
 from lightning_mmnas.data.table.reading import Cell, stream_table
 from lightning_mmnas.delivery.transforms import MissingValueError, Transforms
 from lightning_mmnas.errors import DataError
@@ -202,8 +203,15 @@ def _values(cells: Mapping[str, Cell], declared: Mapping[str, ColumnSpec], folde
         elif spec.kind == "text":
             found[name] = str(own[0])
         else:
-            found[name] = folder / str(own[0]).strip()
+            found[name] = _located(own[0], folder)
     return found
+
+
+def _located(cell: Any, folder: Path) -> Any:
+    """The file that a cell names, by itself or as the path of a mapping without bytes; or the cell, which holds one."""
+    if isinstance(cell, Mapping) and cell.get("path") and not any(cell.get(key) for key in ("bytes", "array")):
+        return folder / str(cell["path"]).strip()
+    return cell if is_embedded([cell]) else folder / str(cell).strip()
 
 
 def _of_frame(frame: Any, declared: Mapping[str, ColumnSpec]) -> Iterator[Row]:

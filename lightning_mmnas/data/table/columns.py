@@ -1,9 +1,11 @@
 """Columns of a table as modalities: how each is declared and read."""
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
 import numpy as np
@@ -12,13 +14,14 @@ from torch import Tensor
 from torch.nn.functional import interpolate, pad
 
 from lightning_mmnas.data.columns.arrays import open_array
-from lightning_mmnas.data.columns.audio import read_audio
+from lightning_mmnas.data.columns.audio import fit_waveform, read_audio
 from lightning_mmnas.data.columns.column import Column, FileColumn, damaged
 from lightning_mmnas.data.columns.images import decode_image
 from lightning_mmnas.data.columns.skeletons import prepare_skeleton, to_joints
 from lightning_mmnas.data.columns.video import clip_positions, read_video
 from lightning_mmnas.data.samples import tensor_digest
 from lightning_mmnas.data.spec import Kind, ModalitySpec, Vocabulary
+from lightning_mmnas.data.table.embedded import EmbeddedColumn, Media, Waveform, is_embedded
 from lightning_mmnas.data.table.reading import Table, number
 from lightning_mmnas.errors import ConfigError
 
@@ -45,8 +48,8 @@ class ColumnSpec:
         joints: Joints of a skeleton.
         vocabulary: Greatest number of token ids of a text.
         tokenizer: Of a text, see `TextTokenizer`; None: learnt from the training texts.
-        maximum: Value in image and video arrays that becomes white; None: 255 for uint8, 65535 for uint16, 1 for
-            floats.
+        maximum: Value that becomes white in image and video arrays, and in picture files of 16 or 32 bits or floats;
+            None: 255 for uint8, 65535 for uint16, 1 for the floats of arrays.
     """
 
     kind: Kind
@@ -144,27 +147,54 @@ class NumberColumn(Column):
         return tensor_digest(self.read(index))
 
 
-def file_column(spec: ColumnSpec, table: Table, rows: Sequence[int]) -> FileColumn:
-    """The column of a modality that lies in files, relative to the table's folder."""
-    cells = table.cells(spec.columns[0])
-    return FileColumn([table.path.parent / str(cells[row]).strip() for row in rows], partial(read_cell, spec=spec))
+def file_column(spec: ColumnSpec, table: Table, rows: Sequence[int]) -> FileColumn | EmbeddedColumn:
+    """The column of a modality that lies in files, relative to the table's folder, or in the table's cells."""
+    name, decode, find = spec.columns[0], partial(read_cell, spec=spec), partial(_located, table.path.parent)
+    if is_embedded(table.cells(name)):
+        return EmbeddedColumn(table, name, rows, decode, find, repr(spec))
+    cells = table.cells(name)
+    return FileColumn([find(str(cells[row])) for row in rows], decode)
 
 
-def read_cell(path: Path, spec: ColumnSpec) -> Tensor:
-    """Reads one file as a sample of the modality.
+def _located(folder: Path, cell: str) -> Path:
+    return folder / cell.strip()
+
+
+def read_cell(media: Media, spec: ColumnSpec) -> Tensor:
+    """Reads a file, or the content of one, as a sample of the modality.
 
     Raises:
-        DamagedFilesError: The file is not what the kind asks for.
+        DamagedFilesError: It is not what the kind asks for.
+        MissingExtraError: A package that reads it is not installed.
     """
     channels: Literal[1, 3] = 1 if spec.channels == 1 else 3
-    array = path.suffix.lower() == ".npy"
+    if isinstance(media, Waveform):
+        if spec.kind != "audio":
+            raise damaged("a cell", f"it is a sound, not of kind {spec.kind!r}")
+        try:
+            return fit_waveform(media.samples, media.rate, spec.rate, spec.seconds)
+        except ValueError as error:
+            raise damaged("a cell", str(error)) from None
+    source = media if isinstance(media, Path) else media.data
+    suffix = media.suffix.lower() if isinstance(media, Path) else media.suffix
+    array = suffix == ".npy" or (isinstance(source, bytes) and source.startswith(b"\x93NUMPY"))
     if spec.kind == "image" and not array:
-        return decode_image(path, spec.size, channels)
-    if spec.kind == "video" and not array:
-        return read_video(path, spec.length, spec.size, channels)
+        return decode_image(source, spec.size, channels, spec.maximum)
     if spec.kind == "audio":
-        return read_audio(path, spec.rate, spec.seconds)
-    return read_values(open_array(path), spec, path)
+        return read_audio(source, spec.rate, spec.seconds)
+    if spec.kind == "video" and not array:
+        if isinstance(source, Path):
+            return read_video(source, spec.length, spec.size, channels)
+        with NamedTemporaryFile(suffix=suffix.replace("/", "")) as file:  # the library wants a file
+            file.write(source)
+            file.flush()
+            return read_video(Path(file.name), spec.length, spec.size, channels)
+    if isinstance(source, Path):
+        return read_values(open_array(source), spec, source)
+    values = np.lib.format.read_array(io.BytesIO(source), allow_pickle=False)
+    if values.dtype.kind not in "buif":
+        raise damaged("an array", f"it holds no numbers but {values.dtype}")
+    return read_values(values, spec, "an array")
 
 
 def read_values(values: np.ndarray[Any, np.dtype[Any]], spec: ColumnSpec, source: Path | str) -> Tensor:
