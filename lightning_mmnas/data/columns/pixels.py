@@ -19,7 +19,7 @@ _DEEP = ("I", "F")
 """Beginnings of the modes with more than 8 bits."""
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _SIXTEEN = 65535
-_NEAR_WHITE = 32
+NEAR_WHITE = 32
 """Mean distance from white, of 255, below which what can be seen of a picture would vanish on white."""
 _UPPER = 32
 """Upper bytes of 16-bit colours below which fewer than 6 bits are left of them."""
@@ -127,7 +127,7 @@ def background_of(picture: "Image") -> int:
     values = np.asarray(small, dtype=np.float64)
     alpha = values[..., 3]
     distance = (255 - values[..., :3]).max(-1)
-    return 0 if alpha.any() and (distance * alpha).sum() / alpha.sum() < _NEAR_WHITE else 255
+    return 0 if alpha.any() and (distance * alpha).sum() / alpha.sum() < NEAR_WHITE else 255
 
 
 def _deep_pixels(

@@ -18,7 +18,7 @@ from lightning_mmnas.data.stream.index import (
 )
 from lightning_mmnas.data.stream.shards import Shards
 from lightning_mmnas.data.stream.source import ShardSource
-from lightning_mmnas.data.table.columns import ColumnSpec, read_cell
+from lightning_mmnas.data.table.columns import ColumnSpec, read_cell, standardise
 from lightning_mmnas.data.table.embedded import Content, decode_media
 from lightning_mmnas.errors import DamagedFilesError, DataError
 
@@ -136,7 +136,7 @@ class StreamedSamples(Samples):
             raise DataError(f"{self.shards.place(index)}: {name!r}: {error.files[0][1]}") from None
         if f"{name}/mean" not in self.statistics:
             return value
-        return (value - self._statistic(name, "mean")) / self._statistic(name, "std")
+        return standardise(value, self._statistic(name, "mean"), self._statistic(name, "std"))
 
     def _statistic(self, name: str, what: str) -> Tensor:
         if f"{name}/{what}" not in self.statistics:
