@@ -176,7 +176,7 @@ def init(
 
     from lightning_mmnas.commands.init.configs import write_configs
     from lightning_mmnas.commands.init.pretrained import proposal
-    from lightning_mmnas.commands.init.telling import report
+    from lightning_mmnas.commands.init.telling import in_options, report
     from lightning_mmnas.data.table.data_module import TableDataModule
 
     console = console or Console()
@@ -200,8 +200,8 @@ def init(
         data = TableDataModule(**shared, columns=columns, batch_size=2, labels=False)
         for part in ("train", "val", "test"):
             data.build(part)
-    for message in dict.fromkeys(str(warning.message) for warning in told):
-        say(f"note: {message}")
+    for message in dict.fromkeys([*(str(warning.message) for warning in told), *data.notes]):
+        say(f"note: {in_options(message)}")
     plan = _plan(data, shared, columns, f"runs/{folder.name}", seed, encoders == "pretrained")
     files = write_configs(plan)
     _write(folder, files)
@@ -272,7 +272,7 @@ def _plan(
             counts = dict(zip(data.class_names, map(int, found.tolist()), strict=True))
             labelled = len(there)
         if len([count for count in counts.values() if count]) < 2:
-            raise DataError(f"{data.path}: the training rows are of {list(counts)} only; leave --label out")
+            raise DataError(f"{data.path}: the training rows are of {list(counts)} only; leave label out")
     several = data.task == "multilabel"
     return Plan(shared, columns, run_dir, len(train), least, counts, labelled, several, seed, pretrained)
 
