@@ -16,7 +16,9 @@ from lightning_mmnas.delivery.writing import save
 from lightning_mmnas.errors import ModelError
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.frozen import read_checkpoint
+from lightning_mmnas.modules.metrics import main_metric
 from lightning_mmnas.modules.transfer import BatchTransfer
+from lightning_mmnas.report.budgets import PER_CLASS, TOTAL
 
 
 def deliver(arguments: list[str], run_dir: Path, made_by: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,8 +32,8 @@ def deliver(arguments: list[str], run_dir: Path, made_by: Mapping[str, Any]) -> 
         made_by: Command, seed, versions.
 
     Returns:
-        ``labels_per_class`` and ``samples``, the labels it was trained with; ``metric`` and ``score`` on the test
-        split; and ``checkpoint``, its weights.
+        ``labels_per_class`` (or ``labels_total``) and ``samples``, the labels it was trained with; ``metric`` and
+        ``score`` on the test split; and ``checkpoint``, its weights.
 
     Raises:
         ModelError: The stage, an encoder or the network is of a kind that cannot be delivered.
@@ -59,14 +61,15 @@ def deliver(arguments: list[str], run_dir: Path, made_by: Mapping[str, Any]) -> 
     }
     target = run_dir / FOLDER
     card = save(module, data, target, **options)
-    metric = "accuracy" if module.task == "multiclass" else "f1_weighted_tuned"
+    metric = main_metric(module.task)
+    regression = module.task == "regression"
     data.setup("test")
     read_features(cli, ["test"], module.device)
     scores = load(target, allow=card.classes).evaluate(data.plain_loader("test"))
     metrics = {f"test/{name}": value for name, value in scores["metrics"].items()}
     save(module, data, target, metrics=metrics, **options)
     return {
-        "labels_per_class": card.labels.per_class,
+        TOTAL if regression else PER_CLASS: card.labels.total if regression else card.labels.per_class,
         "samples": card.labels.samples,
         "metric": metric,
         "score": scores["metrics"][metric],

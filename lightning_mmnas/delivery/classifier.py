@@ -1,4 +1,4 @@
-"""The classifier that is delivered: raw samples to logits, with fixed weights and no trainer."""
+"""The classifier or regressor that is delivered: raw samples to logits, with fixed weights and no trainer."""
 
 import copy
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ class FusionClassifier(nn.Module):
     Args:
         encoders: Raw samples -> features by name.
         network: Features by name -> (b, out_features).
-        num_classes: Number of classes.
+        num_classes: Number of classes, or of targets; logits then are standardised targets.
         linear: Whether there is a linear path; without, the shares are 0 and 1.
         thresholds: Whether labels are decided by thresholds, multi-label data.
     """

@@ -35,7 +35,7 @@ from lightning_mmnas.fusion.network import FusionNetwork
 from lightning_mmnas.modules.finetune import FineTuning
 
 _README = """\
-A model of lightning_mmnas {version}: {classes} classes from {modalities}.
+A model of lightning_mmnas {version}: {what} from {modalities}.
 
     import lightning_mmnas
 
@@ -56,7 +56,7 @@ def save(
     fusion: PartCard | None = None,
     made_by: Mapping[str, Any] | None = None,
 ) -> ModelCard:
-    """Writes a fine-tuned classifier as a folder that `lightning_mmnas.load` reads; a model that was there is replaced.
+    """Writes a fine-tuned model as a folder that `lightning_mmnas.load` reads; a model that was there is replaced.
 
     Args:
         module: Trained.
@@ -79,7 +79,9 @@ def save(
         card = _write(module, data, temporary, metrics or {}, data_card, fusion, made_by or {})
         text = _README.format(
             version=card.made_by["versions"]["lightning_mmnas"],
-            classes=len(card.class_names),
+            what=f"the target {card.class_names[0]!r}"
+            if card.task == "regression"
+            else f"{len(card.class_names)} classes",
             modalities=", ".join(card.modalities),
             name=target.name,
         )
@@ -117,11 +119,16 @@ def _write(
         encoders=encoders,
         network=_network(module.network, fusion),
         linear=classifier.linear is not None,
-        labels=LabelCard(per_class=data.labels_per_class or "all", samples=len(part)),
+        labels=LabelCard(
+            per_class=data.labels_per_class or "all",
+            samples=len(part),
+            total=(data.labels_total or "all") if module.task == "regression" else None,
+        ),
         metrics=dict(metrics),
         table=table,
         data=data_card,
         made_by={**made_by, "versions": {**_versions(), **made_by.get("versions", {})}},
+        target_scale=module.target_scale,
     )
     save_file(weights_of(classifier, statistics), folder / WEIGHTS)
     write_text(folder / CARD, card.model_dump_json(indent=1) + "\n")
