@@ -82,6 +82,12 @@ def _parser(name: str, description: str) -> Parser:
         metavar="NAME=COLUMN",
         help="a modality that lies in another column than in training (NAME=COLUMN,COLUMN for several); repeatable",
     )
+    parser.add_argument(
+        "--files_from",
+        "--files-from",
+        metavar="FOLDER",
+        help="what the table names files relative to (default: as given in training, else the table's folder)",
+    )
     parser.add_argument("--batch_size", type=int, default=256, help="samples at once (default: 256)")
     parser.add_argument(
         "--on_error",
@@ -131,7 +137,12 @@ def _options(options: Namespace) -> dict[str, Any]:
         if not separator or not names:
             raise ConfigError(f"--modality {text!r} is not NAME=COLUMN")
         columns[name] = names.split(",")
-    return {"columns": columns, "batch_size": options.batch_size, "on_error": options.on_error}
+    return {
+        "columns": columns,
+        "batch_size": options.batch_size,
+        "on_error": options.on_error,
+        "files_from": options.files_from,
+    }
 
 
 def _data(model: DeliveredModel, table: str) -> tuple[Any, int | None]:

@@ -21,7 +21,7 @@ from lightning_mmnas.data.samples import (
     collate,
     labelled_rows,
 )
-from lightning_mmnas.data.spec import Kind, ModalitySpec, Split, TargetScale, Task, unscaled
+from lightning_mmnas.data.spec import Kind, Modalities, ModalitySpec, Split, TargetScale, Task, unscaled
 from lightning_mmnas.data.splits import label_budget, label_total, split_groups
 from lightning_mmnas.errors import ConfigError, DataError
 
@@ -146,8 +146,10 @@ class MultimodalDataModule(LightningDataModule, ABC):
 
     @property
     def modalities(self) -> dict[str, ModalitySpec]:
-        """The modalities in use."""
-        return {name: self.available_modalities[name] for name in self._selected}
+        """The modalities in use; it knows the others, too."""
+        every = self.available_modalities
+        others = {name: spec for name, spec in every.items() if name not in self._selected}
+        return Modalities({name: every[name] for name in self._selected}, others)
 
     @property
     def num_classes(self) -> int | None:

@@ -102,6 +102,7 @@ class TableCard(_Record):
     id: str | None = None
     missing: Literal["error", "drop", "mask"] = "error"
     on_error: Literal["raise", "skip"] = "raise"
+    files_from: str | None = None
 
 
 class DataCard(_Record):

@@ -14,6 +14,7 @@ from lightning_mmnas.data.columns.arrays import open_array
 from lightning_mmnas.data.columns.texts import read_text
 from lightning_mmnas.data.samples import LABEL
 from lightning_mmnas.data.table.columns import ColumnSpec
+from lightning_mmnas.data.table.paths import base_folder, locate
 from lightning_mmnas.data.table.reading import Cell, stream_table
 from lightning_mmnas.delivery.transforms import MissingValueError, Transforms
 from lightning_mmnas.errors import DataError
@@ -100,13 +101,20 @@ class Samples:
             yield Chunk(default_collate(samples) if samples else {}, usable, some)
 
 
-def samples_of(data: Any, transforms: Transforms, columns: Mapping[str, Sequence[str]] | None = None) -> Samples:
+def samples_of(
+    data: Any,
+    transforms: Transforms,
+    columns: Mapping[str, Sequence[str]] | None = None,
+    files_from: str | None = None,
+) -> Samples:
     """Understands what was given; see `DeliveredModel.predict`.
 
     Args:
         data: The samples.
         transforms: Of the model.
         columns: By modality, the columns of a table that it lies in, where they are others than in training.
+        files_from: Folder that a table, a data frame or a dict of columns names files relative to; None: the table's,
+            or the current one.
 
     Raises:
         DataError: It is nothing that can be understood, or it lacks a modality.
@@ -114,15 +122,18 @@ def samples_of(data: Any, transforms: Transforms, columns: Mapping[str, Sequence
     declared = _renamed(transforms, columns or {})
     if isinstance(data, str | Path):
         path = Path(data)
-        return Samples(rows=_of_folder(path, transforms, declared) if path.is_dir() else _of_table(path, declared))
+        whole = path.is_dir()
+        return Samples(
+            rows=_of_folder(path, transforms, declared, files_from) if whole else _of_table(path, declared, files_from)
+        )
     if hasattr(data, "columns") and (hasattr(data, "to_dicts") or hasattr(data, "to_dict")):
-        return Samples(rows=_of_frame(data, declared))
+        return Samples(rows=_of_frame(data, declared, files_from))
     if isinstance(data, Mapping):
-        return _of_mapping(data, transforms, declared)
+        return _of_mapping(data, transforms, declared, files_from)
     if isinstance(data, DataLoader):
         return Samples(batches=data)
     if isinstance(data, list | tuple) and data and all(isinstance(sample, Mapping) for sample in data):
-        found = [_of_mapping(sample, transforms, declared) for sample in data]
+        found = [_of_mapping(sample, transforms, declared, files_from) for sample in data]
         if not all(sample.single for sample in found):
             raise DataError("a list holds single samples, but one of its dicts has several")
         rows = (row for sample in found for row in sample.rows)
@@ -158,7 +169,7 @@ def _renamed(transforms: Transforms, columns: Mapping[str, Sequence[str]]) -> di
     return found
 
 
-def _of_table(path: Path, declared: Mapping[str, ColumnSpec]) -> Iterator[Row]:
+def _of_table(path: Path, declared: Mapping[str, ColumnSpec], files_from: str | None = None) -> Iterator[Row]:
     if not declared:
         raise DataError(
             f"the model was not trained on a table, so it cannot read {path}: give tensors by modality, a DataLoader, "
@@ -172,7 +183,7 @@ def _of_table(path: Path, declared: Mapping[str, ColumnSpec]) -> Iterator[Row]:
         for line, cells in rows:
             if not names:
                 cells = _complete(cells, declared)
-            yield Row(f"{path}, line {line}", _values(cells, declared, path.parent), cells)
+            yield Row(f"{path}, line {line}", _values(cells, declared, base_folder(path, files_from)), cells)
 
     return found()
 
@@ -202,11 +213,11 @@ def _values(cells: Mapping[str, Cell], declared: Mapping[str, ColumnSpec], folde
         elif spec.kind == "text":
             found[name] = str(own[0])
         else:
-            found[name] = folder / str(own[0]).strip()
+            found[name] = locate(folder, str(own[0]))
     return found
 
 
-def _of_frame(frame: Any, declared: Mapping[str, ColumnSpec]) -> Iterator[Row]:
+def _of_frame(frame: Any, declared: Mapping[str, ColumnSpec], files_from: str | None = None) -> Iterator[Row]:
     names = [str(name) for name in frame.columns]
     if not declared:
         raise DataError("the model was not trained on a table, so it cannot read a data frame: give tensors")
@@ -214,7 +225,7 @@ def _of_frame(frame: Any, declared: Mapping[str, ColumnSpec]) -> Iterator[Row]:
     records = frame.to_dicts() if hasattr(frame, "to_dicts") else frame.to_dict("records")
     for index, record in enumerate(records):
         cells = {str(name): None if _is_empty(cell) else cell for name, cell in record.items()}
-        yield Row(f"row {index} of the data frame", _values(cells, declared, Path()), cells)
+        yield Row(f"row {index} of the data frame", _values(cells, declared, Path(files_from or "")), cells)
 
 
 def _is_empty(cell: Any) -> bool:
@@ -226,11 +237,16 @@ def _is_empty(cell: Any) -> bool:
     return isinstance(cell, float) and cell != cell
 
 
-def _of_mapping(data: Mapping[str, Any], transforms: Transforms, declared: Mapping[str, ColumnSpec]) -> Samples:
+def _of_mapping(
+    data: Mapping[str, Any],
+    transforms: Transforms,
+    declared: Mapping[str, ColumnSpec],
+    files_from: str | None = None,
+) -> Samples:
     names = list(transforms.modalities)
     values = {name: data[name] for name in names if name in data}
     if not values and declared and all(column in data for spec in declared.values() for column in spec.columns):
-        return _of_columns(data, declared)
+        return _of_columns(data, declared, files_from)
     if unknown := [name for name in data if name not in names and name != LABEL]:
         raise DataError(f"{unknown[0]!r} is none of the modalities {names}")
     if not values:
@@ -254,7 +270,7 @@ def _of_mapping(data: Mapping[str, Any], transforms: Transforms, declared: Mappi
     )
 
 
-def _of_columns(data: Mapping[str, Any], declared: Mapping[str, ColumnSpec]) -> Samples:
+def _of_columns(data: Mapping[str, Any], declared: Mapping[str, ColumnSpec], files_from: str | None = None) -> Samples:
     """A dict with the names of a table's columns: of one row, or of several."""
     wanted = {column for spec in declared.values() for column in spec.columns}
     lists = {name for name in wanted if hasattr(data[name], "__len__") and not isinstance(data[name], str | bytes)}
@@ -269,16 +285,18 @@ def _of_columns(data: Mapping[str, Any], declared: Mapping[str, ColumnSpec]) -> 
     for index in range(count):
         cells = {name: data[name] if single else data[name][index] for name in wanted}
         cells = {name: None if _is_empty(cell) else cell for name, cell in cells.items()}
-        rows.append(Row(f"row {index}", _values(cells, declared, Path()), cells))
+        rows.append(Row(f"row {index}", _values(cells, declared, Path(files_from or "")), cells))
     return Samples(single=single, rows=rows)
 
 
-def _of_folder(folder: Path, transforms: Transforms, declared: Mapping[str, ColumnSpec]) -> Iterator[Row]:
+def _of_folder(
+    folder: Path, transforms: Transforms, declared: Mapping[str, ColumnSpec], files_from: str | None = None
+) -> Iterator[Row]:
     """A folder with one folder of files per modality, which belong together by name; or with one table."""
     inner = {name: folder / name for name in transforms.modalities if (folder / name).is_dir()}
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in _TABLES)
     if not inner and len(tables) == 1:
-        return _of_table(tables[0], declared)
+        return _of_table(tables[0], declared, files_from)
     if not inner or not declared:
         raise DataError(
             f"{folder} holds {len(tables)} tables and no folder that is called as a modality "

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from lightning_mmnas.data.samples import labelled_rows
 from lightning_mmnas.data.spec import ModalitySpec, Split, Task, unscaled
-from lightning_mmnas.data.table.splits import Classes, cell_classes, encode_classes
+from lightning_mmnas.data.table.labels import Classes, cell_classes, encode_classes, known_classes
 from lightning_mmnas.data.table.targets import cell_target
 from lightning_mmnas.data.targets import standardised
 from lightning_mmnas.delivery.card import ModelCard
@@ -196,6 +196,7 @@ class DeliveredModel(nn.Module):
         columns: Columns | None = None,
         batch_size: int = _BATCH,
         on_error: OnError | None = None,
+        files_from: str | None = None,
     ) -> tuple[bool, Iterator[tuple[Chunk, Any]]]:
         """Samples chunk by chunk, with what is computed of each, in bounded memory.
 
@@ -206,6 +207,8 @@ class DeliveredModel(nn.Module):
                 training.
             batch_size: Samples of a chunk.
             on_error: What a sample that cannot be read does: "raise", or "skip" it; None: as in training.
+            files_from: Folder that a table names files relative to; None: that of training where one was given, else
+                the table's own; of a data frame, the current one.
 
         Returns:
             Whether a single sample was given; and the chunks, each with the values of its usable samples on the CPU.
@@ -218,7 +221,9 @@ class DeliveredModel(nn.Module):
         missing: OnError = on_error or ("skip" if table is not None and table.missing == "drop" else "raise")
         error: OnError = on_error or (table.on_error if table is not None else "raise")
         renamed = {name: [value] if isinstance(value, str) else list(value) for name, value in (columns or {}).items()}
-        samples = samples_of(data, self.transforms, renamed)
+        samples = samples_of(
+            data, self.transforms, renamed, files_from or (table.files_from if table is not None else None)
+        )
 
         def found() -> Iterator[tuple[Chunk, Any]]:
             some = False
@@ -299,6 +304,7 @@ class DeliveredModel(nn.Module):
             raise DataError("the model does not know the column of the classes; give label, or --label COLUMN")
         found: list[Classes | None] = []
         targets: list[float] = []
+        known = known_classes(self.class_names)
         for row in rows:
             if column not in row.cells:
                 raise DataError(f"{row.place}: there is no column {column!r}; give label, or --label COLUMN")
@@ -307,8 +313,8 @@ class DeliveredModel(nn.Module):
                 targets.append(cell_target(row.cells[column], place))
                 continue
             several = self.task == "multilabel"
-            classes = cell_classes(row.cells[column], table.label_separator, several, place)
-            if unknown := [name for name in classes or () if name not in self.card.class_names]:
+            classes = cell_classes(row.cells[column], table.label_separator, several, place, known)
+            if unknown := [name for name in classes or () if name not in known]:
                 raise DataError(f"{place}: the model does not know the class {unknown[0]!r}, but {self.class_names}")
             found.append(classes)
         if self.card.target_scale is not None:

@@ -1,7 +1,7 @@
 """From what a user has to what the encoders take: the transforms of training, with the numbers of training."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ from lightning_mmnas.data.columns.column import FileColumn
 from lightning_mmnas.data.columns.images import decode_image, picture_pixels
 from lightning_mmnas.data.columns.texts import TextTokenizer, check_text
 from lightning_mmnas.data.spec import ModalitySpec
-from lightning_mmnas.data.table.columns import ColumnSpec, read_cell, read_values
+from lightning_mmnas.data.table.columns import ColumnSpec, read_cell, read_values, standardise
+from lightning_mmnas.data.table.paths import locate
 from lightning_mmnas.data.table.reading import number
 from lightning_mmnas.errors import DamagedFilesError, DataError
 
@@ -93,7 +94,7 @@ class Transforms:
             reason = "; ".join(f"{file}: {reason}" for file, reason in error.files)
             raise DataError(reason if source in reason else f"{source}: {reason}") from error
         if known.mean is not None and known.std is not None:
-            found = (found - known.mean) / known.std
+            found = standardise(found, known.mean, known.std)
         if tuple(found.shape) != spec.shape:
             raise DataError(f"{where}: shape {tuple(found.shape)} instead of {spec.shape}")
         return found
@@ -112,6 +113,8 @@ class Transforms:
             return False
         if column is None or spec.kind in ("features", "text"):
             return bool(value.ndim == len(spec.shape))
+        if column.axes is not None and spec.kind != "features":
+            return bool(value.ndim == len(column.axes))
         dimensions = RAW_DIMENSIONS[spec.kind]
         if spec.kind == "image" and value.ndim == 3:
             return value.shape[-1] in (1, 3) or value.shape[0] in (1, 3)
@@ -157,14 +160,18 @@ class Transforms:
         if spec.kind == "features" and not column.files:
             return _numbers(value, len(column.columns), column.columns, where)
         if isinstance(value, str | Path):
-            return FileColumn([Path(value)], partial(read_cell, spec=column)).read(0)
+            return FileColumn([locate(Path(), str(value))], partial(read_cell, spec=column)).read(0)
         if spec.kind == "image" and hasattr(value, "convert"):  # a picture of Pillow
             return picture_pixels(value, column.size, 1 if column.channels == 1 else 3, where)
         if spec.kind == "image" and isinstance(value, bytes):
             return decode_image(value, column.size, 1 if column.channels == 1 else 3)
         if spec.kind == "audio":
             return _waveform(value, column, where)
-        return read_values(_as_in_a_file(_tensor(value, where), spec.kind, column), column, where)
+        found = _tensor(value, where)
+        if column.axes is not None and found.ndim == len(column.axes):
+            return read_values(found.numpy(), column, where)
+        column = replace(column, axes=None)
+        return read_values(_as_in_a_file(found, spec.kind, column), column, where)
 
 
 def _as_in_a_file(value: Tensor, kind: str, column: ColumnSpec) -> np.ndarray[Any, np.dtype[Any]]:

@@ -169,6 +169,7 @@ def _table(data: MultimodalDataModule, folder: Path) -> tuple[TableCard | None, 
         id=data.id,
         missing=data.missing,
         on_error=data.on_error,
+        files_from=data.files_from,
     )
     return card, found
 

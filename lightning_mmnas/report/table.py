@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from lightning_mmnas.report.budgets import budget_of, unit_name
 from lightning_mmnas.report.verdicts import verdicts
@@ -30,8 +31,8 @@ def render_comparison(comparison: Sequence[dict[str, Any]]) -> RenderableType:
         table.add_column(str(budget), justify="right")
     for name in dict.fromkeys(entry["name"] for entry in comparison):
         row = [cells.get((name, budget)) for budget in budgets]
-        table.add_row(name, *map(_cell, row))
-    return Group(table, *verdicts(comparison))
+        table.add_row(Text(name), *map(_cell, row))
+    return Group(table, *map(Text, verdicts(comparison)))
 
 
 def _cell(entry: dict[str, Any] | None) -> str:

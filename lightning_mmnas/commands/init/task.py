@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from lightning_mmnas.data.table.labels import is_unlabelled
 from lightning_mmnas.data.table.reading import Cell, number
 from lightning_mmnas.errors import ConfigError
 
@@ -24,7 +25,7 @@ def propose_task(cells: Sequence[Cell], column: str, place: str) -> tuple[Choice
     Numbers with fractions and many different values are targets; text and few whole numbers are classes.
 
     Args:
-        cells: Those of the label column that are not empty.
+        cells: Those of the label column.
         column: Its name.
         place: The table, for messages.
 
@@ -35,7 +36,7 @@ def propose_task(cells: Sequence[Cell], column: str, place: str) -> tuple[Choice
         ConfigError: Both are plausible.
     """
     try:
-        found = [number(cell) for cell in cells]
+        found = [number(cell) for cell in cells if not is_unlabelled(cell)]
     except ValueError:  # text, or lists
         return "classes", None
     distinct = len(set(found))

@@ -227,7 +227,7 @@ class _Writer:
         column = next(iter(samples.columns.values()))
         row = self.data.rows[split][column.rows[index] if isinstance(column, SelectedColumn) else index]
         table = self.data.content
-        return str(table.lines[row] if self.data.id is None else table.rows[row][self.data.id])
+        return str(table.line(row) if self.data.id is None else table.cell(row, self.data.id))
 
     def _declared(self, name: str) -> Any:
         assert isinstance(self.data, TableDataModule)

@@ -12,19 +12,13 @@ from torch import Tensor
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split, Task
 from lightning_mmnas.data.columns.column import Column, ColumnSamples, OnError, SelectedColumn, usable_rows
 from lightning_mmnas.data.columns.texts import TextColumn, TextTokenizer
+from lightning_mmnas.data.names import flaw
 from lightning_mmnas.data.spec import TargetScale, to_unit
 from lightning_mmnas.data.table.columns import ColumnSpec, NumberColumn, StandardisedColumn, file_column
+from lightning_mmnas.data.table.label_notes import label_notes, rare_classes
+from lightning_mmnas.data.table.labels import Classes, class_names, encode_classes, read_classes
 from lightning_mmnas.data.table.reading import Cell, Table, read_table
-from lightning_mmnas.data.table.splits import (
-    Classes,
-    check_classes,
-    class_names,
-    drawn_splits,
-    encode_classes,
-    given_splits,
-    group_numbers,
-    read_classes,
-)
+from lightning_mmnas.data.table.splits import check_classes, drawn_splits, given_splits, group_numbers
 from lightning_mmnas.data.table.targets import read_targets
 from lightning_mmnas.data.targets import measure_scale, standardised
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError
@@ -38,10 +32,10 @@ _MEAN_SAMPLES = 256
 class TableDataModule(MultimodalDataModule):
     """Samples of a CSV, JSON lines or Parquet file, one per row; `mmnas init` writes a configuration for it.
 
-    Files are named relative to the table's folder. Numbers and motion are standardised by mean and standard deviation
-    of the training rows. Without a split column, 15 % of the rows are for validation and 15 % for test: whole groups
-    where there is a group column, otherwise each class by itself. A row without a label serves the stages without
-    labels, in which it is -1.
+    Files are named relative to the table's folder, or to `files_from`. Numbers and motion are standardised by mean and
+    standard deviation of the training rows. Without a split column, 15 % of the rows are for validation and 15 % for
+    test: whole groups where there is a group column, otherwise each class by itself. A row without a label serves the
+    stages without labels, in which it is -1.
 
     Args:
         table: A `.csv`, `.jsonl` or `.parquet` file.
@@ -55,6 +49,7 @@ class TableDataModule(MultimodalDataModule):
             its training mean there, or all padding for a text.
         on_error: "raise": damaged files and cells are an error; "skip": their rows are left out with a warning.
         split_seed: Which draw of the splits.
+        files_from: Folder that files are named relative to; None: that of the table.
         modalities: See `MultimodalDataModule`, as for all that follow.
         batch_size: Samples per batch.
         num_workers: Worker processes per loader.
@@ -83,6 +78,7 @@ class TableDataModule(MultimodalDataModule):
         missing: Missing = "error",
         on_error: OnError = "raise",
         split_seed: int = 0,
+        files_from: str | None = None,
         modalities: Sequence[str] | None = None,
         batch_size: int = 128,
         num_workers: int = 0,
@@ -96,8 +92,8 @@ class TableDataModule(MultimodalDataModule):
         task: Literal["regression"] | None = None,
     ) -> None:
         for name, spec in columns.items():
-            if name == "label" or "." in name:
-                raise ConfigError(f"{name!r} cannot be the name of a modality; check data.init_args.columns")
+            if (reason := flaw(name)) is not None:
+                raise ConfigError(f"{name!r} cannot be the name of a modality: {reason}; check data.init_args.columns")
             spec.check(name)
         for argument, value, accepted in (
             ("missing", missing, ("error", "drop", "mask")),
@@ -116,6 +112,7 @@ class TableDataModule(MultimodalDataModule):
         if split_seed < 0:
             raise ConfigError(f"split_seed must be at least 0, got {split_seed}; check data.init_args.split_seed")
         self.path = Path(table)
+        self.files_from = files_from
         self.declared = dict(columns)
         self.label = label
         self.label_separator = label_separator
@@ -187,16 +184,15 @@ class TableDataModule(MultimodalDataModule):
                 table.need(column, f"data.init_args.{argument}")
         if self.id is not None:
             first: dict[str, int] = {}
-            for row, cells in enumerate(table.rows):
-                key = repr(cells[self.id])
+            for row, cell in enumerate(table.cells(self.id)):
+                key = repr(cell)
                 if key in first:
-                    raise DataError(
-                        f"{table.place(row, self.id)}: id {cells[self.id]!r} is also in line {table.lines[first[key]]}"
-                    )
+                    place = table.place(row, self.id)
+                    raise DataError(f"{place}: id {cell!r} is also in line {table.line(first[key])}")
                 first[key] = row
         again = table.repeated()
         if again:
-            lines = ", ".join(str(table.lines[row]) for row in again[:_NAMED])
+            lines = ", ".join(str(table.line(row)) for row in again[:_NAMED])
             rank_zero_warn(f"{table.path}: {len(again)} row(s) repeat an earlier one: line {lines}")
         return table
 
@@ -205,27 +201,45 @@ class TableDataModule(MultimodalDataModule):
         """Rows of the table in each split."""
         table, classes = self.content, self._row_classes()
         groups = self._groups
-        incomplete = [row for row in range(len(table.rows)) if any(self._empty(row, name) for name in self._selected)]
+        incomplete = [row for row in range(len(table)) if any(self._empty(row, name) for name in self._selected)]
         if incomplete and self.missing == "error":
-            lines = ", ".join(str(table.lines[row]) for row in incomplete[:_NAMED])
+            lines = ", ".join(str(table.line(row)) for row in incomplete[:_NAMED])
             raise DataError(
                 f"{table.path}: {len(incomplete)} row(s) lack a modality: line {lines}; set data.init_args.missing to "
                 "drop or mask"
             )
         gone = set(incomplete) if self.missing == "drop" else set()
         gone |= {row for row in incomplete if all(self._empty(row, name) for name in self._selected)}
-        kept = [row for row in range(len(table.rows)) if row not in gone]
+        kept = [row for row in range(len(table)) if row not in gone]
         if len(kept) < 3:
-            raise DataError(f"{table.path}: {len(kept)} row(s) are left; training, validation and test need 3")
+            raise DataError(
+                f"{table.path}: {len(kept)} of {len(table)} row(s) can be used; train, val and test need one each"
+            )
         if self.split is not None:
             given = given_splits(table, self.split, groups, self.split_seed)
             found: dict[Split, list[int]] = {name: [r for r in rows if r not in gone] for name, rows in given.items()}
+            if lost := [name for name, rows in found.items() if not rows]:
+                raise DataError(
+                    f"{table.path}: every row of the {lost[0]} split lacks a modality; set data.init_args.missing to "
+                    "mask"
+                )
         else:
             several = classes is not None and classes[1]
-            found = drawn_splits(kept, classes[0] if classes else None, several, groups, self.split_seed)
+            place = str(table.path) if self.label is None else f"{table.path}, column {self.label!r}"
+            found = drawn_splits(kept, classes[0] if classes else None, several, groups, self.split_seed, place)
         if classes is not None and self.label is not None:
             check_classes(table, self.label, classes[0], found)
         return found
+
+    @property
+    def notes(self) -> list[str]:
+        """What was read in a way that somebody may not expect, in sentences; `mmnas init` prints them."""
+        if self.label is None or self._regression:
+            return []
+        classes, several = self._classes
+        notes = label_notes(self.content, self.label, classes, several)
+        rare = rare_classes([classes[row] for row in self.rows["train"]], self.class_names)
+        return notes if rare is None else [*notes, f"{self.path}, column {self.label!r}: {rare}"]
 
     def build(self, split: Split) -> None:
         """Builds one split; errors name the table."""
@@ -282,13 +296,14 @@ class TableDataModule(MultimodalDataModule):
         if self.group is None:
             return None
         table = self.content
-        for row, cells in enumerate(table.rows):
-            if cells[self.group] is None or isinstance(cells[self.group], list | dict):
-                raise DataError(f"{table.place(row, self.group)}: {cells[self.group]!r} is no group")
-        return [str(cells[self.group]).strip() for cells in table.rows]
+        cells = table.cells(self.group)
+        for row, cell in enumerate(cells):
+            if cell is None or isinstance(cell, list | dict):
+                raise DataError(f"{table.place(row, self.group)}: {cell!r} is no group")
+        return [str(cell).strip() for cell in cells]
 
     def _empty(self, row: int, modality: str) -> bool:
-        return any(self.content.rows[row][column] is None for column in self.declared[modality].columns)
+        return any(self.content.cell(row, column) is None for column in self.declared[modality].columns)
 
     def _column(self, name: str, split: Split) -> Column:
         spec, rows = self.declared[name], self.rows[split]
@@ -306,11 +321,15 @@ class TableDataModule(MultimodalDataModule):
     def _plain(self, name: str, rows: Sequence[int]) -> Column:
         spec = self.declared[name]
         numbers = spec.kind == "features" and not spec.files
-        return NumberColumn(self.content, spec.columns, rows) if numbers else file_column(spec, self.content, rows)
+        return NumberColumn(self.content, spec.columns, rows) if numbers else self._files(spec, rows)
+
+    def _files(self, spec: ColumnSpec, rows: Sequence[int]) -> Column:
+        return file_column(spec, self.content, rows, self.files_from)
 
     def _texts(self, name: str, rows: Sequence[int]) -> list[str]:
         column = self.declared[name].columns[0]
-        return ["" if (cell := self.content.rows[row][column]) is None else str(cell) for row in rows]
+        cells = self.content.cells(column)
+        return ["" if cells[row] is None else str(cells[row]) for row in rows]
 
     @cached_property
     def statistics(self) -> Mapping[str, tuple[Tensor | None, Tensor | None, Tensor]]:
@@ -349,10 +368,11 @@ class TableDataModule(MultimodalDataModule):
             return None, None, ((unit * 255).round() if pixels else unit).to(modality.dtype)
         mean, square = (sums / count).unbind(1)
         std = (square - mean.square()).clamp(min=0).sqrt()
-        std = torch.where(std > 1e-12, std, 1.0)  # a constant column becomes zero
+        mean = mean + first[:, 0]
+        # A constant column becomes zero; what varies by rounding errors alone is one.
+        std = torch.where(std > 16 * torch.finfo(torch.float64).eps * mean.abs(), std, 1.0)
         shape = (-1, *[1] * (len(modality.shape) - 1))
-        centre = (mean + first[:, 0]).view(shape).float()
-        return centre, std.view(shape).float(), torch.zeros(modality.shape)
+        return mean.view(shape), std.view(shape), torch.zeros(modality.shape)
 
 
 def _places(present: Sequence[bool]) -> tuple[list[int | None], list[int]]:

@@ -4,12 +4,13 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_mmnas.errors import DataError, DatasetNotFoundError, MissingExtraError
+import numpy as np
+
+from lightning_mmnas.errors import DataError, DatasetNotFoundError
 
 _ROWS = 1024
 """Rows of a Parquet file that are read at once."""
@@ -18,25 +19,53 @@ Cell = Any
 """Text, number, truth value or list; None where the cell is empty."""
 
 
-@dataclass(frozen=True)
 class Table:
-    """A table in memory.
+    """A table in memory, by columns.
 
-    Attributes:
+    Args:
         path: Its file.
-        names: Names of the columns, in order.
-        rows: The cells of each row; None where one is empty.
+        columns: The cells of each column; None where one is empty.
         lines: Where each row begins, for messages: line of the file, or number of the row from 1.
     """
 
-    path: Path
-    names: list[str]
-    rows: list[dict[str, Cell]]
-    lines: list[int]
+    def __init__(self, path: Path, columns: Mapping[str, list[Cell]], lines: Sequence[int]) -> None:
+        self.path = path
+        self.names = list(columns)
+        self._columns = dict(columns)
+        self._lines = lines
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    def cells(self, name: str) -> list[Cell]:
+        """The cells of a column; None where one is empty."""
+        return self._columns[name]
+
+    def cell(self, row: int, name: str) -> Cell:
+        """One cell; None where it is empty."""
+        return self._columns[name][row]
+
+    def numbers(self, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """A column as numbers, shape (n,); NaN where a cell is empty.
+
+        Raises:
+            DataError: A cell is no number; names the first lines.
+        """
+        found = np.full(len(self), np.nan)
+        for row, cell in enumerate(self._columns[name]):
+            try:
+                found[row] = np.nan if cell is None else number(cell)
+            except ValueError as error:
+                raise DataError(f"{self.place(row, name)}: {error}") from None
+        return found
+
+    def line(self, row: int) -> int:
+        """Line of the file in which a row begins, or its number from 1."""
+        return self._lines[row]
 
     def place(self, row: int, column: str) -> str:
         """Names a cell for a message."""
-        return f"{self.path}, line {self.lines[row]}, column {column!r}"
+        return f"{self.path}, line {self.line(row)}, column {column!r}"
 
     def need(self, column: str, argument: str) -> None:
         """Raises `DataError` unless there is such a column."""
@@ -47,8 +76,8 @@ class Table:
         """Rows that are equal to an earlier one."""
         seen: set[str] = set()
         again = []
-        for index, row in enumerate(self.rows):
-            key = json.dumps([repr(row[name]) for name in self.names])
+        for index, cells in enumerate(zip(*self._columns.values(), strict=True)):
+            key = json.dumps([repr(cell) for cell in cells])
             if key in seen:
                 again.append(index)
             seen.add(key)
@@ -65,7 +94,6 @@ def read_table(path: Path) -> Table:
     Raises:
         DatasetNotFoundError: There is no such file.
         DataError: It cannot be read as what its suffix says, or has no rows; names the line.
-        MissingExtraError: pyarrow is needed for Parquet.
     """
     known, stream = stream_table(path)
     rows, lines = [], []
@@ -76,9 +104,7 @@ def read_table(path: Path) -> Table:
         raise DataError(f"{path} has no rows")
     names = list(known or dict.fromkeys(name for row in rows for name in row))
     _check_names(path, names)
-    if not known:
-        rows = [{name: row.get(name) for name in names} for row in rows]
-    return Table(path, names, rows, lines)
+    return Table(path, {name: [row.get(name) for row in rows] for name in names}, lines)
 
 
 def stream_table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Cell]]]]:
@@ -91,7 +117,6 @@ def stream_table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, C
     Raises:
         DatasetNotFoundError: There is no such file.
         DataError: It cannot be read; errors of rows are raised while they are read.
-        MissingExtraError: pyarrow is needed for Parquet.
     """
     readers: dict[str, Callable[[Path], tuple[list[str], Iterator[tuple[int, dict[str, Cell]]]]]] = {
         ".csv": _csv,
@@ -149,12 +174,7 @@ def _json_lines(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Ce
 
 
 def _parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Cell]]]]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise MissingExtraError(
-            "reading Parquet needs the package pyarrow; run: pip install 'lightning-mmnas[table]'"
-        ) from error
+    import pyarrow.parquet as parquet
 
     def unreadable(error: Exception) -> DataError:
         reason = str(error).strip().splitlines()
@@ -256,4 +276,4 @@ def number(cell: Cell) -> float:
 
 def values(table: Table, column: str) -> Iterator[Cell]:
     """The cells of a column that are not empty."""
-    return (row[column] for row in table.rows if row[column] is not None)
+    return (cell for cell in table.cells(column) if cell is not None)

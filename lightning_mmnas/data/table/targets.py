@@ -3,8 +3,14 @@
 import torch
 from torch import Tensor
 
+from lightning_mmnas.data.table.labels import is_unlabelled
 from lightning_mmnas.data.table.reading import Cell, Table, number
 from lightning_mmnas.errors import DataError
+
+_WAY_OUT = (
+    ", as the target of a regression is; mend it, leave it empty, or take the column for classes (task: null; mmnas "
+    "init --task classes)"
+)
 
 
 def read_targets(table: Table, column: str) -> Tensor:
@@ -13,10 +19,10 @@ def read_targets(table: Table, column: str) -> Tensor:
     Raises:
         DataError: A cell is no number, or all are empty; names the line.
     """
-    found = torch.tensor(
-        [cell_target(row[column], table.place(index, column)) for index, row in enumerate(table.rows)],
-        dtype=torch.float64,
-    )
+    try:
+        found = torch.from_numpy(table.numbers(column))
+    except DataError as error:
+        raise DataError(f"{error}{_WAY_OUT}") from None
     if bool(found.isnan().all()):
         raise DataError(f"{table.path}: no row has a target in column {column!r}; leave label out")
     return found
@@ -32,12 +38,9 @@ def cell_target(cell: Cell, place: str) -> float:
     Raises:
         DataError: It is no number.
     """
-    if cell is None:
+    if is_unlabelled(cell):
         return float("nan")
     try:
         return number(cell)
     except ValueError as error:
-        raise DataError(
-            f"{place}: {error}, as the target of a regression is; mend it, leave it empty, or take the column for "
-            "classes (task: null; mmnas init --task classes)"
-        ) from None
+        raise DataError(f"{place}: {error}{_WAY_OUT}") from None
