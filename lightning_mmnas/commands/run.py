@@ -131,7 +131,7 @@ def run(
             settings = _compared(stages)
             progress.workload = partial(workload, {s.name: s.settings for s in stages if s.name in STAGES}, settings)
         if settings is None:
-            progress.say(f"{folder} has no finetune.yaml: nothing is fine-tuned, delivered or compared")
+            progress.say(f"{folder} has no finetune.yaml: nothing is fine-tuned or compared")
         if main:
             claim(wanted, stages, progress.say)
         with redoing(run_dir, progress.say) if main else nullcontext():
@@ -157,8 +157,8 @@ def _run(stages: Sequence[Stage], wanted: Claim, progress: RunProgress) -> dict[
                 records[stage.name] = _train(stage, run_dir, seed, progress)
             if stage.name == last:
                 _part()
-            if main and stage.name == "finetune":
-                records["model"] = _deliver(stage, wanted, records["finetune"], progress, made_by)
+            if main and stage.name == last:
+                records["model"] = _deliver(stage, wanted, records[last], progress, made_by)
         except KeyboardInterrupt as error:
             how = "terminated" if isinstance(error, Terminated) else "interrupted"
             raise type(error)(
@@ -280,6 +280,9 @@ def _deliver(
         return {"seconds": 0.0}
     record = {"seconds": round(time.monotonic() - start, 3), "of": of, "delivered": found}
     write_json(done, record)
+    if "score" not in found:
+        progress.say(f"{'model':<10} embeds samples; pretrained with {found['samples']}, without labels")
+        return record
     scored = f"{found['metric']} {found['score']:.3f} on the test split"
     progress.say(f"{'model':<10} {scored}, trained with {found['samples']} labels")
     return record

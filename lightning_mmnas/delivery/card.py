@@ -17,7 +17,7 @@ from lightning_mmnas.space.value import describe_errors
 CARD = "model.json"
 WEIGHTS = "model.safetensors"
 FORMAT = 2
-"""Of the folder; a newer one is refused. 2: regression, `labels.total` and `target_scale`."""
+"""Of the folder; a newer one is refused. 2: regression, and models without labels."""
 
 
 class _Record(BaseModel):
@@ -131,7 +131,7 @@ class ModelCard(_Record):
 
     Attributes:
         format: Of the folder.
-        task: See `Task`.
+        task: See `Task`; None: it was trained without labels, and embeds only.
         class_names: In the order of the probabilities; of a regression the target's.
         modalities: What a sample has.
         encoders: Of each modality.
@@ -146,7 +146,7 @@ class ModelCard(_Record):
     """
 
     format: int
-    task: Task
+    task: Task | None
     class_names: tuple[str, ...]
     modalities: dict[str, ModalityCard]
     encoders: dict[str, PartCard]

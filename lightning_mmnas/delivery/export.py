@@ -46,7 +46,7 @@ class ExportModule(nn.Module):
     def __init__(
         self,
         classifier: FusionClassifier,
-        task: str,
+        task: str | None,
         names: list[str],
         output: Output,
         inputs: Input,
@@ -107,6 +107,8 @@ def export(
     for value, kind, name in ((format, Format, "format"), (output, Output, "output"), (inputs, Input, "inputs")):
         if value not in get_args(kind):
             raise ConfigError(f"{name} {value!r} is not in {list(get_args(kind))}")
+    if model.task is None and output == "classifier":
+        raise ModelError("the model was trained without labels: it has no classifier; take output embedding")
     if path.suffix.lower() != SUFFIXES[format]:
         raise ConfigError(f"{path}: the suffix of format {format!r} is {SUFFIXES[format]}; check --output")
     training = model.training

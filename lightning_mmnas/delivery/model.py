@@ -19,7 +19,7 @@ from lightning_mmnas.delivery.inputs import Chunk, OnError, Row, samples_of
 from lightning_mmnas.delivery.parts import build_data
 from lightning_mmnas.delivery.scores import Scores
 from lightning_mmnas.delivery.transforms import Transforms
-from lightning_mmnas.errors import DataError
+from lightning_mmnas.errors import DataError, ModelError
 from lightning_mmnas.modules.frozen import FrozenEncoders
 from lightning_mmnas.space.genotype import Genotype
 
@@ -74,8 +74,8 @@ class DeliveredModel(nn.Module):
         return list(self.card.class_names)
 
     @property
-    def task(self) -> Task:
-        """Whether a sample has one class, several, or a target."""
+    def task(self) -> Task | None:
+        """Whether a sample has one class, several, or a target; None: the model was trained without labels."""
         return self.card.task
 
     @property
@@ -115,6 +115,7 @@ class DeliveredModel(nn.Module):
 
         Raises:
             DataError: A sample cannot be read, lacks a modality, or has another shape; names it.
+            ModelError: The model was trained without labels; as in `predict_proba` and `evaluate`.
         """
         found: list[Any] = []
         single, chunks = self.chunks(data, self._values, **options)
@@ -174,6 +175,8 @@ class DeliveredModel(nn.Module):
         Raises:
             DataError: There is no class in the data, or an unknown one; names it.
         """
+        if self.task is None:
+            raise ModelError("the model was trained without labels: there is nothing to be compared with")
         scores = Scores(self.task, self.class_names, self.classifier.thresholds, self.card.target_scale)
         column = label or (self.card.table.label if self.card.table is not None else None)
         skipped = 0

@@ -85,6 +85,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, dict
     return table, root / "run", run(folder, root / "run", overrides=overrides, console=quiet())
 
 
+@pytest.mark.slow
 def test_results(finished: tuple[Path, Path, dict[str, Any]]) -> None:
     _, run_dir, results = finished
     rows = {(row["name"], row["labels_total"]): row for row in results["comparison"]}
@@ -109,6 +110,7 @@ def test_results(finished: tuple[Path, Path, dict[str, Any]]) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_delivered_model(
     finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -145,7 +147,7 @@ def test_the_delivered_model(
     assert main(["export", str(run_dir), "--output", str(tmp_path / "m.pt2"), "--format", "torch_export"]) == 0
     exported = torch.export.load(tmp_path / "m.pt2").module()
     batch = {name: model.transforms(first, "x")[name].unsqueeze(0) for name in model.modalities}
-    assert float(exported(*batch.values())) == pytest.approx(predicted[0], rel=1e-6)
+    assert exported(*batch.values()).item() == pytest.approx(predicted[0], rel=1e-6)
     assert json.loads((tmp_path / "m.pt2.json").read_text())["output"] == "prediction"
 
 
@@ -163,8 +165,10 @@ def test_options_of_init(tmp_path: Path) -> None:
     table = make_table(tmp_path, label="label")
     folder = init(str(table), str(tmp_path / "c"), modality=MODALITIES, task="regression", console=quiet())
     assert yaml.safe_load((folder / "common.yaml").read_text())["data"]["init_args"]["label"] == "label"
-    with pytest.raises(DataError, match="is no class"):
+    with pytest.raises(DataError, match="init --task regression"):
         init(str(table), str(tmp_path / "d"), modality=MODALITIES, task="classes", console=quiet())
+    with pytest.raises(ConfigError, match="--task regression needs labels"):
+        init(str(table), str(tmp_path / "d"), without_roles=["label"], task="regression", console=quiet())
     with pytest.raises(DataError, match=r"line 2, column 'id': 'house 0' is not a number, as the target"):
         init(str(table), str(tmp_path / "d"), label="id", modality=MODALITIES, task="regression", console=quiet())
 
