@@ -85,7 +85,7 @@ def test_lists_in_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_what_is_refused_has_a_way_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], columns: dict[str, list[Any]], message: str
 ) -> None:
-    code, _ = init(table(tmp_path / "t.csv", **columns))
+    code, _ = init(table(tmp_path / "t.csv", **columns), *(["--task", "classes"] if "label" in columns else []))
     assert code != 0
     assert message in " ".join(capsys.readouterr().err.split())
 

@@ -215,6 +215,10 @@ def test_amounts_are_no_classes() -> None:
     stars = [str(draw.randint(1, 10) / 2) for _ in range(300)]
     assert class_names(read(stars)) == ["0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4", "4.5", "5"]
     assert len(class_names(read(list(range(300))))) == 300
+    quarters = [i % 40 / 4 for i in range(400)]  # ten rows of each
+    assert len(class_names(read(quarters))) == 40
+    with pytest.raises(DataError, match="amounts, not classes"):
+        read(quarters[:399])
 
 
 def test_what_is_told() -> None:
