@@ -57,10 +57,11 @@ from lightning_mmnas.commands.memory import keep_freed_memory
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
 from lightning_mmnas.commands.refusals import refuse_finished_stage
 from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, keep_predictions
-from lightning_mmnas.commands.shared import advice, refuse_parts
+from lightning_mmnas.commands.shared import advice, given_configs, refuse_parts
 from lightning_mmnas.commands.termination import stops_itself
 from lightning_mmnas.commands.threads import is_small, one_thread
 from lightning_mmnas.errors import CheckpointError, ConfigError, Terminated
+from lightning_mmnas.parsing import read_yaml
 
 # Where short class names (`--model FusionSearch`) are looked up.
 _COMPONENTS = ("callbacks", "data", "encoders", "modules", "objectives", "views")
@@ -174,6 +175,8 @@ class MMNASCLI(CommandLine):
         words = sys.argv[1:] if args is None else [] if isinstance(args, dict | Namespace) else list(args)
         refuse_parts(words)
         self._words = words
+        for path in given_configs(words):
+            read_yaml(path)  # what the parser would not survive
         try:
             if isinstance(args, dict | Namespace):
                 self.config = parser.parse_object(args)

@@ -126,5 +126,5 @@ def test_names_that_cannot_be(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="cannot be the name of a modality"):
         TableDataModule("t.csv", {name: ColumnSpec("text", ["a"])})
     table = write_table(tmp_path, {"a": [f"some words of {i}" for i in range(N)]})
-    with pytest.raises(ConfigError, match="cannot be the name of a modality: .*; take '"):
+    with pytest.raises(ConfigError, match=r"cannot be the name of a modality: .*; take '"):
         proposed(table, f"{name}=text:a")
