@@ -242,9 +242,15 @@ class TableDataModule(MultimodalDataModule):
     @property
     def notes(self) -> list[str]:
         """What was read in a way that somebody may not expect, in sentences; `mmnas init` prints them."""
+        found = [
+            f"{self.path}: {name}: Latin letters keep their accents, since half of the texts with any are Vietnamese "
+            "or alike"
+            for name, tokenizer in self.tokenizers.items()
+            if tokenizer.keeps_accents
+        ]
         if self.label is None or self._regression:
-            return []
-        return label_notes(self.content, self.label, *self._classes)
+            return found
+        return found + label_notes(self.content, self.label, *self._classes)
 
     def build(self, split: Split) -> None:
         """Builds one split; errors name the table."""

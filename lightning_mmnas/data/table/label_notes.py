@@ -45,12 +45,16 @@ def label_notes(table: Table, column: str, classes: Sequence[Classes | None], se
 
 
 def _merged(table: Table, column: str, classes: Sequence[Classes | None]) -> list[str]:
-    spellings: dict[str, Counter[str]] = defaultdict(Counter)
-    for cell, row in zip(table.cells(column), classes, strict=True):
-        if row is not None:
-            spellings[row[0]][str(cell).strip()] += 1
-    several = {name: found for name, found in spellings.items() if len(found) > 1}
-    return [f"{_listed(found)} are one class, {name!r}" for name, found in list(several.items())[:_NAMED]]
+    spelt = [None if row is None else str(cell).strip() for cell, row in zip(table.cells(column), classes, strict=True)]
+    named = {text: row[0] for text, row in zip(spelt, classes, strict=True) if text is not None and row}
+    if len(named) == len(set(named.values())):
+        return []
+    counts = Counter(spelt)
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for text, name in named.items():
+        found[name][text] = counts[text]
+    several = [(name, texts) for name, texts in found.items() if len(texts) > 1]
+    return [f"{_listed(texts)} are one class, {name!r}" for name, texts in several[:_NAMED]]
 
 
 def _separators(counts: Mapping[str, int]) -> list[str]:

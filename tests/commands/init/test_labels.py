@@ -81,7 +81,7 @@ def test_lists_in_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_what_is_refused_has_a_way_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], columns: dict[str, list[Any]], message: str
 ) -> None:
-    code, _ = init(table(tmp_path / "t.csv", **columns))
+    code, _ = init(table(tmp_path / "t.csv", **columns), *(["--task", "classes"] if "label" in columns else []))
     assert code != 0
     assert message in " ".join(capsys.readouterr().err.split())
 
@@ -107,7 +107,13 @@ def test_texts_of_other_languages(tmp_path: Path) -> None:
     assert columns["hindi"]["length"] == 16  # 12 words
     lengths = sorted(map(len, chinese))
     assert lengths[int(0.9 * 59)] <= columns["chinese"]["length"] <= 32
+
+
+def test_accents_that_are_tones_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tokenizers")
+    code, _ = init(table(tmp_path / "t.csv", note=["ma má mà mả mã mạ", "tiếng Việt của tôi"] * 30))
     assert code == 0
+    assert "note: Latin letters keep their accents" in capsys.readouterr().out
 
 
 def test_texts_that_are_cut_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
