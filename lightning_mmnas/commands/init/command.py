@@ -183,7 +183,7 @@ def init(
 
     from lightning_mmnas.commands.init.configs import write_configs
     from lightning_mmnas.commands.init.pretrained import proposal
-    from lightning_mmnas.commands.init.telling import report
+    from lightning_mmnas.commands.init.telling import in_options, report
     from lightning_mmnas.data.table.data_module import TableDataModule
 
     console = console or Console()
@@ -209,8 +209,8 @@ def init(
         data = TableDataModule(**shared, columns=columns, batch_size=2, labels=False)
         for part in ("train", "val", "test"):
             data.build(part)
-    for message in dict.fromkeys(str(warning.message) for warning in told):
-        say(f"note: {message}")
+    for message in dict.fromkeys([*(str(warning.message) for warning in told), *data.notes]):
+        say(f"note: {in_options(message)}")
     if why is not None:
         say(f"note: {why}")
     plan = _plan(data, shared, columns, f"runs/{folder.name}", seed, encoders == "pretrained")
@@ -288,7 +288,7 @@ def _plan(
             counts = {} if data.task == "regression" else _counts(data, there)
             labelled = len(there)
         if data.task != "regression" and len([count for count in counts.values() if count]) < 2:
-            raise DataError(f"{data.path}: the training rows are of {list(counts)} only; leave --label out")
+            raise DataError(f"{data.path}: the training rows are of {list(counts)} only; leave label out")
     several = data.task == "multilabel"
     regression = data.task == "regression"
     return Plan(shared, columns, run_dir, len(train), least, counts, labelled, several, seed, pretrained, regression)

@@ -15,8 +15,16 @@ from lightning_mmnas.data.columns.texts import TextColumn, TextTokenizer
 from lightning_mmnas.data.names import flaw
 from lightning_mmnas.data.spec import TargetScale, to_unit
 from lightning_mmnas.data.table.columns import ColumnSpec, NumberColumn, StandardisedColumn, file_column
-from lightning_mmnas.data.table.label_notes import label_notes, rare_classes
-from lightning_mmnas.data.table.labels import Classes, class_names, encode_classes, read_classes
+from lightning_mmnas.data.table.label_notes import label_notes
+from lightning_mmnas.data.table.labels import (
+    Classes,
+    class_name,
+    class_names,
+    encode_classes,
+    is_unlabelled,
+    read_classes,
+    shown,
+)
 from lightning_mmnas.data.table.reading import Cell, Table, read_table
 from lightning_mmnas.data.table.splits import check_classes, drawn_splits, given_splits, group_numbers
 from lightning_mmnas.data.table.targets import read_targets
@@ -42,7 +50,7 @@ class TableDataModule(MultimodalDataModule):
         columns: The modalities: how each is read, and from which columns.
         label: Column of the class, of a list of classes, or of a regression's target; None: there are no labels.
         label_separator: What parts several classes in one cell, such as "|"; lists need none.
-        split: Column that says train, val (valid, validation, dev) or test; None: splits are drawn.
+        split: Column that says train, val (validation, dev, eval) or test (holdout); None: splits are drawn.
         group: Column of what must not straddle splits, such as the person; None: each row stands alone.
         id: Column that must be different in every row.
         missing: What an empty cell of a modality does: "error"; "drop": its row is left out; "mask": the modality is
@@ -236,10 +244,7 @@ class TableDataModule(MultimodalDataModule):
         """What was read in a way that somebody may not expect, in sentences; `mmnas init` prints them."""
         if self.label is None or self._regression:
             return []
-        classes, several = self._classes
-        notes = label_notes(self.content, self.label, classes, several)
-        rare = rare_classes([classes[row] for row in self.rows["train"]], self.class_names)
-        return notes if rare is None else [*notes, f"{self.path}, column {self.label!r}: {rare}"]
+        return label_notes(self.content, self.label, *self._classes)
 
     def build(self, split: Split) -> None:
         """Builds one split; errors name the table."""
@@ -297,10 +302,15 @@ class TableDataModule(MultimodalDataModule):
             return None
         table = self.content
         cells = table.cells(self.group)
-        for row, cell in enumerate(cells):
-            if cell is None or isinstance(cell, list | dict):
-                raise DataError(f"{table.place(row, self.group)}: {cell!r} is no group")
-        return [str(cell).strip() for cell in cells]
+        wrong = [row for row, cell in enumerate(cells) if is_unlabelled(cell) or isinstance(cell, list | dict)]
+        if wrong:
+            raise DataError(
+                f"{table.place(wrong[0], self.group)}: {shown(cells[wrong[0]])} is no group ({len(wrong)} such "
+                "cell(s)); name a group in every row, or leave group out"
+            )
+        first = {cell: row for row, cell in reversed(list(enumerate(cells)))}
+        names = {cell: class_name(cell, table.place(row, self.group)) for cell, row in first.items()}
+        return [names[cell] for cell in cells]
 
     def _empty(self, row: int, modality: str) -> bool:
         return any(self.content.cell(row, column) is None for column in self.declared[modality].columns)
