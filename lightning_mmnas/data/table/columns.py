@@ -164,7 +164,8 @@ class NumberColumn(Column):
 def file_column(spec: ColumnSpec, table: Table, rows: Sequence[int], files_from: str | None = None) -> FileColumn:
     """The column of a modality that lies in files; see `locate`."""
     cells, folder = table.cells(spec.columns[0]), base_folder(table.path, files_from)
-    return FileColumn([locate(folder, str(cells[row])) for row in rows], partial(read_cell, spec=spec))
+    decode = partial(read_cell, spec=spec)
+    return FileColumn([locate(folder, str(cells[row])) for row in rows], decode, folders=spec.kind == "video")
 
 
 def read_cell(path: Path, spec: ColumnSpec) -> Tensor:
@@ -176,9 +177,9 @@ def read_cell(path: Path, spec: ColumnSpec) -> Tensor:
     channels: Literal[1, 3] = 1 if spec.channels == 1 else 3
     array = path.suffix.lower() in ARRAYS
     if spec.kind == "image" and not array:
-        return decode_image(path, spec.size, channels)
+        return decode_image(path, spec.size, channels, spec.maximum, spec.clip)
     if spec.kind == "video" and not array:
-        return read_video(path, spec.length, spec.size, channels)
+        return read_video(path, spec.length, spec.size, channels, maximum=spec.maximum, clip=spec.clip)
     if spec.kind == "audio":
         return read_audio(path, spec.rate, spec.seconds)
     return read_values(open_array(path, spec.key), spec, path)
