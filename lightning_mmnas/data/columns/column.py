@@ -85,10 +85,12 @@ class FileColumn(Column):
     Args:
         paths: The files.
         decode: Reads one file; any exception it raises is reported as damage to that file.
+        folders: Whether a path may be a folder, whose files are the sample.
     """
 
-    def __init__(self, paths: Sequence[Path], decode: Callable[[Path], Tensor]) -> None:
+    def __init__(self, paths: Sequence[Path], decode: Callable[[Path], Tensor], folders: bool = False) -> None:
         self.paths = list(paths)
+        self.folders = folders
         self.decode = decode
         self._reading = _described(decode)
 
@@ -103,7 +105,7 @@ class FileColumn(Column):
             MissingExtraError: A package that the decoder needs is not installed.
         """
         path = self.paths[index]
-        if not path.is_file():
+        if not (path.is_file() or (self.folders and path.is_dir())):
             raise damaged(path, "there is no such file")
         try:
             value = self.decode(path)
@@ -121,15 +123,25 @@ class FileColumn(Column):
 
     def fingerprint(self, index: int) -> str:
         """Path, size and time of change of the file, and how it is read."""
-        path = self.paths[index]
-        if not path.is_file():
-            return f"{path} missing"
-        status = path.stat()
-        return f"{path} {status.st_size} {status.st_mtime_ns} {self._reading}"
+        files = self.files(index)
+        if not files:
+            return f"{self.paths[index]} missing"
+        states = [f"{path} {(status := path.stat()).st_size} {status.st_mtime_ns}" for path in files]
+        return f"{' '.join(states)} {self._reading}"
 
     def digest(self, index: int) -> str:
         """Hash of the file's bytes."""
-        return hashlib.blake2b(self.paths[index].read_bytes(), digest_size=16).hexdigest()
+        found = hashlib.blake2b(digest_size=16)
+        for path in self.files(index) or [self.paths[index]]:
+            found.update(path.read_bytes())
+        return found.hexdigest()
+
+    def files(self, index: int) -> list[Path]:
+        """The file of a sample, or those of its folder; none where it is missing."""
+        path = self.paths[index]
+        if self.folders and path.is_dir():
+            return sorted(file for file in path.iterdir() if file.is_file())
+        return [path] if path.is_file() else []
 
 
 class KeptColumn(Column):

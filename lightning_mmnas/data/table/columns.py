@@ -173,7 +173,7 @@ def file_column(
     decode = partial(read_cell, spec=spec)
     if is_embedded(cells):
         return EmbeddedColumn(table, spec.columns[0], rows, decode, find, repr(spec))
-    return FileColumn([find(str(cells[row])) for row in rows], decode)
+    return FileColumn([find(str(cells[row])) for row in rows], decode, folders=spec.kind == "video")
 
 
 def read_cell(media: Media, spec: ColumnSpec) -> Tensor:
@@ -197,11 +197,11 @@ def read_cell(media: Media, spec: ColumnSpec) -> Tensor:
         return read_audio(source, spec.rate, spec.seconds)
     if spec.kind == "video" and not array:
         if isinstance(source, Path):
-            return read_video(source, spec.length, spec.size, channels)
+            return read_video(source, spec.length, spec.size, channels, maximum=spec.maximum, clip=spec.clip)
         with NamedTemporaryFile(suffix=suffix.replace("/", "")) as file:  # the library wants a file
             file.write(source)
             file.flush()
-            return read_video(Path(file.name), spec.length, spec.size, channels)
+            return read_video(Path(file.name), spec.length, spec.size, channels, maximum=spec.maximum, clip=spec.clip)
     if isinstance(source, Path):
         return read_values(open_array(source, spec.key), spec, source)
     return read_values(array_in(source, spec.key), spec, "an array")

@@ -126,7 +126,7 @@ class EmbeddedColumn(Column):
         """
         media = self._media(index)
         if isinstance(media, Path):
-            return FileColumn([media], self.decode).read(0)
+            return FileColumn([media], self.decode, folders=True).read(0)
         return decode_media(media, self.decode, self.source(index))
 
     def source(self, index: int) -> str:
@@ -153,7 +153,7 @@ class EmbeddedColumn(Column):
         except DamagedFilesError as error:  # it is named when it is read
             return str(error)
         if isinstance(media, Path):
-            return of_file(FileColumn([media], self.decode), 0)
+            return of_file(FileColumn([media], self.decode, folders=True), 0)
         if isinstance(media, Waveform):
             return f"{tensor_digest(media.samples)} {media.rate}"
         return hashlib.blake2b(media.data, digest_size=16).hexdigest()
