@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns.arrays import ARRAYS, finite, open_array
+from lightning_mmnas.data.columns.arrays import ARRAYS, finite, is_array, open_array
 from lightning_mmnas.data.columns.audio import read_audio
 from lightning_mmnas.data.columns.axes import arrange, check_axes
 from lightning_mmnas.data.columns.column import Column, FileColumn, damaged
@@ -174,9 +174,9 @@ def read_cell(path: Path, spec: ColumnSpec) -> Tensor:
         DamagedFilesError: The file is not what the kind asks for.
     """
     channels: Literal[1, 3] = 1 if spec.channels == 1 else 3
-    array = path.suffix.lower() in ARRAYS
+    array = path.suffix.lower() in ARRAYS or (spec.kind in ("image", "video") and is_array(path))
     if spec.kind == "image" and not array:
-        return decode_image(path, spec.size, channels)
+        return decode_image(path, spec.size, channels, spec.maximum)
     if spec.kind == "video" and not array:
         return read_video(path, spec.length, spec.size, channels)
     if spec.kind == "audio":
