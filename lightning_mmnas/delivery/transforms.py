@@ -10,12 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns.audio import fit_length, resample
+from lightning_mmnas.data.columns.audio import fit_waveform
 from lightning_mmnas.data.columns.column import FileColumn
-from lightning_mmnas.data.columns.images import decode_image, picture_pixels
+from lightning_mmnas.data.columns.images import picture_pixels
 from lightning_mmnas.data.columns.texts import TextTokenizer, check_text
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.data.table.columns import ColumnSpec, read_cell, read_values, standardise
+from lightning_mmnas.data.table.embedded import decode_media, media_in
 from lightning_mmnas.data.table.paths import locate
 from lightning_mmnas.data.table.reading import number
 from lightning_mmnas.errors import DamagedFilesError, DataError
@@ -102,7 +103,7 @@ class Transforms:
     def is_single(self, name: str, value: Any) -> bool:
         """Whether a value is that of one sample, and not one per sample."""
         column, spec = self.columns.get(name), self.modalities[name]
-        if value is None or isinstance(value, str | bytes | Path) or hasattr(value, "convert"):
+        if value is None or isinstance(value, str | bytes | Path | dict) or hasattr(value, "convert"):
             return True
         if spec.kind == "audio" and isinstance(value, tuple):  # waveform and rate
             return True
@@ -162,9 +163,11 @@ class Transforms:
         if isinstance(value, str | Path):
             return FileColumn([locate(Path(), str(value))], partial(read_cell, spec=column)).read(0)
         if spec.kind == "image" and hasattr(value, "convert"):  # a picture of Pillow
-            return picture_pixels(value, column.size, 1 if column.channels == 1 else 3, where)
-        if spec.kind == "image" and isinstance(value, bytes):
-            return decode_image(value, column.size, 1 if column.channels == 1 else 3)
+            return picture_pixels(
+                value, column.size, 1 if column.channels == 1 else 3, where, column.maximum, column.clip
+            )
+        if isinstance(value, bytes | dict):  # as a table's cell holds them
+            return _embedded(value, column, where)
         if spec.kind == "audio":
             return _waveform(value, column, where)
         found = _tensor(value, where)
@@ -198,8 +201,19 @@ def _waveform(value: Any, column: ColumnSpec, where: str) -> Tensor:
         raise DataError(f"{where}: a waveform is floats in [-1, 1], not {waveform.dtype}")
     if waveform.ndim not in (1, 2) or waveform.numel() == 0:
         raise DataError(f"{where}: it is empty, or not of shape (t,) or (channels, t) but {tuple(waveform.shape)}")
-    waveform = waveform.float().reshape(-1, waveform.shape[-1]).mean(0, keepdim=True)
-    return fit_length(resample(waveform, rate, column.rate), round(column.rate * column.seconds))
+    try:
+        return fit_waveform(waveform.float().reshape(-1, waveform.shape[-1]), rate, column.rate, column.seconds)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from None
+
+
+def _embedded(value: bytes | dict[str, Any], column: ColumnSpec, where: str) -> Tensor:
+    try:
+        media = media_in(value, partial(locate, Path()))
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from None
+    decode = partial(read_cell, spec=column)
+    return FileColumn([media], decode).read(0) if isinstance(media, Path) else decode_media(media, decode, where)
 
 
 def _numbers(value: Any, count: int, names: Sequence[str], where: str) -> Tensor:

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_mmnas.commands.parser import Parser
-from lightning_mmnas.commands.shared import COMMON, config_options
 from lightning_mmnas.errors import ConfigError, MMNASError, RunDirectoryError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import Tensor
 
     from lightning_mmnas.commands.init.columns import Proposal
     from lightning_mmnas.commands.init.configs import Plan
+    from lightning_mmnas.commands.init.task import Choice
     from lightning_mmnas.data.table.columns import ColumnSpec
     from lightning_mmnas.data.table.data_module import TableDataModule
 
@@ -43,6 +44,11 @@ def command(args: Sequence[str]) -> None:
         choices=["small", "pretrained"],
         default="small",
         help="of images and texts: small ones, trained in stage 0 (default), or pretrained ones (extra pretrained)",
+    )
+    parser.add_argument(
+        "--task",
+        choices=["classes", "regression"],
+        help="what the labels are: classes, or real numbers to be predicted as such (default: told from the column)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of the splits and of the stages (default: 0)")
     options = parser.parse_args(list(args))
@@ -160,6 +166,7 @@ def init(
     missing: str = "error",
     on_error: str = "raise",
     seed: int = 0,
+    task: Choice | None = None,
     console: Console | None = None,
 ) -> Path:
     """Writes the configurations for a table; the arguments are the options of `mmnas init`.
@@ -176,7 +183,7 @@ def init(
 
     from lightning_mmnas.commands.init.configs import write_configs
     from lightning_mmnas.commands.init.pretrained import proposal
-    from lightning_mmnas.commands.init.telling import report
+    from lightning_mmnas.commands.init.telling import in_options, report
     from lightning_mmnas.data.table.data_module import TableDataModule
 
     console = console or Console()
@@ -194,14 +201,18 @@ def init(
     shared |= found.special
     shared |= {"files_from": str(Path(files_from).resolve())} if files_from is not None else {}
     shared |= {"label_separator": label_separator} if label_separator is not None else {}
+    task, why = _task(found, label_separator, task)
+    shared |= {"task": "regression"} if task == "regression" else {}
     shared |= {"missing": missing, "on_error": on_error, "split_seed": seed}
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         data = TableDataModule(**shared, columns=columns, batch_size=2, labels=False)
         for part in ("train", "val", "test"):
             data.build(part)
-    for message in dict.fromkeys(str(warning.message) for warning in told):
-        say(f"note: {message}")
+    for message in dict.fromkeys([*(str(warning.message) for warning in told), *data.notes]):
+        say(f"note: {in_options(message)}")
+    if why is not None:
+        say(f"note: {why}")
     plan = _plan(data, shared, columns, f"runs/{folder.name}", seed, encoders == "pretrained")
     files = write_configs(plan)
     _write(folder, files)
@@ -209,17 +220,24 @@ def init(
     if encoders == "small" and (hint := proposal(columns)) is not None:
         say(f"note: {hint}")
     say(f"wrote {folder}; look at the data: {shlex.join(['mmnas', 'data', str(folder)])}")
-    if plan.classes:
-        say(f"next: {shlex.join(['mmnas', 'run', str(folder), '--output', plan.run_dir])}")
-    else:
-        say(
-            "the table has no label column, so nothing can be fine-tuned or compared; wrote the stages before that. "
-            "Next, one after another:"
-        )
-        for name in files:
-            if name != COMMON:
-                say(f"  {shlex.join(['mmnas', 'fit', *config_options(folder / name)])}")
+    if not plan.supervised:
+        say("the table has no label column, so nothing can be fine-tuned or compared: the run ends after pretraining")
+    say(f"next: {shlex.join(['mmnas', 'run', str(folder), '--output', plan.run_dir])}")
     return folder
+
+
+def _task(found: Proposal, separator: str | None, task: Choice | None) -> tuple[Choice | None, str | None]:
+    """What the labels are, and what is to be told about it; None: there are none."""
+    from lightning_mmnas.commands.init.task import propose_task
+
+    label = found.special.get("label")
+    if label is None:
+        if task is not None:
+            raise ConfigError(f"--task {task} needs labels; give their column as --label")
+        return None, None
+    if task is not None or separator is not None:
+        return task, None
+    return propose_task(found.table.cells(label), label, str(found.table.path))
 
 
 def _with_pretrained(found: Proposal) -> Proposal:
@@ -246,6 +264,7 @@ def _plan(
     pretrained: bool,
 ) -> Plan:
     from lightning_mmnas.commands.init.configs import Plan
+    from lightning_mmnas.data.samples import labelled_rows
     from lightning_mmnas.data.splits import split_groups
     from lightning_mmnas.errors import DataError
 
@@ -261,20 +280,25 @@ def _plan(
     if data.task is not None:
         for part in ("train", "val", "test"):
             known = data.source(part).labels
-            rows = None if known is None else known.view(len(known), -1)
-            if rows is None or not bool((rows[:, 0] >= 0).any()):
+            if known is None or not bool(labelled_rows(known, data.task).any()):
                 raise DataError(f"{data.path}: the {part} split has no labelled row")
         labels = train.labels
         if labels is not None:
-            several = data.task == "multilabel"
-            there = labels[labels.view(len(labels), -1)[:, 0] >= 0]
-            found = there.sum(0) if several else there.bincount(minlength=len(data.class_names))
-            counts = dict(zip(data.class_names, map(int, found.tolist()), strict=True))
+            there = labels[labelled_rows(labels, data.task)]
+            counts = {} if data.task == "regression" else _counts(data, there)
             labelled = len(there)
-        if len([count for count in counts.values() if count]) < 2:
-            raise DataError(f"{data.path}: the training rows are of {list(counts)} only; leave --label out")
+        if data.task != "regression" and len([count for count in counts.values() if count]) < 2:
+            raise DataError(f"{data.path}: the training rows are of {list(counts)} only; leave label out")
     several = data.task == "multilabel"
-    return Plan(shared, columns, run_dir, len(train), least, counts, labelled, several, seed, pretrained)
+    regression = data.task == "regression"
+    return Plan(shared, columns, run_dir, len(train), least, counts, labelled, several, seed, pretrained, regression)
+
+
+def _counts(data: TableDataModule, labels: Tensor) -> dict[str, int]:
+    """Rows of each class."""
+    several = data.task == "multilabel"
+    found = labels.sum(0) if several else labels.bincount(minlength=len(data.class_names))
+    return dict(zip(data.class_names, map(int, found.tolist()), strict=True))
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:

@@ -81,6 +81,7 @@ class Plan:
         several: Whether a row may have several classes.
         seed: Seed of all stages.
         pretrained: Whether images and texts get encoders that come with their weights.
+        regression: Whether labels are real numbers.
     """
 
     data: Mapping[str, Any]
@@ -93,6 +94,12 @@ class Plan:
     several: bool
     seed: int
     pretrained: bool = False
+    regression: bool = False
+
+    @property
+    def supervised(self) -> bool:
+        """Whether there are labels."""
+        return self.regression or bool(self.classes)
 
     @property
     def frozen(self) -> list[str]:
@@ -106,7 +113,9 @@ class Plan:
 
     @property
     def budgets(self) -> list[int | str]:
-        """Label budgets that exist, for the comparison."""
+        """Label budgets that exist, for the comparison: per class, or of a regression in all."""
+        if self.regression:
+            return [*(budget for budget in (20, 100) if budget < self.labelled), "all"]
         if self.several:
             return ["all"]
         least = min(self.classes.values())
@@ -122,13 +131,13 @@ def power_of_two(most: float, least: int, largest: int) -> int:
 def write_configs(plan: Plan) -> dict[str, str]:
     """The files of a configuration folder: name and content; without labels no fine-tuning and no comparison."""
     first = ["encoders"] if plan.encoders_stage else []
-    stages = [*first, "search", "pretrain", *(["finetune"] if plan.classes else [])]
+    stages = [*first, "search", "pretrain", *(["finetune"] if plan.supervised else [])]
     files = {COMMON: _common(plan), **{f"{stage}.yaml": _stage(stage, plan) for stage in stages}}
-    if plan.classes:
+    if plan.supervised:
         batch = power_of_two(plan.labelled / 2, 2, 128)
         files["comparison.yaml"] = (
             "# What the search gained: how much is compared (see ComparisonSettings).\n"
-            f"labels_per_class: [{', '.join(map(str, plan.budgets))}]\n"
+            f"{'labels_total' if plan.regression else 'labels_per_class'}: [{', '.join(map(str, plan.budgets))}]\n"
             "draws: 3\nrandom_architectures: 3\nsteps: 100\nsteps_all: 200\n"
             f"batch_size: {min(64, batch)}\nbatch_size_all: {batch}\n"
         )

@@ -8,7 +8,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from lightning_mmnas.commands.init.leaks import determines
+from lightning_mmnas.data.table.labels import is_unlabelled
 from lightning_mmnas.data.table.reading import Table
+from lightning_mmnas.data.table.splits import split_of
 from lightning_mmnas.errors import ConfigError, DataError
 
 ROLES = ("label", "split", "group", "id")
@@ -33,7 +35,6 @@ _NAMES: dict[str, tuple[str, ...]] = {
 """Names of columns in lower case, letters and digits alone; the more usual ones first."""
 _NUMBERED = re.compile(r"(indexlevel|unnamed|level)\d+")
 """What pandas and others call an index without a name."""
-_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing", "eval"})
 _OPTION = {"label": "a label", "split": "a split", "group": "a group", "id": "an id"}
 
 
@@ -117,9 +118,9 @@ def _rank(role: str, name: str) -> int:
 
 
 def _label(table: Table, called: list[str], found: Special) -> str | None:
-    usable = [name for name in called if any(cell is not None for cell in table.cells(name))]
+    usable = [name for name in called if not _is_empty(table, name, found, "label")]
     if not usable:
-        return called[0] if plain_name(called[0]) in ("label", "labels") else None
+        return None
     first, *others = usable
     different = [name for name in others if not _same(table, first, name)]
     if different:
@@ -133,14 +134,15 @@ def _label(table: Table, called: list[str], found: Special) -> str | None:
 
 
 def _split(table: Table, called: list[str], found: Special) -> str | None:
+    called = [name for name in called if not _is_empty(table, name, found, "split")]
     literal = [name for name in called if plain_name(name) == "split"]
     usable = literal or [name for name in called if _names_splits(table, name)]
     return _one_of(table, "split", usable)
 
 
 def _group(table: Table, called: list[str], found: Special) -> str | None:
-    literal = [name for name in called if plain_name(name) == "group"]
-    usable = literal or [name for name in called if any(cell is not None for cell in table.cells(name))]
+    called = [name for name in called if not _is_empty(table, name, found, "group")]
+    usable = [name for name in called if plain_name(name) == "group"] or called
     return _one_of(table, "group", usable)
 
 
@@ -166,9 +168,17 @@ def _same(table: Table, first: str, second: str) -> bool:
     return determines(one, other) and determines(other, one)
 
 
+def _is_empty(table: Table, name: str, found: Special, role: str) -> bool:
+    """Whether a column has nothing in it; then that is told."""
+    if not all(map(is_unlabelled, table.cells(name))):
+        return False
+    found.aside[name] = f"it is called like {_OPTION[role]}, and is empty"
+    return True
+
+
 def _names_splits(table: Table, name: str) -> bool:
-    found = {str(cell).strip().lower() for cell in table.cells(name) if cell is not None}
-    return bool(found) and found <= _SPLITS
+    cells = {cell if isinstance(cell, str) else str(cell) for cell in table.cells(name) if not is_unlabelled(cell)}
+    return bool(cells) and all(split_of(cell) is not None for cell in cells)
 
 
 def _is_unique(table: Table, name: str) -> bool:

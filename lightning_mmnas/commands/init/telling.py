@@ -60,13 +60,18 @@ def told(found: Proposal) -> list[str]:
 
 
 def _classes(data: TableDataModule, plan: Plan) -> list[str]:
+    rest = f"{plan.train - plan.labelled} training rows have no label; they serve the stages without labels"
+    if data.target_scale is not None:
+        mean, std = data.target_scale
+        scale = f"mean {mean:.6g}, standard deviation {std:.6g}"
+        return [f"target: column {data.label!r} (--label); {plan.labelled} training rows: {scale}", rest]
     if not plan.classes:
         return []
     shown = ", ".join(f"{name} {count}" for name, count in list(plan.classes.items())[:_SHOWN])
     more = f" and {len(plan.classes) - _SHOWN} more" if len(plan.classes) > _SHOWN else ""
     several = "several per row" if plan.several else "one per row"
     lines = [f"{len(plan.classes)} classes ({several}) in column {data.label!r}; training rows: {shown}{more}"]
-    lines.append(f"{plan.train - plan.labelled} training rows have no label; they serve the stages without labels")
+    lines.append(rest)
     if rare := [name for name, count in plan.classes.items() if count == 1]:
         names = ", ".join(map(repr, rare[:_SHOWN]))
         lines.append(
@@ -78,15 +83,18 @@ def _classes(data: TableDataModule, plan: Plan) -> list[str]:
 
 def as_options(error: MMNASError) -> MMNASError:
     """An error whose message names options of `mmnas init` in place of keys of the configuration."""
-    text = str(error)
+    error.args = (in_options(str(error)), *error.args[1:])
+    return error
+
+
+def in_options(text: str) -> str:
+    """A message in which options of `mmnas init` stand in place of keys of the configuration."""
     text = re.sub(r"check data\.init_args\.table\b", "check the path", text)
     text = re.sub(r"data\.init_args\.columns(\.[^\s;,]+)?", "--modality", text)
     text = re.sub(
-        r"data\.init_args\.(label_separator|label|split|group|id|missing|on_error|files_from)\b(=| to )?",
+        r"data\.init_args\.(label_separator|label|split|group|id|task|missing|on_error|files_from)\b(=| to )?",
         lambda found: f"--{found[1].replace('_', '-')}{' ' if found[2] else ''}",
         text,
     )
-    text = re.sub(r"set (--[\w-]+) ", r"give \1 ", text)
-    text = re.sub(r"\bleave (label|split|group|id) out\b", r"leave \1 out (--no-\1)", text)
-    error.args = (text, *error.args[1:])
-    return error
+    text = re.sub(r"\bset (--[\w-]+) ", r"give \1 ", text)
+    return re.sub(r"\bleave (label|split|group|id) out\b", r"leave \1 out (--no-\1)", text)

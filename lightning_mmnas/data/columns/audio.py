@@ -72,16 +72,22 @@ def read_audio(source: Source, rate: int, seconds: float | None = None) -> Tenso
         raise damaged(name, f"its header says {found} Hz")
     if samples.shape[0] == 0 or samples.shape[1] == 0:
         raise damaged(name, "it holds no sound")
-    waveform = torch.from_numpy(samples).T
-    if not bool(torch.isfinite(waveform).all()):
-        raise damaged(name, "it holds NaN or infinity")
-    if (peak := float(waveform.abs().max())) > _LOUDEST:
-        raise damaged(name, f"its floats reach {peak:,.0f}, those of a sound are in [-1, 1]")
-    return fit_waveform(waveform, found, rate, seconds)
+    try:
+        return fit_waveform(torch.from_numpy(samples).T, found, rate, seconds)
+    except ValueError as error:
+        raise damaged(name, str(error)) from None
 
 
 def fit_waveform(waveform: Tensor, before: int, rate: int, seconds: float | None = None) -> Tensor:
-    """A waveform (channels, t) of rate `before` as `read_audio` gives that of a file."""
+    """A waveform (channels, t) of rate `before` as `read_audio` gives that of a file.
+
+    Raises:
+        ValueError: It holds NaN or infinity, or numbers that are no waveform in [-1, 1].
+    """
+    if not bool(torch.isfinite(waveform).all()):
+        raise ValueError("it holds NaN or infinity")
+    if (peak := float(waveform.abs().max())) > _LOUDEST:
+        raise ValueError(f"its floats reach {peak:,.0f}, those of a sound are in [-1, 1]")
     waveform = resample(mono(waveform), before, rate)
     return waveform if seconds is None else fit_length(waveform, round(rate * seconds))
 

@@ -79,8 +79,8 @@ def image_column(
     """
     if len(size) != 2 or min(size) < 1 or channels not in (1, 3):
         raise ConfigError(f"an image has a positive (h, w) and 1 or 3 channels, got size={size}, channels={channels}")
-    options = {} if maximum is None else {"maximum": maximum}
-    return FileColumn(paths, partial(decode_image, size=(size[0], size[1]), channels=channels, **options))
+    decode = partial(decode_image, size=(size[0], size[1]), channels=channels)
+    return FileColumn(paths, decode if maximum is None else partial(decode, maximum=maximum))
 
 
 def decode_image(

@@ -1,16 +1,11 @@
 """Samples that are read from shards, and what becomes of a record."""
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns.arrays import ARRAYS, array_in
-from lightning_mmnas.data.columns.column import FileColumn, damaged
-from lightning_mmnas.data.columns.images import decode_image
 from lightning_mmnas.data.samples import LABEL, Batch, Samples
 from lightning_mmnas.data.spec import ModalitySpec, Split
 from lightning_mmnas.data.stream.index import (
@@ -23,7 +18,8 @@ from lightning_mmnas.data.stream.index import (
 )
 from lightning_mmnas.data.stream.shards import Shards
 from lightning_mmnas.data.stream.source import ShardSource
-from lightning_mmnas.data.table.columns import ColumnSpec, read_cell, read_values, standardise
+from lightning_mmnas.data.table.columns import ColumnSpec, read_cell, standardise
+from lightning_mmnas.data.table.embedded import Content, decode_media
 from lightning_mmnas.errors import DamagedFilesError, DataError
 
 
@@ -164,17 +160,5 @@ def decode_file(suffix: str, content: bytes, spec: ColumnSpec) -> Tensor:
         DamagedFilesError: It is not what the kind asks for.
         MissingExtraError: A package that reads it is not installed.
     """
-    array = suffix in ARRAYS and spec.kind != "audio"
-    if not array and spec.kind != "image":  # sounds and videos are read by libraries that want a file
-        with tempfile.NamedTemporaryFile(suffix=suffix.replace("/", "")) as file:
-            file.write(content)
-            file.flush()
-            return FileColumn([Path(file.name)], partial(read_cell, spec=spec)).read(0)
-    try:
-        if not array:
-            return decode_image(content, spec.size, 1 if spec.channels == 1 else 3)
-        return read_values(array_in(content, spec.key), spec, "an array")
-    except DamagedFilesError:
-        raise
-    except Exception as error:  # as with files, of many types
-        raise damaged("an array", f"{type(error).__name__}: {error}".splitlines()[0]) from error
+    # Whatever cannot be read is damage of the content, as of a file.
+    return decode_media(Content(content, suffix), partial(read_cell, spec=spec), "a file in memory")

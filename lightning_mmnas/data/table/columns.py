@@ -4,14 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns.arrays import ARRAYS, finite, is_array, open_array
-from lightning_mmnas.data.columns.audio import read_audio
+from lightning_mmnas.data.columns.arrays import ARRAYS, array_in, finite, is_array, open_array
+from lightning_mmnas.data.columns.audio import fit_waveform, read_audio
 from lightning_mmnas.data.columns.axes import arrange, check_axes
 from lightning_mmnas.data.columns.column import Column, FileColumn, damaged
 from lightning_mmnas.data.columns.frames import read_frames
@@ -21,11 +22,14 @@ from lightning_mmnas.data.columns.skeletons import prepare_skeleton, to_joints
 from lightning_mmnas.data.columns.video import read_video
 from lightning_mmnas.data.samples import tensor_digest
 from lightning_mmnas.data.spec import Kind, ModalitySpec, Vocabulary
+from lightning_mmnas.data.table.embedded import EmbeddedColumn, Media, Waveform, is_embedded
 from lightning_mmnas.data.table.paths import base_folder, locate
 from lightning_mmnas.data.table.reading import Table, number
 from lightning_mmnas.errors import ConfigError
 
 _PER_FILE = ("image", "audio", "video", "motion", "skeleton", "text")
+_ARRAYS = (b"\x93NUMPY", b"PK\x03\x04")
+"""How the content of `.npy` and `.npz` files begins."""
 
 
 @dataclass(frozen=True)
@@ -50,9 +54,9 @@ class ColumnSpec:
         joints: Joints of a skeleton.
         vocabulary: Greatest number of token ids of a text.
         tokenizer: Of a text, see `TextTokenizer`; None: learnt from the training texts.
-        maximum: Value in image and video arrays that becomes white; None: 255 for uint8, 65535 for uint16, 1 for
-            floats.
-        clip: Whether greater values in such arrays become white too; otherwise they are an error.
+        maximum: Value that becomes white in image and video arrays, and in picture files of 16 or 32 bits or floats;
+            None: 255 for uint8, 65535 for uint16, 1 for the floats of arrays.
+        clip: Whether greater values become white too; otherwise they are an error.
         axes: What the axes of arrays are, one letter each, where they are others than above: t(ime), c(hannels, colours
             or coordinates), h(eight), w(idth), j(oints), b(odies), d (numbers of a vector), 1 (to be dropped), such as
             "ct" or "chw".
@@ -161,27 +165,49 @@ class NumberColumn(Column):
         return tensor_digest(self.read(index))
 
 
-def file_column(spec: ColumnSpec, table: Table, rows: Sequence[int], files_from: str | None = None) -> FileColumn:
-    """The column of a modality that lies in files; see `locate`."""
-    cells, folder = table.cells(spec.columns[0]), base_folder(table.path, files_from)
-    return FileColumn([locate(folder, str(cells[row])) for row in rows], partial(read_cell, spec=spec))
+def file_column(
+    spec: ColumnSpec, table: Table, rows: Sequence[int], files_from: str | None = None
+) -> FileColumn | EmbeddedColumn:
+    """The column of a modality that lies in files, or in the table's cells; see `locate`."""
+    cells, find = table.cells(spec.columns[0]), partial(locate, base_folder(table.path, files_from))
+    decode = partial(read_cell, spec=spec)
+    if is_embedded(cells):
+        return EmbeddedColumn(table, spec.columns[0], rows, decode, find, repr(spec))
+    return FileColumn([find(str(cells[row])) for row in rows], decode)
 
 
-def read_cell(path: Path, spec: ColumnSpec) -> Tensor:
-    """Reads one file as a sample of the modality.
+def read_cell(media: Media, spec: ColumnSpec) -> Tensor:
+    """Reads a file, or the content of one, as a sample of the modality.
 
     Raises:
-        DamagedFilesError: The file is not what the kind asks for.
+        DamagedFilesError: It is not what the kind asks for.
+        MissingExtraError: A package that reads it is not installed.
     """
     channels: Literal[1, 3] = 1 if spec.channels == 1 else 3
-    array = path.suffix.lower() in ARRAYS or (spec.kind in ("image", "video") and is_array(path))
+    if isinstance(media, Waveform):
+        if spec.kind != "audio":
+            raise damaged("a cell", f"it is a sound, not of kind {spec.kind!r}")
+        try:
+            return fit_waveform(media.samples, media.rate, spec.rate, spec.seconds)
+        except ValueError as error:
+            raise damaged("a cell", str(error)) from None
+    source = media if isinstance(media, Path) else media.data
+    suffix = media.suffix.lower() if isinstance(media, Path) else media.suffix
+    array = suffix in ARRAYS or (source.startswith(_ARRAYS) if isinstance(source, bytes) else is_array(source))
     if spec.kind == "image" and not array:
-        return decode_image(path, spec.size, channels, spec.maximum)
-    if spec.kind == "video" and not array:
-        return read_video(path, spec.length, spec.size, channels)
+        return decode_image(source, spec.size, channels, spec.maximum, spec.clip)
     if spec.kind == "audio":
-        return read_audio(path, spec.rate, spec.seconds)
-    return read_values(open_array(path, spec.key), spec, path)
+        return read_audio(source, spec.rate, spec.seconds)
+    if spec.kind == "video" and not array:
+        if isinstance(source, Path):
+            return read_video(source, spec.length, spec.size, channels)
+        with NamedTemporaryFile(suffix=suffix.replace("/", "")) as file:  # the library wants a file
+            file.write(source)
+            file.flush()
+            return read_video(Path(file.name), spec.length, spec.size, channels)
+    if isinstance(source, Path):
+        return read_values(open_array(source, spec.key), spec, source)
+    return read_values(array_in(source, spec.key), spec, "an array")
 
 
 def read_values(values: np.ndarray[Any, np.dtype[Any]], spec: ColumnSpec, source: Path | str) -> Tensor:

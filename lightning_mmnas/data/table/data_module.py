@@ -13,12 +13,22 @@ from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split,
 from lightning_mmnas.data.columns.column import Column, ColumnSamples, OnError, SelectedColumn, usable_rows
 from lightning_mmnas.data.columns.texts import TextColumn, TextTokenizer
 from lightning_mmnas.data.names import flaw
-from lightning_mmnas.data.spec import to_unit
+from lightning_mmnas.data.spec import TargetScale, to_unit
 from lightning_mmnas.data.table.columns import ColumnSpec, NumberColumn, StandardisedColumn, file_column
-from lightning_mmnas.data.table.label_notes import label_notes, rare_classes
-from lightning_mmnas.data.table.labels import Classes, class_names, encode_classes, read_classes
+from lightning_mmnas.data.table.label_notes import label_notes
+from lightning_mmnas.data.table.labels import (
+    Classes,
+    class_name,
+    class_names,
+    encode_classes,
+    is_unlabelled,
+    read_classes,
+    shown,
+)
 from lightning_mmnas.data.table.reading import Cell, Table, read_table
 from lightning_mmnas.data.table.splits import check_classes, drawn_splits, given_splits, group_numbers
+from lightning_mmnas.data.table.targets import read_targets
+from lightning_mmnas.data.targets import measure_scale, standardised
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError
 
 Missing = Literal["error", "drop", "mask"]
@@ -38,9 +48,9 @@ class TableDataModule(MultimodalDataModule):
     Args:
         table: A `.csv`, `.jsonl` or `.parquet` file.
         columns: The modalities: how each is read, and from which columns.
-        label: Column of the class, or of a list of classes; None: there are no labels.
+        label: Column of the class, of a list of classes, or of a regression's target; None: there are no labels.
         label_separator: What parts several classes in one cell, such as "|"; lists need none.
-        split: Column that says train, val (valid, validation, dev) or test; None: splits are drawn.
+        split: Column that says train, val (validation, dev, eval) or test (holdout); None: splits are drawn.
         group: Column of what must not straddle splits, such as the person; None: each row stands alone.
         id: Column that must be different in every row.
         missing: What an empty cell of a modality does: "error"; "drop": its row is left out; "mask": the modality is
@@ -57,9 +67,11 @@ class TableDataModule(MultimodalDataModule):
         labels_per_class: Label budget; None: all.
         label_seed: Which draw of the label budget.
         seed: Seed of the shuffling and of the architecture split.
+        labels_total: Label budget of a regression.
+        task: "regression": the label is a real number, to be predicted as such; None: classes.
 
     Raises:
-        ConfigError: A modality is declared in a way that cannot be.
+        ConfigError: A modality is declared in a way that cannot be, or an argument does not fit the task.
     """
 
     def __init__(
@@ -84,6 +96,8 @@ class TableDataModule(MultimodalDataModule):
         labels_per_class: int | None = None,
         label_seed: int = 0,
         seed: int = 0,
+        labels_total: int | None = None,
+        task: Literal["regression"] | None = None,
     ) -> None:
         for name, spec in columns.items():
             if (reason := flaw(name)) is not None:
@@ -92,11 +106,17 @@ class TableDataModule(MultimodalDataModule):
         for argument, value, accepted in (
             ("missing", missing, ("error", "drop", "mask")),
             ("on_error", on_error, ("raise", "skip")),
+            ("task", task, (None, "regression")),
         ):
             if value not in accepted:
                 raise ConfigError(f"{argument} {value!r} is not in {list(accepted)}; check data.init_args.{argument}")
         if label_separator == "":
             raise ConfigError("label_separator must not be empty; check data.init_args.label_separator")
+        if task == "regression" and (label is None or label_separator is not None):
+            raise ConfigError(
+                "task regression needs a label column of one number per row, and no label_separator; check "
+                "data.init_args.label and label_separator"
+            )
         if split_seed < 0:
             raise ConfigError(f"split_seed must be at least 0, got {split_seed}; check data.init_args.split_seed")
         self.path = Path(table)
@@ -110,6 +130,7 @@ class TableDataModule(MultimodalDataModule):
         self.missing: Missing = missing
         self.on_error: OnError = on_error
         self.split_seed = split_seed
+        self._regression = task == "regression"
         self.tokenizers = {n: TextTokenizer(s.tokenizer, s.vocabulary) for n, s in columns.items() if s.kind == "text"}
         super().__init__(
             modalities=modalities,
@@ -121,7 +142,10 @@ class TableDataModule(MultimodalDataModule):
             labels_per_class=labels_per_class,
             label_seed=label_seed,
             seed=seed,
+            labels_total=labels_total,
         )
+        if self._regression:  # of classes the table has to be read first
+            self._check_budget(task)
 
     @property
     def available_modalities(self) -> dict[str, ModalitySpec]:
@@ -133,16 +157,27 @@ class TableDataModule(MultimodalDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """The classes of the training rows, sorted; reads the table, but no other file."""
+        """The classes of the training rows, sorted; reads the table, but no other file. Of a regression the column."""
         if self.label is None:
             return []
+        if self._regression:
+            return [self.label]
         rows = self.rows  # checks that no class is only in validation or test
         return class_names([self._classes[0][row] for row in rows["train"]])
 
     @property
     def task(self) -> Task | None:
-        """Whether a row has one class or several; None without a label column."""
+        """Whether a row has one class, several, or a target; None without a label column."""
+        if self._regression:
+            return "regression"
         return None if self.label is None else "multilabel" if self._classes[1] else "multiclass"
+
+    @cached_property
+    def target_scale(self) -> TargetScale | None:
+        """Mean and deviation of the training rows' targets; reads the table, but no other file."""
+        if not self._regression:
+            return None
+        return measure_scale(self._targets, self.rows["train"], f"{self.path}, column {self.label!r}")
 
     @cached_property
     def content(self) -> Table:
@@ -172,7 +207,7 @@ class TableDataModule(MultimodalDataModule):
     @cached_property
     def rows(self) -> dict[Split, list[int]]:
         """Rows of the table in each split."""
-        table, classes = self.content, self._classes if self.label is not None else None
+        table, classes = self.content, self._row_classes()
         groups = self._groups
         incomplete = [row for row in range(len(table)) if any(self._empty(row, name) for name in self._selected)]
         if incomplete and self.missing == "error":
@@ -207,12 +242,9 @@ class TableDataModule(MultimodalDataModule):
     @property
     def notes(self) -> list[str]:
         """What was read in a way that somebody may not expect, in sentences; `mmnas init` prints them."""
-        if self.label is None:
+        if self.label is None or self._regression:
             return []
-        classes, several = self._classes
-        notes = label_notes(self.content, self.label, classes, several)
-        rare = rare_classes([classes[row] for row in self.rows["train"]], self.class_names)
-        return notes if rare is None else [*notes, f"{self.path}, column {self.label!r}: {rare}"]
+        return label_notes(self.content, self.label, *self._classes)
 
     def build(self, split: Split) -> None:
         """Builds one split; errors name the table."""
@@ -239,11 +271,24 @@ class TableDataModule(MultimodalDataModule):
             columns = {name: SelectedColumn(column, good) for name, column in columns.items()}
             rows = [rows[i] for i in good]
         labels = None
-        if self.label is not None:
+        if self.target_scale is not None:
+            labels = standardised(self._targets[rows], self.target_scale)
+        elif self.label is not None:
             classes, several = self._classes
             labels = encode_classes([classes[row] for row in rows], self.class_names, several)
         groups = None if self._groups is None else group_numbers([self._groups[row] for row in rows])
         return ColumnSamples(columns, labels, groups)
+
+    def _row_classes(self) -> tuple[Sequence[Classes | None], bool] | None:
+        """What splits are drawn by: the classes of each row; of a target only whether there is one."""
+        if self._regression:
+            return [None if missing else () for missing in self._targets.isnan().tolist()], True
+        return None if self.label is None else self._classes
+
+    @cached_property
+    def _targets(self) -> Tensor:
+        assert self.label is not None
+        return read_targets(self.content, self.label)
 
     @cached_property
     def _classes(self) -> tuple[list[Classes | None], bool]:
@@ -257,10 +302,15 @@ class TableDataModule(MultimodalDataModule):
             return None
         table = self.content
         cells = table.cells(self.group)
-        for row, cell in enumerate(cells):
-            if cell is None or isinstance(cell, list | dict):
-                raise DataError(f"{table.place(row, self.group)}: {cell!r} is no group")
-        return [str(cell).strip() for cell in cells]
+        wrong = [row for row, cell in enumerate(cells) if is_unlabelled(cell) or isinstance(cell, list | dict)]
+        if wrong:
+            raise DataError(
+                f"{table.place(wrong[0], self.group)}: {shown(cells[wrong[0]])} is no group ({len(wrong)} such "
+                "cell(s)); name a group in every row, or leave group out"
+            )
+        first = {cell: row for row, cell in reversed(list(enumerate(cells)))}
+        names = {cell: class_name(cell, table.place(row, self.group)) for cell, row in first.items()}
+        return [names[cell] for cell in cells]
 
     def _empty(self, row: int, modality: str) -> bool:
         return any(self.content.cell(row, column) is None for column in self.declared[modality].columns)

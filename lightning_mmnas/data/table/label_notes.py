@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from lightning_mmnas.data.table.labels import UNLABELLED, Classes, is_number
 from lightning_mmnas.data.table.reading import Table
@@ -44,20 +44,6 @@ def label_notes(table: Table, column: str, classes: Sequence[Classes | None], se
     return [f"{table.path}, column {column!r}: {note}" for note in notes]
 
 
-def rare_classes(classes: Iterable[Classes | None], names: Sequence[str]) -> str | None:
-    """A sentence about classes of one training row; None: there are none.
-
-    Args:
-        classes: Of the training rows.
-        names: All the classes.
-    """
-    counts = Counter(name for row in classes for name in row or ())
-    rare = [repr(name) for name in names if counts[name] == 1]
-    if not rare:
-        return None
-    return f"{len(rare)} of {len(names)} classes have one training row each: {_some(rare, ', ')}"
-
-
 def _merged(table: Table, column: str, classes: Sequence[Classes | None]) -> list[str]:
     spellings: dict[str, Counter[str]] = defaultdict(Counter)
     for cell, row in zip(table.cells(column), classes, strict=True):
@@ -76,7 +62,7 @@ def _separators(counts: Mapping[str, int]) -> list[str]:
         if joined and (separator == "|" or shared):
             return [
                 f"{len(joined)} of {len(counts)} classes hold {separator!r}, such as {joined[0]!r}, and are one class "
-                f"each; if they are several, give --label-separator {separator!r} (data.init_args.label_separator)"
+                f"each; if they are several, set data.init_args.label_separator to {separator!r}"
             ]
     return []
 

@@ -66,8 +66,8 @@ def read_classes(table: Table, column: str, separator: str | None) -> tuple[list
     found = [classes[key] for key in keys]
     if all(row is None for row in found):
         raise DataError(
-            f"{table.path}: no row has a label in column {column!r}; leave the column out "
-            "(mmnas init --no-label, data.init_args.label: null) or name another"
+            f"{table.path}: no row has a label in column {column!r}; leave label out, or set data.init_args.label to "
+            "another column"
         )
     if not several:
         _check_amounts(table, column, found)
@@ -103,7 +103,7 @@ def cell_classes(
     if parts is None and several and separator is None:
         raise DataError(
             f"{place}: {shown(cell)} is no list, as other labels are; write it as one, or all with a separator "
-            "(--label-separator)"
+            "(data.init_args.label_separator)"
         )
     if parts is not None and not several:
         raise DataError(f"{place}: {shown(cell)} is a list, and a row has one class only")
@@ -117,7 +117,27 @@ def cell_classes(
 
 def known_classes(names: Sequence[str]) -> dict[str, str]:
     """Spellings of a model's classes, with the class: as they are named, and as `cell_classes` names them now."""
-    return {**{_class_name(name, "the model"): name for name in names}, **{name: name for name in names}}
+    return {**{class_name(name, "the model"): name for name in names}, **{name: name for name in names}}
+
+
+def class_name(part: Cell, place: str) -> str:
+    """The name of a class or group in one spelling; see `cell_classes`.
+
+    Raises:
+        DataError: It is neither a text, a number nor a date.
+    """
+    if isinstance(part, date | time):
+        return part.isoformat()
+    if isinstance(part, float | Decimal) and math.isfinite(part):
+        return str(int(part)) if part == int(part) else str(part)
+    if isinstance(part, int):
+        return str(part)
+    if isinstance(part, str) and part.strip():
+        text = unicodedata.normalize("NFC", part.strip())
+        if (whole := _WHOLE.fullmatch(text)) is not None:
+            return "0" if whole[1] == "-0" else whole[1]
+        return text.capitalize() if text.lower() in ("true", "false") else text
+    raise DataError(f"{place}: {shown(part)} is no class or group; these are texts or numbers")
 
 
 def is_unlabelled(cell: Cell) -> bool:
@@ -199,8 +219,8 @@ def _check_amounts(table: Table, column: str, classes: Sequence[Classes | None])
         raise DataError(
             f"{table.path}: column {column!r} holds {len(names)} different numbers in {rows} rows, such as "
             f"{min(names - {n for n in names if _INTEGER.fullmatch(n)})}: amounts, not classes. To predict them "
-            "take task: regression (mmnas init --task regression, data.init_args.task); otherwise name another column "
-            "with --label, or none with --no-label"
+            "set data.init_args.task to regression; otherwise set data.init_args.label to another column, or leave "
+            "label out"
         )
 
 
@@ -219,23 +239,8 @@ def _plain(cell: Cell) -> Cell:
 def _known_name(part: Cell, place: str, known: Mapping[str, str]) -> str:
     if isinstance(part, str) and part.strip() in known:
         return known[part.strip()]
-    name = _class_name(part, place)
+    name = class_name(part, place)
     return known.get(name, name)
-
-
-def _class_name(part: Cell, place: str) -> str:
-    if isinstance(part, date | time):
-        return part.isoformat()
-    if isinstance(part, float | Decimal) and math.isfinite(part):
-        return str(int(part)) if part == int(part) else str(part)
-    if isinstance(part, int):
-        return str(part)
-    if isinstance(part, str) and part.strip():
-        text = unicodedata.normalize("NFC", part.strip())
-        if (whole := _WHOLE.fullmatch(text)) is not None:
-            return "0" if whole[1] == "-0" else whole[1]
-        return text.capitalize() if text.lower() in ("true", "false") else text
-    raise DataError(f"{place}: {shown(part)} is no class; a class is a text or a number")
 
 
 def _literal(item: str, place: str) -> Cell:

@@ -24,7 +24,7 @@ _SHARE = 0.15
 _DRAWS = 50
 """Draws of whole groups that are tried until every class is in the training split."""
 _NAMED = 5
-_DRAWN = "leave the column out to have splits drawn (mmnas init --no-split, data.init_args.split: null)"
+_DRAWN = "leave split out to have it drawn"
 
 
 def split_of(cell: Cell) -> Split | None:
@@ -56,7 +56,7 @@ def given_splits(table: Table, column: str, groups: Sequence[Cell] | None, seed:
     if not rows["val"]:
         members = rows["train"]
         numbers = None if groups is None else group_numbers([groups[index] for index in members])
-        units = len(members) if numbers is None else len(numbers.unique())
+        units = len(members) if numbers is None else int(numbers.max()) + 1
         if units < 2:
             what = "one row" if len(members) == 1 else f"{len(members)} rows of one group"
             raise DataError(
@@ -85,7 +85,7 @@ def _check_names(table: Table, column: str, found: Sequence[Split | None]) -> No
         low, high = min(names, key=float), max(names, key=float)
         raise DataError(
             f"{table.path}, column {column!r}: numbers from {low} to {high} are folds and no splits; write train, val "
-            f"or test in their place, {_DRAWN}, or draw whole folds (--no-split --group {column!r})"
+            f"or test in their place, or {_DRAWN} (by whole folds: set data.init_args.group to {column!r})"
         )
     first = next(row for row in wrong if not is_unlabelled(cells[row]))
     raise DataError(
@@ -137,13 +137,13 @@ def drawn_splits(
     free = sorted(set(kept) - set(labelled))
     every = {name for row in kept for name in (classes[row] or () if classes else ())}
     numbers = None if groups is None else group_numbers([groups[row] for row in labelled])
-    units = len(labelled) if numbers is None else len(numbers.unique())
+    units = len(labelled) if numbers is None else int(numbers.max()) + 1
     if units < 3:
         what = "labelled rows" if groups is None else f"groups for {len(labelled)} rows"
-        more = "" if groups is None else ", group by something finer, or leave the group out"
+        more = "" if groups is None else ", or leave group out"
         raise DataError(
-            f"{place}: there are {units} {what}, and train, val and test need one each; name splits in a column "
-            f"(--split){more}"
+            f"{place}: there are {units} {what}, and train, val and test need one each; name them in a column "
+            f"(data.init_args.split){more}"
         )
     for draw in range(_DRAWS):
         rest, test = split_groups(len(labelled), numbers, _SHARE, seed + draw * 1_000_003)
@@ -156,6 +156,7 @@ def drawn_splits(
         }
         if classes is None or every == {name for row in parts["train"] for name in classes[row] or ()}:
             return parts
+    assert classes is not None  # the loop has returned otherwise
     return _with_every_class(parts, classes, (lambda row: row) if groups is None else groups.__getitem__, place)
 
 
@@ -172,7 +173,7 @@ def _with_every_class(
         if not found[split]:
             raise DataError(
                 f"{place}: no draw leaves rows for the {split} split and every class in training; too few rows or "
-                "groups have each class. Name splits in a column (--split), or leave out the rarest classes"
+                "groups have each class. Name splits in a column (data.init_args.split), or drop the rarest classes"
             )
     return {**found, "train": sorted(found["train"])}
 
@@ -202,8 +203,8 @@ def _stratified(
     generator = torch.Generator().manual_seed(seed)
     members: dict[str | None, list[int]] = defaultdict(list)
     for row in kept:
-        name = classes[row]
-        members[None if name is None else name[0]].append(row)
+        of = classes[row]
+        members[None if of is None else of[0]].append(row)
     names = class_names([classes[row] for row in kept])
     rows: dict[Split, list[int]] = {"train": [], "val": [], "test": []}
     for name in [None, *names]:
@@ -215,13 +216,10 @@ def _stratified(
         rows["train"] += order[2 * share :]
     if not rows["val"]:
         count = sum(len(found) for name, found in members.items() if name is not None)
-        amounts = (
-            "take task: regression where they are amounts (mmnas init --task regression), "
-            if all(map(is_number, names))
-            else ""
-        )
+        amounts = "to predict amounts set data.init_args.task to regression, " if all(map(is_number, names)) else ""
         raise DataError(
             f"{place}: {len(names)} classes in {count} labelled rows, and none has the three rows that train, val and "
-            f"test need; {amounts}name another column with --label, none with --no-label, or splits with --split"
+            f"test need; {amounts}set data.init_args.label to another column, leave label out, or name splits in a "
+            "column (data.init_args.split)"
         )
     return {split: sorted(found) for split, found in rows.items()}

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mmnas.data.table.label_notes import label_notes, rare_classes
+from lightning_mmnas.data.table.label_notes import label_notes
 from lightning_mmnas.data.table.labels import (
     Classes,
     cell_classes,
@@ -135,9 +135,9 @@ def test_lists(cell: Any, names: Classes) -> None:
         ("[__import__('os').system('x'), 1]", "looks like a list, but is none"),
         ('{"cat": 1, "dog": 2}', "looks like a list, but is none"),
         ("['\\x', 'a']", "cannot be read"),
-        ('["cat", null]', "None is no class"),
-        ('["cat", ["dog"]]', r"\['dog'\] is no class"),
-        ("['cat', '']", "'' is no class"),
+        ('["cat", null]', "None is no class or group"),
+        ('["cat", ["dog"]]', r"\['dog'\] is no class or group"),
+        ("['cat', '']", "'' is no class or group"),
         ("[1, 1.0]", r"a class occurs twice in \['1', '1'\]"),
         ("['" + "a" * 100_001 + "']", "a list of 100005 characters is too long"),
         ("cat", "'cat' is no list, as other labels are"),
@@ -151,11 +151,11 @@ def test_lists_that_cannot_be_read_are_named(cell: str, message: str) -> None:
 
 def test_cells_that_are_no_class() -> None:
     for cell in (b"cat", {"a": 1}, float("inf"), object()):
-        with pytest.raises(DataError, match=r"line 4, column 'y': .* is no class"):
+        with pytest.raises(DataError, match=r"line 4, column 'y': .* is no class or group"):
             read(["a", "b", cell])
-    with pytest.raises(DataError, match="'' is no class"):
+    with pytest.raises(DataError, match="'' is no class or group"):
         read(["a|b", "a|"], "|")
-    with pytest.raises(DataError, match=r"no row has a label in column 'y'; leave the column out .*--no-label"):
+    with pytest.raises(DataError, match=r"no row has a label in column 'y'; leave label out"):
         read([None, "nan", "NA"])
 
 
@@ -186,6 +186,7 @@ def test_values_against_plain_python(tmp_path: Path) -> None:
     }
     names = sorted(spellings)
     truth = [draw.choice([*names, None]) for _ in range(120)]
+    place: dict[str | None, int] = {None: -1, **{name: index for index, name in enumerate(names)}}
     missing = [None, "nan", "NA", "?", ""]
     rows = [
         row | {"y": draw.choice(missing) if name is None else draw.choice(spellings[name])}
@@ -196,12 +197,15 @@ def test_values_against_plain_python(tmp_path: Path) -> None:
     for split in data.rows:
         labels = data.source(split).labels
         assert labels is not None
-        assert labels.tolist() == [-1 if truth[row] is None else names.index(truth[row]) for row in data.rows[split]]
+        assert labels.tolist() == [place[truth[row]] for row in data.rows[split]]
 
 
 def test_amounts_are_no_classes() -> None:
     draw = random.Random(0)
-    with pytest.raises(DataError, match=r"'y' holds \d+ different numbers in 300 rows.*--task regression.*--no-label"):
+    with pytest.raises(
+        DataError,
+        match=r"'y' holds \d+ different numbers in 300 rows.*set data.init_args.task to regression.*leave label out",
+    ):
         read([f"{draw.uniform(0, 10):.1f}" for _ in range(300)])
     with pytest.raises(DataError, match="amounts, not classes"):
         read([0.5, 1.5, 2.0, 2.5])
@@ -239,15 +243,9 @@ def test_what_is_told() -> None:
     ],
 )
 def test_separators_are_noticed(cells: list[str], separator: str | None) -> None:
-    told = [note for note in notes(cells) if "--label-separator" in note]
+    told = [note for note in notes(cells) if "label_separator" in note]
     assert len(told) == (separator is not None)
-    assert all(f"--label-separator {separator!r}" in note for note in told)
-
-
-def test_rare_classes() -> None:
-    rows: list[Classes | None] = [("a",), ("a",), ("b",), None, ("c",)]
-    assert rare_classes(rows, ["a", "b", "c"]) == "2 of 3 classes have one training row each: 'b', 'c'"
-    assert rare_classes([("a",), ("a",)], ["a"]) is None
+    assert all(f"set data.init_args.label_separator to {separator!r}" in note for note in told)
 
 
 def test_a_model_reads_labels_as_training_did() -> None:
