@@ -14,7 +14,7 @@ from lightning_mmnas.data.columns.arrays import open_array
 from lightning_mmnas.data.columns.texts import read_text
 from lightning_mmnas.data.samples import LABEL
 from lightning_mmnas.data.table.columns import ColumnSpec
-from lightning_mmnas.data.table.embedded import is_embedded
+from lightning_mmnas.data.table.embedded import is_embedded, path_in
 from lightning_mmnas.data.table.paths import base_folder, locate
 from lightning_mmnas.data.table.reading import Cell, stream_table
 from lightning_mmnas.delivery.transforms import MissingValueError, Transforms
@@ -220,8 +220,7 @@ def _values(cells: Mapping[str, Cell], declared: Mapping[str, ColumnSpec], folde
 
 def _located(cell: Any, folder: Path) -> Any:
     """The file that a cell names, by itself or as the path of a mapping without bytes; or the cell, which holds one."""
-    if isinstance(cell, Mapping) and cell.get("path") and not any(cell.get(key) for key in ("bytes", "array")):
-        return locate(folder, str(cell["path"]))
+    cell = path_in(cell)
     return cell if is_embedded([cell]) else locate(folder, str(cell))
 
 

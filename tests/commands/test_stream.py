@@ -21,7 +21,7 @@ def test_a_table_becomes_shards(table: Path, tmp_path: Path, capsys: pytest.Capt
     assert main(["stream", str(table), "--output", str(folder), "--group", "site", "--files", "decoded"]) == 0
     printed = capsys.readouterr().out
     for line in (
-        "photo: pictures scaled to 64 x 64 pixels (h x w), 3 colours; --modality photo=image:photo,size=64x64,channels=3",
+        "pixels (h x w), 3 colours; --modality photo=image:photo,size=64x64,channels=3",
         "label: column 'label', by its name; --label COLUMN takes another, --no-label none",
         "photo: tensors, 12,288 bytes per sample",
         "train 21 samples in 1 shards of",

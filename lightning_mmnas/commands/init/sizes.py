@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from lightning_mmnas.commands.init.arrays import ask_if_doubtful, opened, shape_reading
 from lightning_mmnas.commands.init.media import media_of
 from lightning_mmnas.commands.init.sampling import percent, quantile, spread
-from lightning_mmnas.data.columns.audio import sound_length
+from lightning_mmnas.data.columns.audio import channels_cancel, sound_length
 from lightning_mmnas.data.columns.axes import Reading, sizes
 from lightning_mmnas.data.columns.images import ImageInfo, image_info, image_maximum
 from lightning_mmnas.data.columns.texts import TextTokenizer
 from lightning_mmnas.data.spec import Kind
 from lightning_mmnas.data.table.columns import ColumnSpec
+from lightning_mmnas.data.table.embedded import source_in
 from lightning_mmnas.data.table.paths import exists, locate
 from lightning_mmnas.data.table.reading import Table, values
 from lightning_mmnas.errors import DamagedFilesError, DataError, MissingExtraError
@@ -25,6 +27,8 @@ _ENOUGH = 0.9
 """Share of the samples that a length is to hold as a whole."""
 _MOST_SECONDS, _LEAST_SECONDS, _MOST_RATE = 10.0, 0.2, 16_000
 _MOST_TOKENS, _MOST_WORDS, _MOST_MOMENTS, _MOST_POSES = 256, 8192, 256, 64
+_HEARD = 32
+"""Sounds of several channels that are decoded to see whether these cancel."""
 _ALL = 2_000
 """Files whose greatest value is looked for in each of them."""
 
@@ -64,7 +68,7 @@ def _measure(table: Table, spec: ColumnSpec, folder: Path, wanted: dict[str, Any
     cells = list(values(table, spec.columns[0]))
     if spec.kind == "text":
         return _measure_text(spec, [str(cell) for cell in spread(cells)], cells, wanted)
-    every = [locate(folder, cell) if isinstance(cell, str) else cell for cell in cells]
+    every = [source for cell in cells if (source := source_in(cell, partial(locate, folder))) is not None]
     sample = [one for one in spread(every) if not isinstance(one, Path) or exists(one)]
     if not sample:
         sample = spread([one for one in every if not isinstance(one, Path) or exists(one)])
@@ -111,6 +115,11 @@ def _measure_pictures(
         notes.append(
             f"{share} of the pictures have up to {max(info.frames for info in pages)} pages; the first is read"
         )
+    if clear := [info for info in infos if info.transparent and not info.deep]:
+        notes.append(
+            f"{percent(len(clear), len(infos))} of the pictures have transparency; it shows white, or black where "
+            "the rest is nearly white"
+        )
     white = "" if found.maximum is None else f", {found.maximum:g} becomes white"
     return Measured(found, f"pictures scaled to {_pixels(found)}{white}", notes)
 
@@ -135,7 +144,8 @@ def _or_none(read: Callable[[Any], R], source: Any) -> R | None:
 
 
 def _measure_audio(spec: ColumnSpec, sources: Sequence[Any], wanted: dict[str, Any]) -> Measured:
-    known = [one for source in sources if (one := _or_none(sound_length, source)) is not None]
+    heard = [(source, one) for source in sources if (one := _or_none(sound_length, source)) is not None]
+    known = [one for _, one in heard]
     rates, seconds = [rate for rate, _, _ in known], [length for _, _, length in known]
     if not rates:
         found = replace(spec, **wanted)
@@ -158,6 +168,11 @@ def _measure_audio(spec: ColumnSpec, sources: Sequence[Any], wanted: dict[str, A
             f"{share} of the sounds have up to {max(higher)} Hz; what lies above {found.rate // 2} Hz is left out "
             f"(rate={max(higher)} keeps it)"
         )
+    stereo = [source for source, (_, channels, _) in heard if channels > 1]
+    cancelled = [source for source in stereo[:_HEARD] if _or_none(channels_cancel, source)]
+    if cancelled:
+        share = percent(len(cancelled), min(len(stereo), _HEARD))
+        notes.append(f"the channels of {share} of the sounds with several cancel out; of these the loudest is read")
     return Measured(found, f"{found.seconds:g} s of sound at {found.rate} Hz", notes)
 
 

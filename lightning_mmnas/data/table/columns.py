@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas.data.columns.arrays import ARRAYS, array_in, finite, is_array, open_array
-from lightning_mmnas.data.columns.audio import fit_waveform, read_audio
+from lightning_mmnas.data.columns.audio import Waveform, read_audio
 from lightning_mmnas.data.columns.axes import arrange, check_axes
 from lightning_mmnas.data.columns.column import Column, FileColumn, damaged
 from lightning_mmnas.data.columns.frames import read_frames
@@ -22,7 +22,7 @@ from lightning_mmnas.data.columns.skeletons import prepare_skeleton, to_joints
 from lightning_mmnas.data.columns.video import read_video
 from lightning_mmnas.data.samples import tensor_digest
 from lightning_mmnas.data.spec import Kind, ModalitySpec, Vocabulary
-from lightning_mmnas.data.table.embedded import EmbeddedColumn, Media, Waveform, is_embedded
+from lightning_mmnas.data.table.embedded import EmbeddedColumn, Media, is_embedded
 from lightning_mmnas.data.table.paths import base_folder, locate
 from lightning_mmnas.data.table.reading import Table, number
 from lightning_mmnas.errors import ConfigError
@@ -187,10 +187,7 @@ def read_cell(media: Media, spec: ColumnSpec) -> Tensor:
     if isinstance(media, Waveform):
         if spec.kind != "audio":
             raise damaged("a cell", f"it is a sound, not of kind {spec.kind!r}")
-        try:
-            return fit_waveform(media.samples, media.rate, spec.rate, spec.seconds)
-        except ValueError as error:
-            raise damaged("a cell", str(error)) from None
+        return read_audio(media, spec.rate, spec.seconds)
     source = media if isinstance(media, Path) else media.data
     suffix = media.suffix.lower() if isinstance(media, Path) else media.suffix
     array = suffix in ARRAYS or (source.startswith(_ARRAYS) if isinstance(source, bytes) else is_array(source))

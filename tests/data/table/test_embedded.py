@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_mmnas.data.columns.audio import fit_length
+from lightning_mmnas.data.columns.audio import Waveform, fit_length
 from lightning_mmnas.data.table.columns import ColumnSpec, file_column
 from lightning_mmnas.data.table.data_module import TableDataModule
-from lightning_mmnas.data.table.embedded import Content, Waveform, media_in
+from lightning_mmnas.data.table.embedded import Content, media_in
 from lightning_mmnas.data.table.reading import read_table
 from lightning_mmnas.delivery.transforms import Statistics, Transforms
 from lightning_mmnas.errors import DamagedFilesError, DataError
