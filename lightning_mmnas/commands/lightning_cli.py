@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import Namespace, set_dumper, set_parsing_settings
 from jsonargparse.typing import register_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
@@ -55,6 +55,7 @@ from lightning_mmnas.commands.instantiation import (
 )
 from lightning_mmnas.commands.memory import keep_freed_memory
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
+from lightning_mmnas.commands.quoting import dump_yaml
 from lightning_mmnas.commands.refusals import refuse_finished_stage
 from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, keep_predictions
 from lightning_mmnas.commands.shared import advice, given_configs, refuse_parts
@@ -70,6 +71,8 @@ _INTERPOLATION = re.compile(r"\$\{([a-zA-Z][\w.\[\]]*)\}")
 
 # So that `${run_dir}` written in a file is found below the command's name, too.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+# On its way a configuration is written and read again.
+set_dumper("yaml", dump_yaml)
 
 
 def _dtype(name: str) -> torch.dtype:

@@ -98,7 +98,11 @@ def propose(table: Table, special: Special, without: Collection[str], folder: Pa
         if isinstance(files, str):
             found.left[name] = files
         elif isinstance(files, Files):
-            found.add(_of_files(table, name, files, folder), name)
+            spec = _of_files(table, name, files)
+            if isinstance(spec, str):
+                found.left[name] = spec
+            else:
+                found.add(spec, name)
         elif (as_numbers := _numbers(table, name, cells)) is not None:
             reason = gives_row_away(name, cells, as_numbers) or _leak(table, name, rows, labels, label)
             if reason is None:
@@ -119,15 +123,21 @@ def propose(table: Table, special: Special, without: Collection[str], folder: Pa
 
 
 def check_proposal(found: Proposal) -> None:
-    """Raises `DataError` where nothing is left to learn from."""
+    """Raises `DataError` where nothing is left to learn from, or a name cannot be written in a configuration."""
+    used = [*found.special.values(), *(column for spec in found.specs.values() for column in spec.columns)]
+    if odd := [column for column in used if "${" in column]:
+        raise DataError(
+            f"{found.table.path}: column {odd[0]!r} cannot be named in a configuration, where '${{' begins a "
+            f"reference; rename it, or leave it out: --without {odd[0]!r}"
+        )
     if not found.columns:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left.items())
         raise DataError(f"{found.table.path} has no column that is a modality ({reasons}); name some with --modality")
 
 
-def _of_files(table: Table, name: str, files: Files, folder: Path) -> ColumnSpec:
+def _of_files(table: Table, name: str, files: Files) -> ColumnSpec | str:
     if files.media == "array":
-        return read_arrays(table, name, files.paths, folder)
+        return read_arrays(table, name, files.paths)
     kind: Kind = files.media if files.flat else "video"
     return ColumnSpec(kind, [name])
 

@@ -66,7 +66,7 @@ def parse_modality(table: Table, text: str) -> tuple[str, ColumnSpec, set[str]]:
 def spell_modality(name: str, spec: ColumnSpec, table: Table) -> str:
     """The option that says how a modality is read, quoted for a shell."""
     columns = ",".join(map(_quoted, _shortened(spec.columns, table.names)))
-    shown = {key: value for key, value in settings_of(spec).items() if key != "files"}
+    shown = settings_of(spec)
     settings = "".join(f",{key}={_spelt(value)}" for key, value in shown.items())
     return f"--modality {shlex.quote(f'{name}={spec.kind}:{columns}{settings}')}"
 

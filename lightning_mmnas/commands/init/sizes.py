@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lightning_mmnas.commands.init.arrays import ask_if_doubtful, opened, shape_reading
 from lightning_mmnas.commands.init.media import media_of
 from lightning_mmnas.commands.init.sampling import percent, quantile, spread
-from lightning_mmnas.data.columns.arrays import open_array
 from lightning_mmnas.data.columns.audio import channels_cancel, sound_length
+from lightning_mmnas.data.columns.axes import Reading, sizes
 from lightning_mmnas.data.columns.images import ImageInfo, image_info, image_maximum
 from lightning_mmnas.data.columns.texts import TextTokenizer
+from lightning_mmnas.data.spec import Kind
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.data.table.embedded import source_in
 from lightning_mmnas.data.table.paths import exists, locate
 from lightning_mmnas.data.table.reading import Table, values
-from lightning_mmnas.errors import DamagedFilesError, MissingExtraError
+from lightning_mmnas.errors import DamagedFilesError, DataError, MissingExtraError
 
 R = TypeVar("R")
 _ENOUGH = 0.9
@@ -74,7 +76,7 @@ def _measure(table: Table, spec: ColumnSpec, folder: Path, wanted: dict[str, Any
         return _measure_audio(spec, sample, wanted)
     arrays = [path for path in sample if isinstance(path, Path) and media_of(path) == "array"]
     if len(arrays) > len(sample) / 2:
-        return _measure_arrays(spec, arrays, every, wanted)
+        return _measure_arrays(table, spec, arrays, every, wanted)
     if spec.kind == "video":
         found = replace(spec, **{"length": 16, **wanted})
         return Measured(found, f"{found.length} frames from all over each video, scaled to {_pixels(found)}")
@@ -92,10 +94,10 @@ def _measure_text(spec: ColumnSpec, texts: Sequence[str], cells: Sequence[Any], 
     tokenizer.fit(lambda: [str(cell) for cell in cells])
     lengths = tokenizer.lengths(texts)
     longest = -(-int(quantile(lengths, _ENOUGH) if lengths else 1) // 8) * 8
-    sizes = {"length": min(_MOST_TOKENS, max(8, longest))}
+    measured = {"length": min(_MOST_TOKENS, max(8, longest))}
     if wanted.get("tokenizer") is None:
-        sizes["vocabulary"] = max(64, tokenizer.known)
-    found = replace(spec, **{**sizes, **wanted})
+        measured["vocabulary"] = max(64, tokenizer.known)
+    found = replace(spec, **{**measured, **wanted})
     cut = [length for length in lengths if length > found.length]
     notes = [_cut(cut, lengths, "texts", f"{found.length} tokens", f"length={max(lengths)}")] if cut else []
     return Measured(found, f"texts of {found.length} tokens", notes)
@@ -150,11 +152,11 @@ def _measure_audio(spec: ColumnSpec, sources: Sequence[Any], wanted: dict[str, A
         return Measured(found, f"{found.seconds:g} s at {found.rate} Hz (no file could be measured)")
     length = quantile(seconds, _ENOUGH)
     rounded = -(-round(length * 1000) // 10) / 100  # up to hundredths
-    sizes = {
+    measured = {
         "rate": int(min(_MOST_RATE, quantile(rates, 0.5))),
         "seconds": min(_MOST_SECONDS, max(_LEAST_SECONDS, rounded)),
     }
-    found = replace(spec, **{**sizes, **wanted})
+    found = replace(spec, **{**measured, **wanted})
     notes = []
     cut = [one for one in seconds if one > found.seconds + 0.01]
     if cut:
@@ -174,59 +176,71 @@ def _measure_audio(spec: ColumnSpec, sources: Sequence[Any], wanted: dict[str, A
     return Measured(found, f"{found.seconds:g} s of sound at {found.rate} Hz", notes)
 
 
-def _measure_arrays(spec: ColumnSpec, paths: Sequence[Path], every: Sequence[Any], wanted: dict[str, Any]) -> Measured:
-    arrays = [array for path in paths if (array := _opened(path)) is not None]
+def _measure_arrays(
+    table: Table, spec: ColumnSpec, paths: Sequence[Path], every: Sequence[Any], wanted: dict[str, Any]
+) -> Measured:
+    arrays, reason = opened(paths, spec.key)
     if not arrays:
-        return Measured(replace(spec, **wanted), f"arrays of kind {spec.kind} (none could be opened)")
-    shapes = [array.shape for array in arrays]
-    lengths = [shape[0] if shape else 1 for shape in shapes]
-    found, notes = spec, list[str]()
+        return Measured(replace(spec, **wanted), f"arrays of kind {spec.kind}, none of which can be read: {reason}")
+    if spec.axes is None:
+        try:
+            reading = shape_reading(arrays, spec.kind)
+        except DataError as error:
+            raise DataError(f"{table.path}, column {spec.columns[0]!r}: {error}") from None
+        ask_if_doubtful(table, spec.columns[0], arrays, reading)
+        axes = reading.axes
+        if not Reading(spec.kind, axes, "").default:
+            spec = replace(spec, axes=axes)
+        words = reading.text
+    else:
+        axes = spec.axes
+        words = f"{spec.kind}: axes {axes}, such as {arrays[0].shape}"
+    known = [sizes(array.shape, axes) for array in arrays if array.ndim == len(axes)]
+    words = next((one.text for one in _readings_of(arrays, spec.kind) if one.axes == axes), words)
+    lengths = [part.get("t", part.get("d", 1)) for part in known]
     if spec.kind == "features":
         found = replace(spec, **{"length": _middle(lengths), **wanted})
-        return Measured(found, f"{found.length} numbers")
+        return Measured(found, f"{words}, {found.length} taken" if len(set(lengths)) > 1 else words)
     if spec.kind in ("motion", "skeleton"):
-        most = _MOST_MOMENTS if spec.kind == "motion" else _MOST_POSES
-        least = 16 if spec.kind == "motion" else 32
-        inner = _middle([shape[1] for shape in shapes if len(shape) > 1] or [1 if spec.kind == "motion" else 25])
-        sizes = {
-            "length": min(most, max(least, _middle(lengths))),
-            "channels" if spec.kind == "motion" else "joints": inner,
-        }
-        found = replace(spec, **{**sizes, **wanted})
-        noun = f"{found.channels} channels" if spec.kind == "motion" else f"{found.joints} joints"
-        how = "cut" if found.fit == "crop" and spec.kind == "motion" else "brought"
-        reading = f"{_range(lengths)} moments of {noun}, {how} to {found.length}"
-        return Measured(found, reading, notes)
-    clip = spec.kind == "video"
-    colour = len(shapes[0]) == (4 if clip else 3)
-    pixels: dict[str, Any] = {"channels": 3 if colour else 1, "maximum": _maximum(arrays, every)} | (
-        {"length": 16} if clip else {}
-    )
-    found = replace(spec, **{**pixels, **wanted})
+        motion = spec.kind == "motion"
+        least, most = (16, _MOST_MOMENTS) if motion else (32, _MOST_POSES)
+        inner = _middle([part.get("c" if motion else "j", 1) for part in known])
+        measured = {"length": min(most, max(least, _middle(lengths))), "channels" if motion else "joints": inner}
+        found = replace(spec, **{**measured, **wanted})
+        cut = [length for length in lengths if length > found.length]
+        if cut and motion and found.fit == "crop":
+            note = _cut(cut, lengths, "recordings", f"{found.length} moments", f"length={max(lengths)}")
+            return Measured(found, f"{words}, cut to {found.length}", [note])
+        return Measured(found, f"{words}, resampled to {found.length}")
+    colours = _middle([part.get("c", 1) for part in known])
+    pixels: dict[str, Any] = {"channels": 1 if colours == 1 else 3, "maximum": _maximum(arrays, every, spec.key)}
+    found = replace(spec, **{**pixels, **({"length": 16} if spec.kind == "video" else {}), **wanted})
     white = "" if found.maximum is None else f", {found.maximum:g} becomes white"
-    frames = f"{found.length} frames from all over {_range(lengths)}, " if clip else ""
-    return Measured(found, f"{frames}scaled to {_pixels(found)}{white}", notes)
+    frames = f", {found.length} frames from all over it" if spec.kind == "video" else ""
+    return Measured(found, f"{words}{frames}, scaled to {_pixels(found)}{white}")
 
 
-def _maximum(arrays: Sequence[Any], every: Sequence[Any]) -> float | None:
+def _readings_of(arrays: Sequence[Any], kind: Kind) -> Iterator[Reading]:
+    try:
+        found = shape_reading(arrays, kind)
+    except DataError:
+        return
+    yield Reading(found.kind, found.axes, found.text)
+    yield from found.alternatives
+
+
+def _maximum(arrays: Sequence[Any], every: Sequence[Any], key: str | None) -> float | None:
     """The value that becomes white; None where the type says it."""
     if all(array.dtype.name in ("uint8", "bool") for array in arrays):
         return None
     if len(every) <= _ALL:
-        arrays = [array for path in every if isinstance(path, Path) and (array := _opened(path)) is not None]
+        arrays = opened([source for source in every if isinstance(source, bytes) or exists(source)], key)[0]
     most = max((float(array.max()) for array in arrays if array.size), default=0.0)
     if arrays[0].dtype.kind == "f" and most <= 1:
         return None
     if len(every) > _ALL and arrays[0].dtype.kind in "ui" and most > 0:  # what was not seen may be larger
         return float((1 << int(most).bit_length()) - 1)
     return most if most > 0 else None
-
-
-def _opened(path: Path) -> Any:
-    try:
-        return open_array(path)
-    except DamagedFilesError:  # all of them are listed when every file is checked
-        return None
 
 
 def _cut(cut: Sequence[float], every: Sequence[float], what: str, size: str, way_out: str) -> str:
@@ -237,7 +251,3 @@ def _cut(cut: Sequence[float], every: Sequence[float], what: str, size: str, way
 
 def _middle(numbers: Sequence[int]) -> int:
     return sorted(numbers)[len(numbers) // 2]
-
-
-def _range(numbers: Sequence[int]) -> str:
-    return str(numbers[0]) if min(numbers) == max(numbers) else f"{min(numbers)} to {max(numbers)}"

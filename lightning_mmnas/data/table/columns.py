@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns.arrays import ARRAYS, array_in, finite, open_array
+from lightning_mmnas.data.columns.arrays import ARRAYS, array_in, finite, is_array, open_array
 from lightning_mmnas.data.columns.audio import Waveform, read_audio
 from lightning_mmnas.data.columns.axes import arrange, check_axes
 from lightning_mmnas.data.columns.column import Column, FileColumn, damaged
@@ -190,7 +190,7 @@ def read_cell(media: Media, spec: ColumnSpec) -> Tensor:
         return read_audio(media, spec.rate, spec.seconds)
     source = media if isinstance(media, Path) else media.data
     suffix = media.suffix.lower() if isinstance(media, Path) else media.suffix
-    array = suffix in ARRAYS or (isinstance(source, bytes) and source.startswith(_ARRAYS))
+    array = suffix in ARRAYS or (source.startswith(_ARRAYS) if isinstance(source, bytes) else is_array(source))
     if spec.kind == "image" and not array:
         return decode_image(source, spec.size, channels, spec.maximum, spec.clip)
     if spec.kind == "audio":
