@@ -12,7 +12,7 @@ from lightning_mmnas.data.spec import ModalitySpec, Split, Task
 from lightning_mmnas.data.table.splits import Classes, cell_classes, encode_classes
 from lightning_mmnas.delivery.card import ModelCard
 from lightning_mmnas.delivery.classifier import FusionClassifier
-from lightning_mmnas.delivery.inputs import Chunk, OnError, Row, samples_of
+from lightning_mmnas.delivery.inputs import Chunk, OnError, Row, reading_of, samples_of
 from lightning_mmnas.delivery.parts import build_data
 from lightning_mmnas.delivery.scores import Scores
 from lightning_mmnas.delivery.transforms import Transforms
@@ -206,7 +206,7 @@ class DeliveredModel(nn.Module):
         missing: OnError = on_error or ("skip" if table is not None and table.missing == "drop" else "raise")
         error: OnError = on_error or (table.on_error if table is not None else "raise")
         renamed = {name: [value] if isinstance(value, str) else list(value) for name, value in (columns or {}).items()}
-        samples = samples_of(data, self.transforms, renamed)
+        samples = samples_of(data, self.transforms, renamed, reading_of(table))
 
         def found() -> Iterator[tuple[Chunk, Any]]:
             some = False

@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
+import numpy as np
+
 from lightning_mmnas.data.columns.arrays import open_array
 from lightning_mmnas.data.spec import Kind
 from lightning_mmnas.data.table.columns import ColumnSpec
-from lightning_mmnas.data.table.reading import Cell, Table, number, values
+from lightning_mmnas.data.table.reading import Cell, Table, number, number_share, values
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError
 
 _SUFFIXES: dict[str, Kind] = {
@@ -47,8 +49,8 @@ def propose(table: Table, taken: Sequence[str | None]) -> tuple[dict[str, Column
             left[name] = reason
         elif (kind := _file_kind(table, cells)) is not None:
             found[_modality(name)] = describe(table, ColumnSpec(kind, [name], files=kind == "features"))
-        elif all(map(_is_number, cells)):
-            if _counts(cells):
+        elif number_share(table, name) > 0.5:
+            if _counts(table.numbers(name)):
                 left[name] = "it numbers the rows"
             else:
                 numbers.append(name)
@@ -185,9 +187,9 @@ def _is_number(cell: Cell) -> bool:
     return True
 
 
-def _counts(cells: Sequence[Any]) -> bool:
-    found = [number(cell) for cell in cells]
-    return len(found) > 2 and sorted(found) == [min(found) + i for i in range(len(found))]
+def _counts(numbers: np.ndarray[Any, np.dtype[np.float64]]) -> bool:
+    found = np.sort(numbers[~np.isnan(numbers)])
+    return len(found) > 2 and bool((np.diff(found) == 1).all())
 
 
 def _mean_words(cells: Sequence[str]) -> float:

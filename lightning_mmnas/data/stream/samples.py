@@ -141,7 +141,7 @@ class StreamedSamples(Samples):
             raise DataError(f"{self.shards.place(index)}: {name!r}: {error.files[0][1]}") from None
         if f"{name}/mean" not in self.statistics:
             return value
-        return (value - self._statistic(name, "mean")) / self._statistic(name, "std")
+        return ((value.double() - self._statistic(name, "mean")) / self._statistic(name, "std")).float()
 
     def _statistic(self, name: str, what: str) -> Tensor:
         if f"{name}/{what}" not in self.statistics:
