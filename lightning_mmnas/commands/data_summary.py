@@ -102,7 +102,8 @@ def build_data(config: Namespace) -> MultimodalDataModule:
     if not isinstance(built, MultimodalDataModule):
         raise ConfigError(f"the data must be a MultimodalDataModule, not {type(built).__name__}")
     if built.task is not None:
-        built.labels, built.labels_per_class = True, None
+        built.labels = True
+        built.use_all_labels()
     built.prepare_data()
     return built
 

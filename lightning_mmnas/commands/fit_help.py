@@ -16,7 +16,7 @@ from lightning_mmnas.commands.arguments import Argument, describe
 from lightning_mmnas.commands.shared import config_options
 from lightning_mmnas.errors import ConfigError
 
-_FROM_DATA = ("modalities", "num_classes", "task")
+_FROM_DATA = ("modalities", "num_classes", "task", "target_scale")
 """Arguments of a model that are linked from the data module."""
 
 _USES = {

@@ -99,7 +99,7 @@ class MMNASCLI(CommandLine):
 
     Adds the top-level keys `run_dir` (everything is written below it unless told otherwise) and
     `shared` (what several stages have in common, taken by `${shared.NAME}`), the links from the
-    data module's `modalities`, `num_classes` and `task` to arguments of the same name in the model,
+    data module's `modalities`, `num_classes`, `task` and `target_scale` to arguments of the same name in the model,
     and errors a user can act on: `ConfigError`, `CheckpointError`.
 
     Args:

@@ -12,8 +12,10 @@ from lightning_mmnas.errors import DataError
 
 T = TypeVar("T")
 Kind = Literal["motion", "skeleton", "image", "text", "audio", "video", "features"]
-Task = Literal["multiclass", "multilabel"]
+Task = Literal["multiclass", "multilabel", "regression"]
 Split = Literal["train", "val", "test"]
+TargetScale = tuple[float, float]
+"""Mean and standard deviation of the targets of a regression, in their own unit."""
 
 
 @dataclass(frozen=True)
@@ -94,3 +96,9 @@ def of_those_in_use(entries: Mapping[str, T], modalities: Mapping[str, ModalityS
 def to_unit(pixels: Tensor) -> Tensor:
     """Pixels of any shape as float32 in [0, 1]: uint8 is divided by 255, floats stay as they are."""
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+
+
+def unscaled(values: Tensor, scale: TargetScale | None) -> Tensor:
+    """Standardised targets or predictions as float64 in the target's own unit, on the CPU; None: they are in it."""
+    mean, std = scale or (0.0, 1.0)
+    return values.detach().cpu().double() * std + mean

@@ -14,7 +14,9 @@ from lightning_mmnas.data.columns.arrays import open_array
 from lightning_mmnas.data.columns.texts import read_text
 from lightning_mmnas.data.samples import LABEL
 from lightning_mmnas.data.table.columns import ColumnSpec
+from lightning_mmnas.data.table.embedded import is_embedded
 from lightning_mmnas.data.table.numbers import is_empty
+from lightning_mmnas.data.table.paths import base_folder, locate
 from lightning_mmnas.data.table.reading import SUFFIXES, Cell, Reading, Table, stream_table
 from lightning_mmnas.delivery.card import TableCard
 from lightning_mmnas.delivery.transforms import MissingValueError, Transforms, Wrong
@@ -101,11 +103,17 @@ class Samples:
             yield Chunk(default_collate(samples) if samples else {}, usable, some)
 
 
-def reading_of(card: TableCard | None) -> Reading:
-    """How a new table is read: as that of training, unless its rows say otherwise."""
+def reading_of(card: TableCard | None, files_from: str | None = None) -> Reading:
+    """How a new table is read: as that of training, unless its rows say otherwise.
+
+    Args:
+        card: What is known of the table of training.
+        files_from: Folder that files are named relative to; None: as in training.
+    """
     if card is None:
-        return Reading()
-    return Reading(header=card.header, empty=card.empty, likely=(card.separator, card.decimal))
+        return Reading(files_from=files_from)
+    likely = (card.separator, card.decimal)
+    return Reading(header=card.header, empty=card.empty, likely=likely, files_from=files_from or card.files_from)
 
 
 def samples_of(
@@ -204,7 +212,7 @@ def _rows(
         folder: That files are named relative to; None: that of the table.
         word: What a row is called in messages, its number taking the place of {}; None: file and line.
     """
-    folder = table.folder if folder is None else folder
+    folder = base_folder(table.path, table.reading.files_from) if folder is None else folder
     cells = {name: table.cells(name) for name in table.names}
     absent = [None] * len(table)
     columns = {name: [cells.get(column, absent) for column in spec.columns] for name, spec in declared.items()}
@@ -242,7 +250,14 @@ def _value(spec: ColumnSpec, own: Sequence[Cell], folder: Path) -> Any:
         return None
     if _in_cells(spec):
         return list(own)
-    return str(own[0]) if spec.kind == "text" else folder / str(own[0]).strip()
+    return str(own[0]) if spec.kind == "text" else _located(own[0], folder)
+
+
+def _located(cell: Any, folder: Path) -> Any:
+    """The file that a cell names, by itself or as the path of a mapping without bytes; or the cell, which holds one."""
+    if isinstance(cell, Mapping) and cell.get("path") and not any(cell.get(key) for key in ("bytes", "array")):
+        return locate(folder, str(cell["path"]))
+    return cell if is_embedded([cell]) else locate(folder, str(cell))
 
 
 def _of_frame(frame: Any, declared: Mapping[str, ColumnSpec], reading: Reading) -> Iterator[Row]:
@@ -252,7 +267,7 @@ def _of_frame(frame: Any, declared: Mapping[str, ColumnSpec], reading: Reading) 
     _need(declared, names, "the data frame")
     columns = {str(name): list(frame[name]) for name in frame.columns}
     table = Table(Path("the data frame"), columns, range(len(frame)), reading)
-    return _rows(table, declared, Path(), "row {} of the data frame")
+    return _rows(table, declared, Path(reading.files_from or ""), "row {} of the data frame")
 
 
 def _of_mapping(
@@ -299,7 +314,7 @@ def _of_columns(data: Mapping[str, Any], declared: Mapping[str, ColumnSpec], rea
     count = 1 if single else next(iter(sizes.values()))
     columns = {name: [data[name]] if single else list(data[name]) for name in sorted(wanted)}
     table = Table(Path("the dict"), columns, range(count), reading)
-    return Samples(single=single, rows=list(_rows(table, declared, Path(), "row {}")))
+    return Samples(single=single, rows=list(_rows(table, declared, Path(reading.files_from or ""), "row {}")))
 
 
 def _of_folder(

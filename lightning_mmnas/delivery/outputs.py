@@ -73,6 +73,8 @@ class _Csv:
 def _cell(value: Any) -> Any:
     if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
         return ""
+    if isinstance(value, np.float64):  # a target, which may have many digits
+        return f"{value:.12g}"
     if isinstance(value, np.floating):
         return f"{value:.6g}"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value

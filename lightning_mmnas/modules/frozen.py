@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lightning_mmnas.data.names import flaw
 from lightning_mmnas.data.spec import ModalitySpec, of_those_in_use
 from lightning_mmnas.encoders.base import Encoder
 from lightning_mmnas.encoders.weights import differences
@@ -34,8 +35,8 @@ def build_encoders(
         )
     built = {}
     for name, spec in modalities.items():
-        if "." in name or "/" in name or hasattr(nn.ModuleDict, name):
-            raise ConfigError(f"{name!r} cannot be the name of a modality: no dots, slashes or words such as 'keys'")
+        if (reason := flaw(name)) is not None:
+            raise ConfigError(f"{name!r} cannot be the name of a modality: {reason}")
         factory = factories.get(name) or factories.get(spec.kind)
         if factory is None:
             raise ConfigError(

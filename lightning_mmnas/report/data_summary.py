@@ -27,6 +27,8 @@ def render_summary(summary: DataSummary) -> RenderableType:
     parts: list[RenderableType] = [modalities, _splits(summary)]
     if any(split.labels for split in summary.splits.values()):
         parts.append(_labels(summary))
+    if any(split.targets for split in summary.splits.values()):
+        parts.append(_targets(summary))
     parts += [Text(line) for line in _remarks(summary)]
     return Group(*parts)
 
@@ -48,6 +50,16 @@ def _labels(summary: DataSummary) -> Table:
     names = dict.fromkeys(name for split in summary.splits.values() for name in split.labels)
     for name in names:
         table.add_row(Text(name), *(f"{split.labels.get(name, 0):,}" for split in summary.splits.values()))
+    return table
+
+
+def _targets(summary: DataSummary) -> Table:
+    table = Table("target", title="targets", title_justify="left")
+    for split in summary.splits:
+        table.add_column(split, justify="right")
+    for name in ("least", "mean", "greatest", "std"):
+        values = [split.targets.get(name) for split in summary.splits.values()]
+        table.add_row(name, *("-" if value is None else f"{value:.6g}" for value in values))
     return table
 
 

@@ -12,7 +12,7 @@ _MOST = 20
 
 
 def render_scores(scores: Mapping[str, Any]) -> RenderableType:
-    """Metrics, and below them the confusion matrix, or the F1 of every label.
+    """Metrics, and below them the confusion matrix, or the F1 of every label; of a regression nothing.
 
     Args:
         scores: What `DeliveredModel.evaluate` returns.
@@ -23,6 +23,8 @@ def render_scores(scores: Mapping[str, Any]) -> RenderableType:
     table.add_column("score", justify="right")
     for name, value in scores["metrics"].items():
         table.add_row(Text(name), f"{value:.4f}")
+    if "per_label" not in scores and "confusion" not in scores:
+        return table
     below = _labels(scores["per_label"]) if "per_label" in scores else _confusion(scores)
     return Group(table, below)
 

@@ -22,6 +22,8 @@ _RATES = (1_000, 768_000)
 """Rates in Hz that a recording can have; others come from damaged headers."""
 _ENDLESS = 2**36
 """Samples from which a length is none: FLAC counts with 36 bits, libsndfile says "unknown" by its largest integer."""
+_OGG_PAGE = 27 + 255 + 255 * 255
+"""Bytes of the largest page of an OGG file."""
 _BLOCK = 2**20
 """Samples that are read at once where the number of all is not known."""
 _CANCELLED = 0.2
@@ -70,16 +72,22 @@ def read_audio(source: Source, rate: int, seconds: float | None = None) -> Tenso
         raise damaged(name, f"its header says {found} Hz")
     if samples.shape[0] == 0 or samples.shape[1] == 0:
         raise damaged(name, "it holds no sound")
-    waveform = torch.from_numpy(samples).T
-    if not bool(torch.isfinite(waveform).all()):
-        raise damaged(name, "it holds NaN or infinity")
-    if (peak := float(waveform.abs().max())) > _LOUDEST:
-        raise damaged(name, f"its floats reach {peak:,.0f}, those of a sound are in [-1, 1]")
-    return fit_waveform(waveform, found, rate, seconds)
+    try:
+        return fit_waveform(torch.from_numpy(samples).T, found, rate, seconds)
+    except ValueError as error:
+        raise damaged(name, str(error)) from None
 
 
 def fit_waveform(waveform: Tensor, before: int, rate: int, seconds: float | None = None) -> Tensor:
-    """A waveform (channels, t) of rate `before` as `read_audio` gives that of a file."""
+    """A waveform (channels, t) of rate `before` as `read_audio` gives that of a file.
+
+    Raises:
+        ValueError: It holds NaN or infinity, or numbers that are no waveform in [-1, 1].
+    """
+    if not bool(torch.isfinite(waveform).all()):
+        raise ValueError("it holds NaN or infinity")
+    if (peak := float(waveform.abs().max())) > _LOUDEST:
+        raise ValueError(f"its floats reach {peak:,.0f}, those of a sound are in [-1, 1]")
     waveform = resample(mono(waveform), before, rate)
     return waveform if seconds is None else fit_length(waveform, round(rate * seconds))
 
@@ -97,7 +105,7 @@ def mono(waveform: Tensor) -> Tensor:
     Returns:
         Shape (1, t).
     """
-    mean = waveform.T.mean(1).unsqueeze(0)
+    mean = waveform.T.contiguous().mean(1).unsqueeze(0)
     if not _cancels(waveform, mean):
         return mean
     return waveform[waveform.square().mean(1).argmax()].unsqueeze(0).contiguous()
@@ -227,14 +235,16 @@ def _cut(header: WavHeader, present: int) -> str:
 def _soundfile(source: Source, name: str) -> Iterator[Any]:
     """Opens a file with soundfile, by its content; whatever goes wrong is damage."""
     with open_source(source) as stream:
-        head, present = stream.read(24), stream.seek(0, os.SEEK_END)
+        head, present = stream.read(28), stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, present - _OGG_PAGE))
+        end = stream.read() if head[:4] == b"OggS" else b""
     if not head:
         raise damaged(name, "it is empty")
     form = form_of(source)
     if form is not None and form.kind != "audio":
         raise damaged(name, f"it is {form.name}: no sound that is read; WAV, FLAC, OGG, MP3 and AIFF are")
-    whole = _whole(head)
-    if whole is not None and whole > present + 16:  # some programs round up
+    whole = _whole(head) if not end else present + _ogg_missing(end)
+    if whole is not None and whole > present + (0 if end else 16):  # some programs round up
         raise damaged(name, f"it is cut short: {present:,} bytes of {whole:,}")
     try:
         import soundfile
@@ -266,6 +276,13 @@ def _whole(head: bytes) -> int | None:
     elif head[:4] == b"riff":
         size = int.from_bytes(head[16:24], "little")
     return None if size is None or (size >= 0x7F00_0000 and head[:4] in (b"FORM", b".snd")) else size
+
+
+def _ogg_missing(end: bytes) -> int:
+    """Bytes that the last page lacks, by the end of the file: its header has the sizes of what it holds."""
+    page = end[end.rfind(b"OggS") :]
+    segments = page[26] if len(page) > 26 else 0
+    return max(0, 27 + segments + sum(page[27 : 27 + segments]) - len(page))
 
 
 def _blocks(sound: Any, wanted: int) -> Iterator[np.ndarray[Any, np.dtype[np.float32]]]:

@@ -14,7 +14,15 @@ from torch import Tensor
 
 from lightning_mmnas.data.columns.column import FileColumn, damaged
 from lightning_mmnas.data.columns.content import Source, form_of, open_source, source_name
-from lightning_mmnas.data.columns.pixels import Channels, background_of, depth, is_deep, is_transparent, to_pixels
+from lightning_mmnas.data.columns.pixels import (
+    BITS,
+    Channels,
+    background_of,
+    depth,
+    is_deep,
+    is_transparent,
+    to_pixels,
+)
 from lightning_mmnas.errors import ConfigError, DamagedFilesError
 
 if TYPE_CHECKING:
@@ -28,7 +36,7 @@ _MANY_PIXELS = 89_478_485
 """Pixels from which a picture must be plausible: Pillow's limit."""
 _PACKED = 5_000
 """Pixels per byte of a file that no photograph reaches."""
-_ORIENTATION, _BITS = 0x0112, 258
+_ORIENTATION, _WIDTH, _HEIGHT, _BITS = 274, 256, 257, 258
 """Numbers of the tags of EXIF and TIFF."""
 
 
@@ -71,12 +79,16 @@ def image_column(
     """
     if len(size) != 2 or min(size) < 1 or channels not in (1, 3):
         raise ConfigError(f"an image has a positive (h, w) and 1 or 3 channels, got size={size}, channels={channels}")
-    options = {} if maximum is None else {"maximum": maximum}
-    return FileColumn(paths, partial(decode_image, size=(size[0], size[1]), channels=channels, **options))
+    decode = partial(decode_image, size=(size[0], size[1]), channels=channels)
+    return FileColumn(paths, decode if maximum is None else partial(decode, maximum=maximum))
 
 
 def decode_image(
-    source: Source, size: tuple[int, int] | None = None, channels: Channels = 3, maximum: float | None = None
+    source: Source,
+    size: tuple[int, int] | None = None,
+    channels: Channels = 3,
+    maximum: float | None = None,
+    clip: bool = False,
 ) -> Tensor:
     """Reads a JPEG, PNG, TIFF, WebP, GIF, BMP, PPM, AVIF or JPEG 2000 file; of several pictures, the first.
 
@@ -89,7 +101,8 @@ def decode_image(
         size: (h, w) of the result; None: as it is.
         channels: 3 for RGB, 1 for grey.
         maximum: Value that becomes white in pictures of 16 or 32 bits and of floats, such as 4095 for 12 bits that were
-            stored in 16; what is above is white too. None: 65535, and no floats. Pictures of 8 bits go to 255 always.
+            stored in 16. None: 65535, and no floats. Pictures of 8 bits go to 255 always.
+        clip: Whether greater values in such pictures become white too; otherwise they are an error.
 
     Returns:
         Pixels in [0, 255], uint8, shape (channels, h, w).
@@ -100,11 +113,16 @@ def decode_image(
     """
     name = source_name(source, "an image")
     with _naming(name, source), _opened(source) as (picture, content):
-        return to_pixels(_loaded(picture, content, size), size, channels, maximum)
+        return to_pixels(_loaded(picture, content, size), size, channels, maximum, clip)
 
 
 def picture_pixels(
-    picture: "Image", size: tuple[int, int] | None, channels: Channels, source: str, maximum: float | None = None
+    picture: "Image",
+    size: tuple[int, int] | None,
+    channels: Channels,
+    source: str,
+    maximum: float | None = None,
+    clip: bool = False,
 ) -> Tensor:
     """A picture that Pillow has opened already, as `decode_image` gives it.
 
@@ -114,6 +132,7 @@ def picture_pixels(
         channels: See `decode_image`.
         source: What to call it in messages.
         maximum: See `decode_image`.
+        clip: See `decode_image`.
 
     Raises:
         DamagedFilesError: It cannot be decoded.
@@ -121,11 +140,15 @@ def picture_pixels(
     from PIL import ImageOps
 
     with _naming(source):
-        return to_pixels(ImageOps.exif_transpose(picture), size, channels, maximum)
+        return to_pixels(ImageOps.exif_transpose(picture), size, channels, maximum, clip)
 
 
 def decode_frames(
-    source: Source, size: tuple[int, int] | None = None, channels: Channels = 3, maximum: float | None = None
+    source: Source,
+    size: tuple[int, int] | None = None,
+    channels: Channels = 3,
+    maximum: float | None = None,
+    clip: bool = False,
 ) -> Iterator[Tensor]:
     """All pictures of an animated GIF, PNG, WebP or AVIF file, or all pages of a TIFF file, one after the other.
 
@@ -136,6 +159,7 @@ def decode_frames(
         size: See `decode_image`.
         channels: See `decode_image`.
         maximum: See `decode_image`.
+        clip: See `decode_image`.
 
     Yields:
         Pixels in [0, 255], uint8, shape (channels, h, w).
@@ -157,7 +181,7 @@ def decode_frames(
                 picture.seek(index)
                 frame = _loaded(picture, content, None)
                 background = background_of(frame) if background is None else background
-                pixels = to_pixels(frame, size, channels, maximum, background)
+                pixels = to_pixels(frame, size, channels, maximum, clip, background)
             yield pixels
             index += 1
 
@@ -186,7 +210,10 @@ def image_info(source: Source) -> ImageInfo:
     with _naming(source_name(source, "an image"), source), _opened(source) as (picture, content):
         if picture.format not in ("JPEG", "MPO"):
             _check_size(picture, content)
-        w, h = picture.size
+        # Pillow turns the size of TIFF files when it opens them, that of others not at all.
+        tags = getattr(picture, "tag_v2", {})
+        _note_bits(picture, content)
+        w, h = (tags[_WIDTH], tags[_HEIGHT]) if picture.format == "TIFF" else picture.size
         turned = picture.getexif().get(_ORIENTATION, 1) >= 5
         return ImageInfo(
             format=str(picture.format),
@@ -276,12 +303,14 @@ def _content(source: Source) -> bytes:
 def _open(stream: io.BytesIO) -> "Image":
     from PIL import Image
 
-    picture = Image.open(stream, formats=_formats())
-    bits = stream.getvalue()[24] if picture.format == "PNG" else getattr(picture, "tag_v2", {}).get(_BITS, 0)
-    bits = max(bits) if isinstance(bits, tuple) else bits
+    return Image.open(stream, formats=_formats())
+
+
+def _note_bits(picture: "Image", content: bytes) -> None:
+    """Writes the bits of a channel into the picture, for `depth`: Pillow's modes do not tell them."""
+    bits = content[24] if picture.format == "PNG" else getattr(picture, "tag_v2", {}).get(_BITS, 0)
     if bits:
-        picture.info["mmnas_bits"] = int(bits)
-    return picture
+        picture.info[BITS] = max(bits) if isinstance(bits, tuple) else bits
 
 
 @lru_cache(1)
@@ -305,6 +334,7 @@ def _loaded(picture: "Image", content: bytes, size: tuple[int, int] | None) -> "
         picture.draft(None, (2 * w, 2 * h))
     _check_size(picture, content)
     picture.load()
+    _note_bits(picture, content)
     return ImageOps.exif_transpose(picture)
 
 

@@ -12,11 +12,14 @@ if TYPE_CHECKING:
 
 Channels = Literal[1, 3]
 
+BITS = "mmnas_bits"
+"""Key of a picture's `info` under which the reader of its file notes the bits of a channel."""
+
 _DEEP = ("I", "F")
 """Beginnings of the modes with more than 8 bits."""
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _SIXTEEN = 65535
-_NEAR_WHITE = 32
+NEAR_WHITE = 32
 """Mean distance from white, of 255, below which what can be seen of a picture would vanish on white."""
 _UPPER = 32
 """Upper bytes of 16-bit colours below which fewer than 6 bits are left of them."""
@@ -27,6 +30,7 @@ def to_pixels(
     size: tuple[int, int] | None,
     channels: Channels,
     maximum: float | None = None,
+    clip: bool = False,
     background: int | None = None,
 ) -> Tensor:
     """A decoded picture as pixels.
@@ -36,6 +40,7 @@ def to_pixels(
         size: (h, w) of the result; None: as it is.
         channels: 3 for RGB, 1 for grey.
         maximum: Value that becomes white where pixels are 16 or 32 bits or floats; None: see `white`.
+        clip: Whether what is above `maximum` becomes white too; otherwise it is an error.
         background: Grey level behind what is transparent; None: see `flattened`.
 
     Returns:
@@ -47,7 +52,7 @@ def to_pixels(
     from PIL import Image
 
     if is_deep(picture):
-        return _deep_pixels(picture, size, channels, maximum)
+        return _deep_pixels(picture, size, channels, maximum, clip)
     if depth(picture) == 16:
         _check_upper_bytes(picture, maximum)
     picture = flattened(picture, background).convert("RGB" if channels == 3 else "L")
@@ -63,8 +68,8 @@ def is_deep(picture: "Image") -> bool:
 
 
 def depth(picture: "Image") -> int:
-    """Bits of a channel in the file, as `decode_image` noted it or as the mode has them."""
-    noted = picture.info.get("mmnas_bits")
+    """Bits of a channel in the file, as its reader noted them or as the mode has them."""
+    noted = picture.info.get(BITS)
     if isinstance(noted, int):
         return noted
     return {"1": 1, "I": 32, "F": 32}.get(picture.mode, 16 if is_deep(picture) else 8)
@@ -122,10 +127,12 @@ def background_of(picture: "Image") -> int:
     values = np.asarray(small, dtype=np.float64)
     alpha = values[..., 3]
     distance = (255 - values[..., :3]).max(-1)
-    return 0 if alpha.any() and (distance * alpha).sum() / alpha.sum() < _NEAR_WHITE else 255
+    return 0 if alpha.any() and (distance * alpha).sum() / alpha.sum() < NEAR_WHITE else 255
 
 
-def _deep_pixels(picture: "Image", size: tuple[int, int] | None, channels: Channels, maximum: float | None) -> Tensor:
+def _deep_pixels(
+    picture: "Image", size: tuple[int, int] | None, channels: Channels, maximum: float | None, clip: bool
+) -> Tensor:
     values = np.array(picture).astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("its pixels hold NaN or infinity")
@@ -133,6 +140,8 @@ def _deep_pixels(picture: "Image", size: tuple[int, int] | None, channels: Chann
     top = maximum if maximum is not None else white(picture, low, high)
     if low < 0:
         raise ValueError(f"its pixels are from {low:g} to {high:g}; below 0 there is nothing darker than black")
+    if high > top and not clip:
+        raise ValueError(f"its pixels reach {high:g}, above maximum {top:g}; raise it, or set clip: true")
     grey = torch.from_numpy((values / top).astype(np.float32)).clamp(max=1)[None, None]
     if size is not None and tuple(grey.shape[2:]) != tuple(size):
         grey = interpolate(grey, tuple(size), mode="bilinear", antialias=True)
@@ -143,7 +152,7 @@ def _deep_pixels(picture: "Image", size: tuple[int, int] | None, channels: Chann
 def _check_upper_bytes(picture: "Image", maximum: float | None) -> None:
     """Refuses colours of 16 bits whose upper byte, which is all that Pillow reads, says too little."""
     bands = picture.split()[: 1 if picture.mode == "LA" else 3]
-    highest = max(int(band.getextrema()[1]) for band in bands)
+    highest = max(int(np.asarray(band).max()) for band in bands)
     if (maximum is not None and maximum < _SIXTEEN) or 0 < highest < _UPPER:
         raise ValueError(
             f"its colours have 16 bits but end below {256 * highest + 256}, and only the upper 8 bits can be read; "

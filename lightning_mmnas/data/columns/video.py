@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas.data.columns.column import Column, FileColumn, damaged
-from lightning_mmnas.data.columns.images import Channels, decode_image
+from lightning_mmnas.data.columns.images import decode_image
+from lightning_mmnas.data.columns.pixels import Channels
 from lightning_mmnas.errors import ConfigError, MissingExtraError
 
 Sampling = Literal["uniform", "random", "centre"]

@@ -96,7 +96,8 @@ def read_wav(stream: BinaryIO, header: WavHeader, length: int) -> np.ndarray[Any
     raw = np.frombuffer(content[: len(content) // block * block], np.uint8)
     if header.form == FLOATS:
         with np.errstate(over="ignore", invalid="ignore"):
-            return raw.view(f"<f{header.width}").astype(np.float32).reshape(-1, header.channels)
+            floats: np.ndarray[Any, np.dtype[np.float32]] = raw.view(np.dtype(f"<f{header.width}")).astype(np.float32)
+        return floats.reshape(-1, header.channels)
     if header.width == 1:  # unsigned, the others signed
         values = raw.astype(np.float32) - 128
     else:

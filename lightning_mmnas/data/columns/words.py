@@ -34,7 +34,6 @@ _EMOJI = "[\U0001f1e6-\U0001f1ff]{2}|\\p{Extended_Pictographic}[\U0001f3fb-\U000
 _ACCENT = re.compile("[\u0300-\u036f]")
 _VIETNAMESE = {"\u0309", "\u031b", "\u0323"}
 """Hook above, horn and dot below: of Vietnamese, and of Yoruba and Igbo, where accents are tones or letters as well."""
-_COUNTED = re.compile(rf"[{_SPACELESS}]|[^\s{_SPACELESS}]+")
 
 
 def load_tokenizers() -> Any:
@@ -94,13 +93,3 @@ def accents_count(texts: Iterable[str]) -> bool:
         accented += bool(marks)
         tonal += bool(marks & _VIETNAMESE)
     return 0 < accented <= 2 * tonal
-
-
-def word_count(text: str) -> int:
-    """Words of a text, as white space parts them; in scripts without spaces, characters.
-
-    Examples:
-        >>> word_count("a small bird"), word_count("一只小鸟")
-        (3, 4)
-    """
-    return len(_COUNTED.findall(text))

@@ -116,6 +116,8 @@ class _Writer:
         seed: int,
         advance: Callable[[int], None],
     ) -> None:
+        if data.task == "regression":
+            raise ConfigError("shards hold classes, not the targets of a regression; train from the table itself")
         self.data = data
         self.folder = folder
         self.shard_bytes = shard_bytes

@@ -28,6 +28,7 @@ class Reading:
         decimal: The decimal mark of texts that are numbers.
         header: Whether the first row names the columns.
         empty: Spellings of an empty cell; None: the usual ones. White space is always empty.
+        files_from: Folder that files are named relative to; None: that of the table.
         likely: Separator and decimal mark where nothing speaks against them, such as those of training.
     """
 
@@ -35,6 +36,7 @@ class Reading:
     decimal: Decimal | None = None
     header: bool | None = None
     empty: Sequence[str] | None = None
+    files_from: str | None = None
     likely: tuple[str | None, Decimal | None] = (None, None)
 
     def __post_init__(self) -> None:

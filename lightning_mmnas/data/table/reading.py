@@ -87,9 +87,9 @@ class Table:
         self._lines = lines
         self._files = list(files)
         self._columns: dict[str, Column] = {}
+        self._emptied: dict[str, dict[str, int]] = {}
         for name, column in columns.items():
-            self._columns[name], note = _emptied(column, self.reading.spellings)
-            self._told += [f"column {name!r}: {note}"] if note else []
+            self._columns[name], self._emptied[name] = _emptied(column, self.reading.spellings)
         self._numbers: dict[str, Numbers] = {}
         self._cells: dict[str, list[Cell]] = {}
 
@@ -105,8 +105,10 @@ class Table:
     def told(self) -> list[str]:
         """What was recognised so far, and the options that override it."""
         decimal = ["decimal comma (--decimal)"] if self.__dict__.get("decimal") == "," else []
+        read = {name: ", ".join(f"{n} {text!r}" for text, n in found.items()) for name, found in self._emptied.items()}
+        empty = [f"column {name!r}: read as empty: {found} (--empty)" for name, found in read.items() if found]
         noted = [f"column {name!r}: {found.note}" for name, found in self._numbers.items() if found.note]
-        return [*self._told, *decimal, *noted]
+        return [*self._told, *decimal, *empty, *noted]
 
     def cells(self, name: str) -> list[Cell]:
         """The cells of a column; None where one is empty."""
@@ -123,6 +125,10 @@ class Table:
         """One cell; None where it is empty."""
         column = self._columns[name]
         return column[row] if isinstance(column, list) else column[int(row)].as_py()
+
+    def emptied(self, name: str) -> dict[str, int]:
+        """How the cells of a column that are empty, and not white space, are spelt, and how many of each there are."""
+        return self._emptied[name]
 
     def filled(self, name: str) -> Mask:
         """Which cells of a column are not empty, shape (n,)."""
@@ -162,8 +168,7 @@ class Table:
             count = int(self.filled(name).sum())
             raise DataError(
                 f"{self.path}, column {name!r}: {len(found.wrong)} of {count} cells are no numbers: {shown}; mend "
-                "them, or give what means an empty cell (--empty), or leave these rows out (--on-error skip), or "
-                "declare the column otherwise (--modality)"
+                "them, or give what means an empty cell (--empty)"
             )
         return found.values
 
@@ -306,31 +311,30 @@ def _separated(source: _Source) -> str | None:
     return source.dialect.separator if isinstance(source, DelimitedFile) else None
 
 
-def _emptied(column: Any, spellings: Sequence[str]) -> tuple[Column, str | None]:
-    """A column whose cells that mean nothing are empty, and a note of those that are not white space."""
+def _emptied(column: Any, spellings: Sequence[str]) -> tuple[Column, dict[str, int]]:
+    """A column whose cells that mean nothing are empty, and how many of them are spelt how, but for white space."""
     if isinstance(column, list):
         texts = pa.chunked_array([pa.array([c if isinstance(c, str) else None for c in column], pa.string())])
-        kept, note = _emptied(texts, spellings)
+        kept, counts = _emptied(texts, spellings)
         there = [c is not None for c in kept] if isinstance(kept, list) else kept.is_valid().to_pylist()
         pairs = zip(column, there, strict=True)
         cells = [c if t or not (isinstance(c, str) or is_empty(c)) else None for c, t in pairs]
-        return cells, note
+        return cells, counts
     if isinstance(column, pa.Array):
         column = pa.chunked_array([column])
     if pa.types.is_floating(column.type):
-        return pa.chunked_array([plain(chunk) for chunk in column.chunks], column.type), None
+        return pa.chunked_array([plain(chunk) for chunk in column.chunks], column.type), {}
     if not pa.types.is_string(column.type):
-        return column, None
+        return column, {}
     trimmed = pc.utf8_trim_whitespace(column)
     if "-" in spellings and pc.any(pc.equal(trimmed, "+")).as_py():
         spellings = [spelling for spelling in spellings if spelling != "-"]  # plus and minus
     gone = pc.is_in(trimmed, pa.array(["", *spellings], pa.string()))
     if not pc.any(gone).as_py():
-        return column, None
-    counts = pc.value_counts(trimmed.filter(gone)).to_pylist()
-    shown = ", ".join(f"{entry['counts']} {entry['values']!r}" for entry in counts if entry["values"])
-    note = f"read as empty: {shown} (--empty)" if shown else None
-    return pc.if_else(gone, pa.scalar(None, pa.string()), column), note
+        return column, {}
+    found = pc.value_counts(trimmed.filter(gone)).to_pylist()
+    counts = {str(entry["values"]): int(entry["counts"]) for entry in found if entry["values"]}
+    return pc.if_else(gone, pa.scalar(None, pa.string()), column), counts
 
 
 def _codes(column: Column) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:

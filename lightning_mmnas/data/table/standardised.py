@@ -159,10 +159,16 @@ class StandardisedColumn(Column):
         return f"empty {self.name} {index}" if place is None else self.column.digest(place)
 
     def _standardised(self, values: Tensor) -> Tensor:
-        """Single precision comes last: unix times within a minute are one number in it."""
         if self.mean is None or self.std is None:
             return values
-        return ((values.double() - self.mean) / self.std).float()
+        return standardise(values, self.mean, self.std)
+
+
+def standardise(value: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(value - mean) / std as float32, which comes last: unix times within a minute are one number in it."""
+    if value.dtype == torch.float64:
+        return ((value - mean.double()) / std.double()).float()
+    return (value - mean.float()) / std.float()
 
 
 def mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
