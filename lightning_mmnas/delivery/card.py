@@ -102,6 +102,10 @@ class TableCard(_Record):
     id: str | None = None
     missing: Literal["error", "drop", "mask"] = "error"
     on_error: Literal["raise", "skip"] = "raise"
+    separator: str | None = None
+    decimal: Literal[".", ","] | None = None
+    header: bool | None = None
+    empty: list[str] | None = None
     files_from: str | None = None
 
 

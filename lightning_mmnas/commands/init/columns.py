@@ -20,7 +20,7 @@ from lightning_mmnas.commands.init.special import Special
 from lightning_mmnas.data.names import safe_name
 from lightning_mmnas.data.spec import Kind
 from lightning_mmnas.data.table.columns import ColumnSpec
-from lightning_mmnas.data.table.reading import Cell, Table, number
+from lightning_mmnas.data.table.reading import Cell, Table, number_share
 from lightning_mmnas.errors import DataError
 
 _WORDS = 3
@@ -103,7 +103,7 @@ def propose(table: Table, special: Special, without: Collection[str], folder: Pa
                 found.left[name] = spec
             else:
                 found.add(spec, name)
-        elif (as_numbers := _numbers(table, name, cells)) is not None:
+        elif (as_numbers := _numbers(table, name)) is not None:
             reason = gives_row_away(name, cells, as_numbers) or _leak(table, name, rows, labels, label)
             if reason is None:
                 numbers.append(name)
@@ -153,10 +153,9 @@ def _useless(cells: Sequence[Cell]) -> str | None:
     return None
 
 
-def _numbers(table: Table, name: str, cells: Sequence[Cell]) -> Numbers | None:
+def _numbers(table: Table, name: str) -> Numbers | None:
     """The cells that are not empty as numbers, where most of them are; None: it is no column of numbers."""
-    some = spread(cells)
-    if sum(map(_is_number, some)) <= len(some) / 2:
+    if number_share(table, name) <= 0.5:
         return None
     try:
         found = table.numbers(name)
@@ -167,14 +166,6 @@ def _numbers(table: Table, name: str, cells: Sequence[Cell]) -> Numbers | None:
         ) from None
     there: Numbers = found[~np.isnan(found)]
     return there
-
-
-def _is_number(cell: Cell) -> bool:
-    try:
-        number(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _leak(table: Table, name: str, rows: Sequence[int], labels: Sequence[Cell] | None, label: str | None) -> str | None:

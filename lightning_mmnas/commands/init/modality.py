@@ -13,7 +13,7 @@ from lightning_mmnas.commands.init.configs import setting_names, settings_of
 from lightning_mmnas.data.names import flaw, safe_name
 from lightning_mmnas.data.spec import Kind
 from lightning_mmnas.data.table.columns import ColumnSpec
-from lightning_mmnas.data.table.reading import Table, number
+from lightning_mmnas.data.table.reading import Table, number_share
 from lightning_mmnas.errors import ConfigError
 
 FORM = "name=kind:column,column,setting=value"
@@ -115,14 +115,7 @@ def _setting(kind: str, key: str, value: str, text: str) -> Any:
 
 
 def _has_numbers(table: Table, column: str) -> bool:
-    for cell in table.cells(column):
-        if cell is not None:
-            try:
-                number(cell)
-            except ValueError:
-                continue
-            return True
-    return False
+    return number_share(table, column) > 0
 
 
 def _shortened(columns: Sequence[str], names: Sequence[str]) -> list[str]:
