@@ -8,7 +8,8 @@ import shutil
 import tempfile
 import warnings
 from argparse import BooleanOptionalAction
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -229,7 +230,8 @@ def init(
     task, why = _task(found, label_separator, task)
     shared |= {"task": "regression"} if task == "regression" else {}
     shared |= {"missing": missing, "on_error": on_error, "split_seed": seed}
-    with warnings.catch_warnings(record=True) as told:
+    guessed = found.special.get("group") if group is None else None
+    with warnings.catch_warnings(record=True) as told, _naming_group(guessed):
         warnings.simplefilter("always")
         data = TableDataModule(**shared, columns=columns, batch_size=2, labels=False)
         for part in ("train", "val", "test"):
@@ -238,7 +240,8 @@ def init(
         say(f"note: {in_options(message)}")
     if why is not None:
         say(f"note: {why}")
-    plan = _plan(data, shared, columns, f"runs/{folder.name}", seed, encoders == "pretrained")
+    with _naming_group(guessed):
+        plan = _plan(data, shared, columns, f"runs/{folder.name}", seed, encoders == "pretrained")
     files = write_configs(plan)
     _write(folder, files)
     report(data, plan, found, console)
@@ -258,6 +261,18 @@ def _recognised(found: Proposal) -> dict[str, Any]:
     if separator not in (None, ","):
         dialect["separator"] = "tab" if separator == "\t" else separator
     return dialect | ({"decimal": ","} if found.table.decimal == "," else {})
+
+
+@contextmanager
+def _naming_group(guessed: str | None) -> Iterator[None]:
+    """Has errors about groups say that a column was taken for the group by its name alone."""
+    try:
+        yield
+    except MMNASError as error:
+        if guessed is not None and "group" in str(error):
+            text = f"{error}; column {guessed!r} was taken for the group by its name: --no-group leaves that"
+            error.args = (text, *error.args[1:])
+        raise
 
 
 def _task(found: Proposal, separator: str | None, task: Choice | None) -> tuple[Choice | None, str | None]:

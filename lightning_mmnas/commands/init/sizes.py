@@ -74,7 +74,7 @@ def _measure(table: Table, spec: ColumnSpec, folder: Path, wanted: dict[str, Any
         sample = spread([one for one in every if not isinstance(one, Path) or exists(one)])
     if spec.kind == "audio":
         return _measure_audio(spec, sample, wanted)
-    arrays = [path for path in sample if isinstance(path, Path) and media_of(path) == "array"]
+    arrays = [one for one in sample if isinstance(one, Path | bytes) and media_of(one) == "array"]
     if len(arrays) > len(sample) / 2:
         return _measure_arrays(table, spec, arrays, every, wanted)
     if spec.kind == "video":
@@ -177,9 +177,9 @@ def _measure_audio(spec: ColumnSpec, sources: Sequence[Any], wanted: dict[str, A
 
 
 def _measure_arrays(
-    table: Table, spec: ColumnSpec, paths: Sequence[Path], every: Sequence[Any], wanted: dict[str, Any]
+    table: Table, spec: ColumnSpec, sources: Sequence[Path | bytes], every: Sequence[Any], wanted: dict[str, Any]
 ) -> Measured:
-    arrays, reason = opened(paths, spec.key)
+    arrays, reason = opened(sources, spec.key)
     if not arrays:
         return Measured(replace(spec, **wanted), f"arrays of kind {spec.kind}, none of which can be read: {reason}")
     if spec.axes is None:
@@ -234,7 +234,8 @@ def _maximum(arrays: Sequence[Any], every: Sequence[Any], key: str | None) -> fl
     if all(array.dtype.name in ("uint8", "bool") for array in arrays):
         return None
     if len(every) <= _ALL:
-        arrays = opened([source for source in every if isinstance(source, bytes) or exists(source)], key)[0]
+        there = [one for one in every if isinstance(one, bytes) or (isinstance(one, Path) and exists(one))]
+        arrays = opened(there, key)[0]
     most = max((float(array.max()) for array in arrays if array.size), default=0.0)
     if arrays[0].dtype.kind == "f" and most <= 1:
         return None

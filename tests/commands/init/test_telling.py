@@ -2,6 +2,7 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -93,3 +94,15 @@ def test_configuration_of_another_folder(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["init", str(table), *options]) == 0
     content = yaml.safe_load((tmp_path / "c" / "common.yaml").read_text())["data"]["init_args"]
     assert content["files_from"] == str(tmp_path / "p")
+
+
+def test_a_group_that_was_guessed_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    columns: dict[str, list[Any]] = {
+        "subject": ["s1" if i % 2 else "s2" for i in range(N)],
+        "x": numbers(N),
+        "z": numbers(N, 1),
+    }
+    table = write_table(tmp_path, columns)
+    assert main(["init", str(table), "--output", str(tmp_path / "c")]) == 2
+    assert "column 'subject' was taken for the group by its name: --no-group leaves that" in capsys.readouterr().err
+    assert main(["init", str(table), "--output", str(tmp_path / "c"), "--no-group"]) == 0
