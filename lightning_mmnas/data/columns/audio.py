@@ -282,12 +282,26 @@ def _soundfile(source: Source, name: str) -> Iterator[Any]:
     try:
         # A path with the suffix .raw would be taken for samples without a header.
         raw = isinstance(source, Path) and source.suffix.lower() == ".raw"
-        content = source.read_bytes() if isinstance(source, Path) and raw else source
+        content = source.read_bytes() if isinstance(source, Path) and raw else _sized(source, name)
         with soundfile.SoundFile(io.BytesIO(content) if isinstance(content, bytes) else os.fspath(content)) as sound:
             yield sound
     except soundfile.SoundFileError as error:
         reason = getattr(error, "error_string", str(error))
         raise damaged(name, f"{type(error).__name__}: {reason}".splitlines()[0]) from error
+
+
+def _sized(source: Source, name: str) -> Source:
+    """A WAV file of another coding whose header has 0 for the size of its samples, with it; others unchanged."""
+    with open_source(source) as stream:
+        header = _header(stream, name)
+        if header is None or not header.declared:
+            return source
+        stream.seek(header.start - 4)
+        if any(stream.read(4)):
+            return source
+        stream.seek(0)
+        content = stream.read()
+    return content[: header.start - 4] + header.size.to_bytes(4, "little") + content[header.start :]
 
 
 def _whole(head: bytes) -> int | None:
