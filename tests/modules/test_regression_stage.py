@@ -161,8 +161,8 @@ def test_other_modes_and_huber(mode: str, tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path)
     trainer.fit(module, data)
     whole = data.tensors("val")
-    expected = float(F.huber_loss(module.eval()(whole), whole["label"]))
-    assert expected < float(F.mse_loss(module(whole), whole["label"]))
+    expected = F.huber_loss(module.eval()(whole), whole["label"]).item()
+    assert expected < F.mse_loss(module(whole), whole["label"]).item()
     assert float(trainer.callback_metrics["val/loss"]) == pytest.approx(expected, rel=1e-4)
 
 
