@@ -207,6 +207,7 @@ def init(
     from lightning_mmnas.commands.init.configs import write_configs
     from lightning_mmnas.commands.init.pretrained import proposal
     from lightning_mmnas.commands.init.telling import in_options, report
+    from lightning_mmnas.data.guard import look_at_data
     from lightning_mmnas.data.table.data_module import TableDataModule
 
     console = console or Console()
@@ -236,7 +237,8 @@ def init(
         data = TableDataModule(**shared, columns=columns, batch_size=2, labels=False)
         for part in ("train", "val", "test"):
             data.build(part)
-    for message in dict.fromkeys([*(str(warning.message) for warning in told), *data.notes]):
+    looks = [f"look at {line}" for line in look_at_data(data, ("train", "val", "test"))]
+    for message in dict.fromkeys([*(str(warning.message) for warning in told), *data.notes, *looks]):
         say(f"note: {in_options(message)}")
     if why is not None:
         say(f"note: {why}")

@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ def write_times(path: Path, clip: Array, times: list[int], codec: str = "ffv1", 
     import av
 
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=30)
-        stream.height, stream.width, stream.pix_fmt = *clip.shape[1:3], pixels  # type: ignore[attr-defined]
+        stream: Any = container.add_stream(codec, rate=30)
+        stream.height, stream.width = clip.shape[1:3]
+        stream.pix_fmt = pixels
         stream.codec_context.time_base = Fraction(1, 1000)
         for frame, time in zip(clip, times, strict=True):
             picture = av.VideoFrame.from_ndarray(frame, format="rgba" if clip.shape[3] == 4 else "rgb24")
@@ -76,7 +78,7 @@ def test_varying_rates_are_sampled_by_time(tmp_path: Path) -> None:
     assert torch.equal(read_video(path, 4, (8, 12)), tensor([clip[i] for i in (2, 7, 12, 17)]))
 
 
-MATRICES = {
+MATRICES: dict[str, tuple[tuple[int, int, int, int], Callable[[Array], Array]]] = {
     "clockwise": ((0, 1, -1, 0), lambda frame: np.rot90(frame, -1)),
     "counterclockwise": ((0, -1, 1, 0), np.rot90),
     "upside down": ((-1, 0, 0, -1), lambda frame: np.rot90(frame, 2)),
