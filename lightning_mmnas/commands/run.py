@@ -23,6 +23,7 @@ from rich.console import Console
 from lightning_mmnas.commands.aside import redoing
 from lightning_mmnas.commands.changes import digest_of, read_record, same
 from lightning_mmnas.commands.claiming import Claim, claim, resolve
+from lightning_mmnas.commands.lock import locked
 from lightning_mmnas.commands.loggers import ended_loggers, require_loggers
 from lightning_mmnas.commands.parser import Parser
 from lightning_mmnas.commands.stages import STAGES, Stage, find_configs, read_stages
@@ -127,10 +128,11 @@ def run(
 
             settings = read_settings(stages[-1].config, stages[-1].overrides)
             progress.workload = partial(workload, {stage.name: stage.settings for stage in stages[:-1]}, settings)
-        if main:
-            claim(wanted, stages, progress.say)
-        with redoing(run_dir, progress.say) if main else nullcontext():
-            results = _run(stages, wanted, progress)
+        with locked(run_dir, progress.say) if main else nullcontext():
+            if main:
+                claim(wanted, stages, progress.say)
+            with redoing(run_dir, progress.say) if main else nullcontext():
+                results = _run(stages, wanted, progress)
     if results:
         _report(results, run_dir, console)
     return results

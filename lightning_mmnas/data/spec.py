@@ -13,6 +13,11 @@ Task = Literal["multiclass", "multilabel"]
 Split = Literal["train", "val", "test"]
 
 
+def is_modality_name(name: str) -> bool:
+    """Whether a modality can be called so: files and entries of weights are named after it."""
+    return name.isprintable() and name == name.strip() != "label" and name != "" and not set(name) & set("/\\.")
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """Token ids of a text modality.

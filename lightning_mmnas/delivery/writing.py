@@ -24,6 +24,7 @@ from lightning_mmnas.delivery.card import (
     NetworkCard,
     PartCard,
     TableCard,
+    digests_of,
 )
 from lightning_mmnas.delivery.classifier import classifier_of
 from lightning_mmnas.delivery.loading import weights_of
@@ -124,6 +125,7 @@ def _write(
         made_by={**made_by, "versions": {**_versions(), **made_by.get("versions", {})}},
     )
     save_file(weights_of(classifier, statistics), folder / WEIGHTS)
+    card = card.model_copy(update={"digests": digests_of(folder)})
     write_text(folder / CARD, card.model_dump_json(indent=1) + "\n")
     return card
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split, Task
 from lightning_mmnas.data.columns.column import Column, ColumnSamples, OnError, SelectedColumn, usable_rows
 from lightning_mmnas.data.columns.texts import TextColumn, TextTokenizer
-from lightning_mmnas.data.spec import to_unit
+from lightning_mmnas.data.spec import is_modality_name, to_unit
 from lightning_mmnas.data.table.columns import ColumnSpec, NumberColumn, StandardisedColumn, file_column
 from lightning_mmnas.data.table.reading import Cell, Table, read_table
 from lightning_mmnas.data.table.splits import (
@@ -90,7 +90,7 @@ class TableDataModule(MultimodalDataModule):
         seed: int = 0,
     ) -> None:
         for name, spec in columns.items():
-            if name == "label" or "." in name:
+            if not is_modality_name(name):
                 raise ConfigError(f"{name!r} cannot be the name of a modality; check data.init_args.columns")
             spec.check(name)
         for argument, value, accepted in (
