@@ -13,7 +13,16 @@ from torch.utils.data import DataLoader, Sampler
 from lightning_mmnas.data import samples as sampled
 from lightning_mmnas.data.drawing import draw
 from lightning_mmnas.data.samples import LABEL, Batch, EpochSampler, Part, Samples, ViewSampler, collate
-from lightning_mmnas.data.spec import Kind, Modalities, ModalitySpec, Split, TargetScale, Task, is_modality_name, unscaled
+from lightning_mmnas.data.spec import (
+    Kind,
+    Modalities,
+    ModalitySpec,
+    Split,
+    TargetScale,
+    Task,
+    is_modality_name,
+    unscaled,
+)
 from lightning_mmnas.data.splits import label_budget, label_total, split_groups
 from lightning_mmnas.errors import ConfigError, DataError
 
