@@ -33,7 +33,8 @@ def wav(raw: bytes, code: int, channels: int, width: int, sizes: tuple[int, int]
     chunks = b"fmt " + struct.pack("<I", len(form)) + form + other.get("before", b"")
     after = other.get("after", b"")
     whole, size = sizes or (4 + len(chunks) + 8 + len(raw) + len(after), len(raw))
-    return bytes(stream.getvalue())
+    content = b"RIFF" + struct.pack("<I", whole) + b"WAVE" + chunks + b"data" + struct.pack("<I", size) + raw + after
+    return bytes(content)
 
 
 FORMATS = [
