@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.columns.column import ColumnSamples
+from lightning_mmnas.data.guard import look_at_data
 from lightning_mmnas.data.samples import Samples, labelled_rows, tensor_digest
 from lightning_mmnas.data.spec import Split, unscaled
 from lightning_mmnas.errors import DamagedFilesError, DataError
@@ -25,16 +26,16 @@ class SplitSummary:
         unlabelled: Number of samples without a label; None where labels are off.
         groups: Number of groups; None where each sample is its own.
         labels: Samples of each class.
-        targets: Of a regression: least, mean, greatest and standard deviation of the targets by name.
         duplicates: Samples, by modality, whose content another sample of the split has too.
+        targets: Of a regression: least, mean, greatest and standard deviation of the targets by name.
     """
 
     samples: int
     unlabelled: int | None = None
     groups: int | None = None
     labels: dict[str, int] = field(default_factory=dict)
-    targets: dict[str, float] = field(default_factory=dict)
     duplicates: dict[str, int] = field(default_factory=dict)
+    targets: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -64,6 +65,7 @@ class DataSummary:
         missing: Why the others cannot.
         damaged: Damaged files and what is wrong with them.
         overlaps: What splits share; splits should share nothing.
+        looks: What looks wrong with some decoded samples; see `look_at_data`.
     """
 
     modalities: dict[str, dict[str, Any]]
@@ -71,6 +73,7 @@ class DataSummary:
     missing: dict[Split, str] = field(default_factory=dict)
     damaged: list[tuple[str, str]] = field(default_factory=list)
     overlaps: list[Overlap] = field(default_factory=list)
+    looks: list[str] = field(default_factory=list)
 
 
 def summarise(data: MultimodalDataModule, advance: Callable[[int], None] = lambda done: None) -> DataSummary:
@@ -103,6 +106,7 @@ def summarise(data: MultimodalDataModule, advance: Callable[[int], None] = lambd
     for place, first in enumerate(readable):
         for second in readable[place + 1 :]:
             found.overlaps += _overlaps(data, first, second, contents)
+    found.looks = look_at_data(data, readable)
     return found
 
 

@@ -24,6 +24,7 @@ from lightning_mmnas.delivery.card import (
     NetworkCard,
     PartCard,
     TableCard,
+    digests_of,
 )
 from lightning_mmnas.delivery.classifier import classifier_of
 from lightning_mmnas.delivery.loading import weights_of
@@ -132,6 +133,7 @@ def _write(
         target_scale=module.target_scale if isinstance(module, FineTuning) else None,
     )
     save_file(weights_of(classifier, statistics), folder / WEIGHTS)
+    card = card.model_copy(update={"digests": digests_of(folder)})
     write_text(folder / CARD, card.model_dump_json(indent=1) + "\n")
     return card
 
@@ -177,6 +179,10 @@ def _table(data: MultimodalDataModule, folder: Path) -> tuple[TableCard | None, 
         id=data.id,
         missing=data.missing,
         on_error=data.on_error,
+        separator=data.content.separated,
+        decimal=data.decimal,
+        header=data.reading.header,
+        empty=None if data.reading.empty is None else list(data.reading.empty),
         files_from=data.files_from,
     )
     return card, found

@@ -8,7 +8,7 @@ from torch.nn.functional import interpolate
 from lightning_mmnas.data.columns.arrays import Array, finite
 from lightning_mmnas.data.columns.axes import arrange, way_out
 from lightning_mmnas.data.columns.column import damaged
-from lightning_mmnas.data.columns.pixels import NEAR_WHITE
+from lightning_mmnas.data.columns.pixels import over_background
 from lightning_mmnas.data.columns.video import clip_positions
 
 _WHITE = {"u1": 255.0, "u2": 65535.0, "b1": 1.0}
@@ -62,20 +62,10 @@ def read_frames(
         raise damaged(source, f"pixels up to {most:g}, above maximum {white:g}; raise it, or set clip: true")
     numbers = (torch.from_numpy(exact.astype(np.float32)) / white).clamp(max=1).permute(0, 3, 1, 2)  # (t, c, h, w)
     if numbers.shape[1] == 4:
-        numbers = _flattened(numbers)
+        numbers = over_background(numbers)
     if numbers.shape[1] != channels:
         numbers = numbers.expand(-1, 3, -1, -1) if channels == 3 else numbers.mean(1, keepdim=True)
     if tuple(numbers.shape[2:]) != tuple(size):
         numbers = interpolate(numbers, tuple(size), mode="bilinear", antialias=True)
     pixels = (numbers * 255).round().clamp(0, 255).to(torch.uint8).transpose(0, 1).contiguous()
     return pixels[:, 0] if frames is None else pixels
-
-
-def _flattened(pixels: Tensor) -> Tensor:
-    """Colours and opacity in [0, 1], shape (t, 4, h, w), as colours over a background, as pictures of files are."""
-    colours, opacity = pixels[:, :3], pixels[:, 3:]
-    if bool((opacity == opacity.flatten()[0]).all()):
-        return colours
-    distance, seen = (1 - colours[0]).amax(0), opacity[0, 0]
-    bright = bool(seen.any()) and float((distance * seen).sum() / seen.sum()) < NEAR_WHITE / 255
-    return colours * opacity + (0.0 if bright else 1.0) * (1 - opacity)

@@ -130,6 +130,20 @@ def background_of(picture: "Image") -> int:
     return 0 if alpha.any() and (distance * alpha).sum() / alpha.sum() < NEAR_WHITE else 255
 
 
+def over_background(pixels: Tensor) -> Tensor:
+    """Frames of colours and opacity in [0, 1], shape (t, 4, h, w), as they look; the rules are those of `flattened`.
+
+    Returns:
+        Colours over the background of the first frame, shape (t, 3, h, w).
+    """
+    colours, opacity = pixels[:, :3], pixels[:, 3:]
+    if bool((opacity == opacity.flatten()[0]).all()):
+        return colours
+    distance, seen = (1 - colours[0]).amax(0), opacity[0, 0]
+    bright = bool(seen.any()) and float((distance * seen).sum() / seen.sum()) < NEAR_WHITE / 255
+    return colours * opacity + (0.0 if bright else 1.0) * (1 - opacity)
+
+
 def _deep_pixels(
     picture: "Image", size: tuple[int, int] | None, channels: Channels, maximum: float | None, clip: bool
 ) -> Tensor:

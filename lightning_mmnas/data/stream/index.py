@@ -9,7 +9,6 @@
 Nothing in it can run code when it is read: JSON, safetensors, and raw bytes that are decoded as in a table.
 """
 
-import json
 import math
 import re
 from pathlib import Path
@@ -19,9 +18,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from lightning_mmnas.data.spec import Kind, ModalitySpec, Split, Task, Vocabulary
+from lightning_mmnas.data.spec import Kind, ModalitySpec, Split, Task, Vocabulary, is_modality_name
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.errors import ConfigError, DataError
+from lightning_mmnas.parsing import parse_json
 
 INDEX = "stream.json"
 STATISTICS = "statistics.safetensors"
@@ -147,7 +147,7 @@ def read_index(content: bytes, place: str) -> StreamIndex:
 
 def _check_modality(name: str, modality: StoredModality) -> None:
     spec, files = modality.spec(), modality.files
-    if name == "label" or "." in name or not name:
+    if not is_modality_name(name):
         raise DataError(f"{name!r} cannot be the name of a modality")
     if math.prod(spec.shape) * spec.dtype.itemsize > _LARGEST:
         raise DataError(f"a sample of {name!r} has the shape {spec.shape}, more than {_LARGEST} bytes")
@@ -166,12 +166,12 @@ def read_shard_index(path: Path, place: str, split: StoredSplit) -> list[ShardFi
             read others with pickle.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         config, chunks = dict(content["config"]), list(content["chunks"])
         found = [
             ShardFile(filename=c["filename"], chunk_bytes=c["chunk_bytes"], chunk_size=c["chunk_size"]) for c in chunks
         ]
-    except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
+    except (ValueError, TypeError, KeyError, OSError) as error:
         raise DataError(f"{place} is no index of LitData's: {str(error).splitlines()[0]}") from None
     format_, compression = config.get("data_format"), config.get("compression")
     if format_ != ["bytes"] or compression is not None or config.get("encryption") is not None:

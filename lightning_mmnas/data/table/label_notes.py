@@ -25,7 +25,8 @@ def label_notes(table: Table, column: str, classes: Sequence[Classes | None], se
     counts = Counter(name for row in classes for name in row or ())
     spelt = Counter(cell.strip() for cell in table.cells(column) if isinstance(cell, str))
     notes = []
-    if empty := {text: count for text, count in spelt.items() if text in UNLABELLED and text not in counts}:
+    missing = {text: count for text, count in spelt.items() if text in UNLABELLED and text not in counts}
+    if empty := {**missing, **table.emptied(column)}:
         notes.append(f"{_listed(empty)} is read as no label; a class of that name needs another spelling")
     if nothing := {name: count for name, count in counts.items() if name.casefold() in _LIKE_NOTHING}:
         notes.append(f"{_listed(nothing)} is a class as any other; leave the cell empty where there is no label")
