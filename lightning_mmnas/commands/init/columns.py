@@ -94,7 +94,7 @@ def propose(table: Table, special: Special, without: Collection[str], folder: Pa
         if reason is not None:
             found.left[name] = reason
             continue
-        files = find_files(table, name, folder)
+        files = None if number_share(table, name) == 1 else find_files(table, name, folder)
         if isinstance(files, str):
             found.left[name] = files
         elif isinstance(files, Files):

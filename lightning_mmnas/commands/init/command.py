@@ -235,6 +235,7 @@ def init(
     with warnings.catch_warnings(record=True) as told, _naming_group(guessed):
         warnings.simplefilter("always")
         data = TableDataModule(**shared, columns=columns, batch_size=2, labels=False)
+        data.take(found.table)
         for part in ("train", "val", "test"):
             data.build(part)
     looks = [f"look at {line}" for line in look_at_data(data, ("train", "val", "test"))]

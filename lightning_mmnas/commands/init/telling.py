@@ -21,6 +21,7 @@ _SHOWN = 20
 
 def report(data: TableDataModule, plan: Plan, found: Proposal, console: Console) -> None:
     """Prints the table of modalities, and all that was inferred."""
+    import numpy as np
     from rich.table import Table as Grid
     from rich.text import Text
 
@@ -28,8 +29,8 @@ def report(data: TableDataModule, plan: Plan, found: Proposal, console: Console)
     for name, spec in plan.columns.items():
         columns = ", ".join(spec.columns) if len(spec.columns) < 6 else f"{len(spec.columns)} columns"
         shape = " x ".join(map(str, data.available_modalities[name].shape))
-        cells = [data.content.cells(column) for column in spec.columns]
-        empty = sum(any(cell is None for cell in row) for row in zip(*cells, strict=True))
+        filled = [data.content.filled(column) for column in spec.columns]
+        empty = int(np.count_nonzero(~np.logical_and.reduce(filled)))
         grid.add_row(Text(name), spec.kind, Text(columns), shape, str(empty))
     console.print(grid)
     sizes = ", ".join(f"{part} {len(data.source(part))}" for part in ("train", "val", "test"))

@@ -194,7 +194,13 @@ class TableDataModule(MultimodalDataModule):
     @cached_property
     def content(self) -> Table:
         """The table; its columns are checked."""
-        table = read_table(self.path, self.reading)
+        return self._checked(read_table(self.path, self.reading))
+
+    def take(self, table: Table) -> None:
+        """Uses a table that has been read already, in place of reading its file again."""
+        self.content = self._checked(table)
+
+    def _checked(self, table: Table) -> Table:
         for name, spec in self.declared.items():
             for column in spec.columns:
                 table.need(column, f"data.init_args.columns.{name}")

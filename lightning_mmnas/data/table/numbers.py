@@ -191,12 +191,12 @@ def decimal_mark(path: Path, marks: Mapping[str, Marks], comma_separated: bool, 
     comma = next(((name, found.comma) for name, found in marks.items() if found.comma), None)
     point = next(((name, found.point) for name, found in marks.items() if found.point), None)
     either = next(((name, found.either) for name, found in marks.items() if found.either), None)
-    if comma and point:
+    if comma and point and likely is None:
         raise DataError(
             f"{path}: {comma[1]!r} in column {comma[0]!r} has a decimal comma, {point[1]!r} in column {point[0]!r} a "
             "decimal point; say which one is meant with --decimal (data.init_args.decimal)"
         )
-    if comma or point:
+    if bool(comma) != bool(point):
         return "," if comma else "."
     if either and likely is None and not comma_separated:
         raise DataError(

@@ -57,6 +57,8 @@ class NumberColumn(Column):
 
     def good(self) -> Tensor:
         """The rows without a wrong cell, shape (m, d), float64."""
+        if not self._wrong:
+            return self.values
         kept = torch.ones(len(self), dtype=torch.bool)
         kept[torch.tensor(sorted(self._wrong), dtype=torch.long)] = False
         return self.values[kept]
@@ -173,8 +175,11 @@ def standardise(value: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 
 def mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the columns of (n, d), both (d,), float64; a constant column has deviation 1."""
-    values = values.double()
-    mean = values.mean(0)
-    std = (values - mean).square().mean(0).sqrt()
-    constant = (values == values[:1]).all(0)
-    return torch.where(constant, values[0], mean), torch.where(constant | (std == 0), 1.0, std)
+    found = []
+    for column in values.double().unbind(1):  # one at a time: there may be millions of rows
+        mean = column.mean()
+        std = (column - mean).square().mean().sqrt()
+        constant = bool((column == column[0]).all()) or not bool(std > 0)
+        found.append((column[0], torch.ones_like(std)) if constant else (mean, std))
+    means, deviations = zip(*found, strict=True)
+    return torch.stack(means), torch.stack(deviations)
