@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mmnas.errors import RunDirectoryError
+from lightning_mmnas.parsing import parse_json
 
 
 def write_text(path: Path, text: str) -> None:
@@ -59,7 +60,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunDirectoryError(f"cannot read {path}: {error}; delete it to run again") from error
     return content if isinstance(content, dict) else None

@@ -21,6 +21,7 @@ from lightning_mmnas.commands.changes import MANIFEST, free_folder, make_manifes
 from lightning_mmnas.commands.stages import ORDER, Stage
 from lightning_mmnas.errors import RunDirectoryError
 from lightning_mmnas.files import read_json, write_json, write_text
+from lightning_mmnas.parsing import parse_yaml
 
 PREVIOUS = "previous"
 REDO = "redo"
@@ -264,7 +265,7 @@ def _remove(path: Path) -> None:
 def _move_config(path: Path, run_dir: Path) -> None:
     """Makes a stage's configuration that of another run directory."""
     text = path.read_text(encoding="utf-8")
-    content = yaml.safe_load(text)
+    content = parse_yaml(text, str(path))
     if isinstance(content, dict) and "run_dir" in content:
         head = [line for line in text.splitlines()[:1] if line.startswith("#")]
         body = yaml.safe_dump({**content, "run_dir": str(run_dir)}, sort_keys=False)

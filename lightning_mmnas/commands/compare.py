@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch.utilities.seed import isolate_rng
 from pydantic import ValidationError
 
@@ -21,6 +20,7 @@ from lightning_mmnas.data.spec import Split
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.pretrain import FusionPretraining
+from lightning_mmnas.parsing import parse_yaml, read_yaml
 from lightning_mmnas.report.progress import RunProgress
 from lightning_mmnas.space.value import describe_errors
 
@@ -131,10 +131,7 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> ComparisonSettin
     """
     content: Any = {}
     if path.is_file():
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        content = read_yaml(path) or {}
     settings = _validated(content, f"{path}: ")
     given = _given(overrides)
     return _validated({**settings.model_dump(exclude_unset=True), **given}, "--comparison.") if given else settings
@@ -163,8 +160,5 @@ def _given(overrides: Sequence[str]) -> dict[str, Any]:
         option = f"--comparison.{name.removeprefix('--')}"
         if not name.startswith("--") or text is None or (not equals and text.startswith("--")):
             raise ConfigError(f"{option} needs one value, such as --comparison.draws 1")
-        try:
-            given[name.removeprefix("--")] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{option}: {text!r} is not valid YAML") from error
+        given[name.removeprefix("--")] = parse_yaml(text, f"{option}: {text[:40]!r}")
     return given

@@ -9,12 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import lightning_mmnas
 from lightning_mmnas.commands.arguments import Argument, describe
 from lightning_mmnas.commands.shared import config_options
 from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.parsing import read_yaml
 
 _FROM_DATA = ("modalities", "num_classes", "task", "target_scale")
 """Arguments of a model that are linked from the data module."""
@@ -138,12 +137,9 @@ def _named(args: Sequence[str]) -> list[tuple[str, str, dict[str, Any]]]:
 
 def _read(path: str) -> dict[str, dict[str, Any]]:
     """The parts ``model`` and ``data`` of a configuration file."""
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{error.strerror}: {path}; check --config") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not Path(path).is_file():
+        raise ConfigError(f"No such file: {path}; check --config")
+    content = read_yaml(Path(path))
     parts = {name: (content or {}).get(name) for name in ("model", "data")} if isinstance(content, dict | None) else {}
     return {name: part for name, part in parts.items() if isinstance(part, dict)}
 

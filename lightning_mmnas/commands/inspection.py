@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.pytorch.utilities.seed import isolate_rng
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -24,7 +23,7 @@ from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.samples import Samples
 from lightning_mmnas.data.spec import unscaled
 from lightning_mmnas.data.targets import standardised
-from lightning_mmnas.errors import MMNASError, RunDirectoryError
+from lightning_mmnas.errors import ConfigError, MMNASError, RunDirectoryError
 from lightning_mmnas.files import write_bytes
 from lightning_mmnas.fusion.compact import compact
 from lightning_mmnas.fusion.network import FusionNetwork
@@ -32,6 +31,7 @@ from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.frozen import read_checkpoint
 from lightning_mmnas.modules.metrics import build_metrics, build_tuned_metrics, main_metric
 from lightning_mmnas.modules.transfer import BatchTransfer
+from lightning_mmnas.parsing import read_yaml
 from lightning_mmnas.report import measures
 from lightning_mmnas.report.data_summary import plot_views
 from lightning_mmnas.space.genotype import Genotype
@@ -202,9 +202,9 @@ def _moved(run_dir: Path, stage: str) -> dict[str, Any]:
     """
     path = run_dir / stage / "config.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
         before = str(content["run_dir"])
-    except (OSError, KeyError, TypeError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (ConfigError, KeyError, TypeError) as error:
         raise RunDirectoryError(f"cannot read {path}: {' '.join(str(error).split())}") from None
 
     def replaced(value: Any) -> Any:

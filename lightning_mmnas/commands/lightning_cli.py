@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import Namespace, set_dumper, set_parsing_settings
 from jsonargparse.typing import register_type
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
@@ -55,12 +55,14 @@ from lightning_mmnas.commands.instantiation import (
 )
 from lightning_mmnas.commands.memory import keep_freed_memory
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
+from lightning_mmnas.commands.quoting import dump_yaml
 from lightning_mmnas.commands.refusals import refuse_finished_stage
 from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, keep_predictions
-from lightning_mmnas.commands.shared import advice, refuse_parts
+from lightning_mmnas.commands.shared import advice, given_configs, refuse_parts
 from lightning_mmnas.commands.termination import stops_itself
 from lightning_mmnas.commands.threads import is_small, one_thread
 from lightning_mmnas.errors import CheckpointError, ConfigError, Terminated
+from lightning_mmnas.parsing import read_yaml
 
 # Where short class names (`--model FusionSearch`) are looked up.
 _COMPONENTS = ("callbacks", "data", "encoders", "modules", "objectives", "views")
@@ -69,6 +71,8 @@ _INTERPOLATION = re.compile(r"\$\{([a-zA-Z][\w.\[\]]*)\}")
 
 # So that `${run_dir}` written in a file is found below the command's name, too.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+# On its way a configuration is written and read again.
+set_dumper("yaml", dump_yaml)
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -174,6 +178,8 @@ class MMNASCLI(CommandLine):
         words = sys.argv[1:] if args is None else [] if isinstance(args, dict | Namespace) else list(args)
         refuse_parts(words)
         self._words = words
+        for path in given_configs(words):
+            read_yaml(path)  # what the parser would not survive
         try:
             if isinstance(args, dict | Namespace):
                 self.config = parser.parse_object(args)

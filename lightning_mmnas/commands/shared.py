@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-import yaml
-
 from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.parsing import parse_yaml
 
 COMMON = "common.yaml"
 _ITEM = re.compile(r"(--[\w.]+)\.\d+\..*")
@@ -59,7 +58,7 @@ def advice(args: Sequence[str]) -> str:
     Returns:
         The end of an error message; empty where there is nothing to say.
     """
-    given = [Path(path) for path in _values(args, "--config", "-c") if Path(path).is_file()]
+    given = given_configs(args)
     texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in given}
     there = {path.resolve() for path in given}
     for path in given:
@@ -74,6 +73,11 @@ def advice(args: Sequence[str]) -> str:
     return ""
 
 
+def given_configs(args: Sequence[str]) -> list[Path]:
+    """The files that arguments of `mmnas fit` and its siblings name as configurations."""
+    return [path for path in map(Path, _values(args, "--config", "-c")) if path.is_file()]
+
+
 def _values(args: Sequence[str], *options: str) -> list[str]:
     apart = [value for option, value in pairwise(args) if option in options]
     return [*apart, *(arg.partition("=")[2] for arg in args if arg.partition("=")[0] in options and "=" in arg)]
@@ -84,8 +88,8 @@ def _is_part(text: str) -> bool:
     if "${shared." in text:
         return True
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError:
+        content = parse_yaml(text, "")
+    except ConfigError:
         return False
     parts = [content.get(name) for name in ("model", "data")] if isinstance(content, dict) else []
     return any(isinstance(part, dict) and "class_path" not in part for part in parts)

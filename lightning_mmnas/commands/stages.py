@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lightning_mmnas.commands.loggers import logger_options
 from lightning_mmnas.commands.parser import path_hint
 from lightning_mmnas.commands.shared import config_options, stage_files
 from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.parsing import read_yaml
 
 STAGES = ("encoders", "search", "pretrain", "finetune")
 ORDER = (*STAGES, "comparison")
@@ -42,7 +41,7 @@ class Stage:
 
     def digest(self, seed: int) -> str:
         """Hash of the stage's files and options; comments and layout do not count."""
-        contents = [_read(path) for path in self.files] or [None]
+        contents = [read_yaml(path) for path in self.files] or [None]
         text = json.dumps([contents[-1], self.overrides, seed, *contents[:-1]], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -124,11 +123,3 @@ def stage_arguments(folder: Path, name: str, run_dir: Path, seed: int, overrides
         raise ConfigError(f"there is no {folder / f'{name}.yaml'}, and it is needed here")
     stage = found[name]
     return stage.arguments(run_dir, seed)[1:]
-
-
-def _read(path: Path) -> Any:
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not valid YAML: {reason}") from error

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 _OF_TABLES = (
     *("label", "label_separator", "split", "group", "id", "modality", "missing", "on_error"),
-    *("without", "without_roles", "files_from"),
+    *("without", "without_roles", "files_from", "separator", "decimal", "header", "empty"),
 )
-_TABLES = (".csv", ".jsonl", ".ndjson", ".parquet")
+_TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
 def command(args: Sequence[str]) -> None:
@@ -102,8 +102,9 @@ def _table(options: argparse.Namespace, unknown: list[str]) -> tuple[MultimodalD
     if unknown:
         raise ConfigError(f"unrecognized arguments: {' '.join(unknown)}; see mmnas stream --help")
     special: dict[str, str | None] = {name: getattr(options, name) for name in ("label", "split", "group", "id")}
+    reading = {name: getattr(options, name) for name in ("separator", "decimal", "header", "empty")}
     found = read_columns(
-        options.table, special, options.modality, options.without, options.without_roles, options.files_from
+        options.table, special, options.modality, options.without, options.without_roles, options.files_from, reading
     )
     data = TableDataModule(
         options.table,
@@ -117,6 +118,7 @@ def _table(options: argparse.Namespace, unknown: list[str]) -> tuple[MultimodalD
         missing=options.missing,
         on_error=options.on_error,
         split_seed=options.seed,
+        **reading,
         labels=False,  # this leaves no sample out for having none; what labels there are is written
     )
     given = {role: column for role, column in special.items() if column is not None}

@@ -10,17 +10,9 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from lightning_mmnas.data import samples as sampled
 from lightning_mmnas.data.drawing import draw
-from lightning_mmnas.data.samples import (
-    LABEL,
-    Batch,
-    EpochSampler,
-    Part,
-    Samples,
-    ViewSampler,
-    collate,
-    labelled_rows,
-)
+from lightning_mmnas.data.samples import LABEL, Batch, EpochSampler, Part, Samples, ViewSampler, collate
 from lightning_mmnas.data.spec import Kind, Modalities, ModalitySpec, Split, TargetScale, Task, unscaled
 from lightning_mmnas.data.splits import label_budget, label_total, split_groups
 from lightning_mmnas.errors import ConfigError, DataError
@@ -311,7 +303,7 @@ class MultimodalDataModule(LightningDataModule, ABC):
             raise DataError("the data have no labels; set data.init_args.labels to false")
         part = Part(samples, torch.arange(len(samples)), self._selected, self.labels)
         if part.labels is not None:  # unlabelled samples serve the stages without labels only
-            part = part.subset(labelled_rows(part.labels, self.task).nonzero().flatten())
+            part = part.subset(sampled.labelled_rows(part.labels, self.task).nonzero().flatten())
             if len(part) == 0:
                 raise DataError(f"the {split} split has no labelled sample; set data.init_args.labels to false")
         if split != "train" or part.labels is None:

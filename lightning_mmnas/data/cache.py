@@ -21,6 +21,7 @@ from lightning_mmnas.data.samples import LABEL, Batch, Samples
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.errors import CacheError
 from lightning_mmnas.files import replacing, write_json
+from lightning_mmnas.parsing import parse_json
 
 StoredType = Literal["float16", "float32"]
 OnChange = Literal["refuse", "rebuild"]
@@ -97,7 +98,7 @@ class FeatureCache:
         if not path.is_file():
             return ["no manifest"] if any(self.folder.glob("shard-*.npy")) else []
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))["facts"]
+            stored = parse_json(path.read_text(encoding="utf-8"))["facts"]
             names = list(self.facts | stored)
         except (OSError, ValueError, TypeError, KeyError):
             return ["a manifest that cannot be read"]

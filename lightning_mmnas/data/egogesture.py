@@ -1,6 +1,5 @@
 """EgoGesture: hand gestures seen by a head-mounted camera, in colour and depth."""
 
-import json
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -13,6 +12,7 @@ from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split,
 from lightning_mmnas.data.columns.column import Column, ColumnSamples, OnError, damaged, usable_rows
 from lightning_mmnas.data.columns.video import FrameFolderColumn, FrameRange, PresenceColumn, Sampling, check_clip
 from lightning_mmnas.errors import DatasetNotFoundError
+from lightning_mmnas.parsing import parse_json
 
 Check = Literal["files", "content"]
 
@@ -43,12 +43,12 @@ def read_annotation(path: Path) -> tuple[list[str], list[Clip]]:
         DamagedFilesError: It is no JSON, or an entry of it lacks something; names the entry.
     """
     try:
-        content = json.loads(path.read_bytes().decode("utf-8"))
+        content = parse_json(path.read_bytes().decode("utf-8"))
         labels, database = content["labels"], content["database"]
         if not isinstance(labels, list) or not isinstance(database, dict):
             raise TypeError("labels must be a list and database an object")
         classes = {str(label): i for i, label in enumerate(labels)}
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise damaged(path, f"{type(error).__name__}: {error}".splitlines()[0]) from None
     if not classes or len(classes) < len(labels):
         raise damaged(path, "its labels are empty, or one of them occurs twice")

@@ -26,16 +26,16 @@ class SplitSummary:
         unlabelled: Number of samples without a label; None where labels are off.
         groups: Number of groups; None where each sample is its own.
         labels: Samples of each class.
-        targets: Of a regression: least, mean, greatest and standard deviation of the targets by name.
         duplicates: Samples, by modality, whose content another sample of the split has too.
+        targets: Of a regression: least, mean, greatest and standard deviation of the targets by name.
     """
 
     samples: int
     unlabelled: int | None = None
     groups: int | None = None
     labels: dict[str, int] = field(default_factory=dict)
-    targets: dict[str, float] = field(default_factory=dict)
     duplicates: dict[str, int] = field(default_factory=dict)
+    targets: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

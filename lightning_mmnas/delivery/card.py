@@ -1,6 +1,5 @@
 """`model.json`: everything about a delivered model but its weights."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +11,7 @@ from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.errors import ModelError
 from lightning_mmnas.fusion.input_nodes import Grid, Pool
 from lightning_mmnas.fusion.readout import ReadoutName
+from lightning_mmnas.parsing import parse_json
 from lightning_mmnas.space.value import describe_errors
 
 CARD = "model.json"
@@ -102,6 +102,10 @@ class TableCard(_Record):
     id: str | None = None
     missing: Literal["error", "drop", "mask"] = "error"
     on_error: Literal["raise", "skip"] = "raise"
+    separator: str | None = None
+    decimal: Literal[".", ","] | None = None
+    header: bool | None = None
+    empty: list[str] | None = None
     files_from: str | None = None
 
 
@@ -176,10 +180,10 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = folder / CARD
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
     except FileNotFoundError:
         raise ModelError(f"there is no model in {folder}: {CARD} is missing") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path} is damaged: {error}; `mmnas run` with the run's command writes it again") from None
     if isinstance(content, dict) and isinstance(content.get("format"), int) and content["format"] > FORMAT:
         raise ModelError(

@@ -15,7 +15,7 @@ from lightning_mmnas.data.table.targets import cell_target
 from lightning_mmnas.data.targets import standardised
 from lightning_mmnas.delivery.card import ModelCard
 from lightning_mmnas.delivery.classifier import FusionClassifier
-from lightning_mmnas.delivery.inputs import Chunk, OnError, Row, samples_of
+from lightning_mmnas.delivery.inputs import Chunk, OnError, Row, reading_of, samples_of
 from lightning_mmnas.delivery.parts import build_data
 from lightning_mmnas.delivery.scores import Scores
 from lightning_mmnas.delivery.transforms import Transforms
@@ -224,9 +224,7 @@ class DeliveredModel(nn.Module):
         missing: OnError = on_error or ("skip" if table is not None and table.missing == "drop" else "raise")
         error: OnError = on_error or (table.on_error if table is not None else "raise")
         renamed = {name: [value] if isinstance(value, str) else list(value) for name, value in (columns or {}).items()}
-        samples = samples_of(
-            data, self.transforms, renamed, files_from or (table.files_from if table is not None else None)
-        )
+        samples = samples_of(data, self.transforms, renamed, reading_of(table, files_from))
 
         def found() -> Iterator[tuple[Chunk, Any]]:
             some = False

@@ -15,10 +15,11 @@ from lightning_mmnas.data.columns.column import FileColumn
 from lightning_mmnas.data.columns.images import picture_pixels
 from lightning_mmnas.data.columns.texts import TextTokenizer, check_text
 from lightning_mmnas.data.spec import ModalitySpec
-from lightning_mmnas.data.table.columns import ColumnSpec, read_cell, read_values, standardise
+from lightning_mmnas.data.table.columns import ColumnSpec, read_cell, read_values
 from lightning_mmnas.data.table.embedded import decode_media, media_in
+from lightning_mmnas.data.table.numbers import number
 from lightning_mmnas.data.table.paths import locate
-from lightning_mmnas.data.table.reading import number
+from lightning_mmnas.data.table.standardised import standardise
 from lightning_mmnas.errors import DamagedFilesError, DataError
 
 RAW_DIMENSIONS = {"image": (2, 3), "video": (3, 4), "audio": (1, 2), "motion": (1, 2), "skeleton": (3, 4)}
@@ -38,6 +39,17 @@ class Statistics:
     mean: Tensor | None = None
     std: Tensor | None = None
     fill: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A cell that is no number.
+
+    Attributes:
+        reason: Why.
+    """
+
+    reason: str
 
 
 class MissingValueError(DataError):
@@ -223,11 +235,13 @@ def _numbers(value: Any, count: int, names: Sequence[str], where: str) -> Tensor
         raise DataError(f"{where}: {len(values)} numbers instead of {count} ({', '.join(names)})")
     found = []
     for name, cell in zip(names, values, strict=True):
+        if isinstance(cell, Wrong):
+            raise DataError(f"{where}, column {name!r}: {cell.reason}")
         try:
             found.append(number(cell))
         except ValueError as error:
             raise DataError(f"{where}, column {name!r}: {error}") from None
-    return torch.tensor(found)
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def _ids(value: Tensor, spec: ModalitySpec, where: str) -> Tensor:

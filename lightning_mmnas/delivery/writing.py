@@ -177,6 +177,10 @@ def _table(data: MultimodalDataModule, folder: Path) -> tuple[TableCard | None, 
         id=data.id,
         missing=data.missing,
         on_error=data.on_error,
+        separator=data.content.separated,
+        decimal=data.decimal,
+        header=data.reading.header,
+        empty=None if data.reading.empty is None else list(data.reading.empty),
         files_from=data.files_from,
     )
     return card, found

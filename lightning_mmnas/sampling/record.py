@@ -13,6 +13,7 @@ from rich.text import Text
 
 from lightning_mmnas.errors import RunDirectoryError
 from lightning_mmnas.files import write_bytes, write_json, write_text
+from lightning_mmnas.parsing import parse_json
 from lightning_mmnas.sampling.study import FusionStudy, SampledNetwork
 
 RECORD = "trials.json"
@@ -40,7 +41,7 @@ def claim(folder: Path, facts: Mapping[str, Any] | None = None) -> None:
             raise RunDirectoryError(f"{folder} holds {found[0]} of something else; choose another --output")
         return
     try:
-        known = json.loads(record.read_text(encoding="utf-8"))["facts"]
+        known = parse_json(record.read_text(encoding="utf-8"))["facts"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunDirectoryError(f"cannot read {record}: {error!r}; delete it, or choose another --output") from error
     if facts is not None and known != json.loads(json.dumps(facts)):

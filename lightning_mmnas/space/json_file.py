@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_mmnas.errors import GenotypeError
+from lightning_mmnas.parsing import parse_json
 
 
 def read_object(text: str, source: str) -> dict[str, Any]:
@@ -28,13 +29,13 @@ def read_object(text: str, source: str) -> dict[str, Any]:
         return dict(pairs)
 
     try:
-        data = json.loads(text, object_pairs_hook=unique)
+        data = parse_json(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
         raise GenotypeError(f"{source}: not JSON: {error.msg} at {place}") from None
     except GenotypeError:
         raise
-    except (ValueError, RecursionError) as error:  # an endless number, endless nesting
+    except ValueError as error:  # an endless number, deep nesting
         raise GenotypeError(f"{source}: not JSON that can be read: {error}") from None
     if not isinstance(data, dict):
         raise GenotypeError(f"{source}: a {type(data).__name__} where an object is needed")

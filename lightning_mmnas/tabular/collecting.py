@@ -1,11 +1,11 @@
 """From the folder of `mmnas tabulate` to one table."""
 
-import json
 import statistics
 from pathlib import Path
 from typing import Any
 
 from lightning_mmnas.errors import TableError
+from lightning_mmnas.parsing import parse_json
 from lightning_mmnas.tabular.table import FusionTable
 
 
@@ -40,6 +40,6 @@ def _baselines(seeds: list[list[dict[str, Any]]]) -> dict[str, dict[str, float]]
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TableError(f"cannot read {path}: {error}; delete it and run mmnas tabulate again") from None

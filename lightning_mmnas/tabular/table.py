@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from lightning_mmnas.errors import GenotypeError, TableError
 from lightning_mmnas.files import write_bytes
+from lightning_mmnas.parsing import parse_json
 from lightning_mmnas.space.genotype import FusionSpace, Genotype
 from lightning_mmnas.tabular.numbering import architectures
 
@@ -94,7 +95,7 @@ class FusionTable:
             raise TableError(f"there is no table {os.fspath(table)}; the shipped ones are {shipped}")
         try:
             found = parquet.read_table(path)
-            card = json.loads((found.schema.metadata or {})[_CARD])
+            card = parse_json((found.schema.metadata or {})[_CARD])
             names = [name for name in found.column_names if name not in _KEYS]
             rows = {name: found.column(name).to_numpy() for name in found.column_names}
             read = cls._from_rows(rows, names, card)

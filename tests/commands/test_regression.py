@@ -165,7 +165,7 @@ def test_options_of_init(tmp_path: Path) -> None:
     table = make_table(tmp_path, label="label")
     folder = init(str(table), str(tmp_path / "c"), modality=MODALITIES, task="regression", console=quiet())
     assert yaml.safe_load((folder / "common.yaml").read_text())["data"]["init_args"]["label"] == "label"
-    with pytest.raises(DataError, match="init --task regression"):
+    with pytest.raises(DataError, match="81 different numbers in 81 rows"):
         init(str(table), str(tmp_path / "d"), modality=MODALITIES, task="classes", console=quiet())
     with pytest.raises(ConfigError, match="--task regression needs labels"):
         init(str(table), str(tmp_path / "d"), without_roles=["label"], task="regression", console=quiet())
@@ -190,5 +190,3 @@ def test_arguments_that_do_not_fit(tmp_path: Path) -> None:
         TableDataModule(table, COLUMNS, task="regression")
     with pytest.raises(ConfigError, match="labels_per_class=5 is for classes"):
         TableDataModule(table, COLUMNS, label="price", task="regression", labels_per_class=5)
-    with pytest.raises(ConfigError, match="labels_total=5 is for a regression"):
-        TableDataModule(table, COLUMNS, label="id", labels_total=5).build("train")

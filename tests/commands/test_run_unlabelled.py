@@ -9,6 +9,7 @@ import torch
 
 import lightning_mmnas
 from lightning_mmnas.commands.mmnas import main
+from lightning_mmnas.commands.report import make_report
 from lightning_mmnas.commands.run import run
 from lightning_mmnas.commands.stages import read_stages
 from lightning_mmnas.errors import ConfigError, ModelError
@@ -28,7 +29,7 @@ def test_stages_without_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert list(results["stages"]) == ["encoders", "search", "pretrain"]
     assert results["comparison"] == []
     assert results["genotype"] == json.loads((tmp_path / "run" / "genotype.json").read_text())
-    page = (tmp_path / "run" / "report.html").read_text()
+    page = make_report(tmp_path / "run", strict=True).read_text()
     assert "The run ended after pretraining, without labels" in page
     assert "The found network" in page
     assert "could not be made" not in page

@@ -94,7 +94,7 @@ def test_metrics_are_those_of_scikit_learn_in_the_unit_of_the_target() -> None:
     true, scale = torch.randn(40, 1, generator=generator), (2000.0, 10.0)
     predicted = true + 0.3 * torch.randn(40, 1, generator=generator)
     metrics = regression_metrics(scale)
-    for rows in torch.arange(40).split(7):
+    for rows in torch.arange(40).tensor_split(6):
         metrics.update(predicted[rows], true[rows])
     found = {name: float(value) for name, value in metrics.compute().items()}
     y, z = (unscaled(values, scale).numpy() for values in (true, predicted))
@@ -128,8 +128,8 @@ def test_the_mixture_predicts_in_the_unit_of_the_target(tmp_path: Path) -> None:
     logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
     predicted = torch.cat([module.eval().predict_step(batch, 0) for batch in data.val_dataloader()])
     assert predicted.dtype == torch.float64
-    true = regression_split(32, 1)["label"]
-    true = true[~true.isnan()].numpy()
+    labels = regression_split(32, 1)["label"]
+    true = labels[~labels.isnan()].numpy()
     found = predicted.flatten().numpy()
     assert logged["val/mae"] == pytest.approx(mean_absolute_error(true, found), rel=1e-4)
     assert logged["val/rmse"] == pytest.approx(root_mean_squared_error(true, found), rel=1e-4)
@@ -161,8 +161,8 @@ def test_other_modes_and_huber(mode: str, tmp_path: Path) -> None:
     trainer = trainer_of(tmp_path)
     trainer.fit(module, data)
     whole = data.tensors("val")
-    expected = float(F.huber_loss(module.eval()(whole), whole["label"]))
-    assert expected < float(F.mse_loss(module(whole), whole["label"]))
+    expected = F.huber_loss(module.eval()(whole), whole["label"]).item()
+    assert expected < F.mse_loss(module(whole), whole["label"]).item()
     assert float(trainer.callback_metrics["val/loss"]) == pytest.approx(expected, rel=1e-4)
 
 
@@ -177,7 +177,7 @@ def test_a_supervised_search_has_the_squared_error(tmp_path: Path) -> None:
     module = FusionSearch(data.modalities, ENCODERS, **small)
     batch = data_setup(data).tensors("val")
     assert module.classifier is not None
-    predicted = module.eval().classifier(module(batch))  # type: ignore[misc,operator]
+    predicted = module.eval().classifier(module(batch))  # type: ignore[misc]
     torch.testing.assert_close(module.loss(batch), (predicted - batch["label"]).square().mean())
 
 

@@ -20,7 +20,7 @@ from lightning_mmnas.commands.init.special import Special
 from lightning_mmnas.data.names import safe_name
 from lightning_mmnas.data.spec import Kind
 from lightning_mmnas.data.table.columns import ColumnSpec
-from lightning_mmnas.data.table.reading import Cell, Table, number
+from lightning_mmnas.data.table.reading import Cell, Table, number_share
 from lightning_mmnas.errors import DataError
 
 _WORDS = 3
@@ -98,8 +98,12 @@ def propose(table: Table, special: Special, without: Collection[str], folder: Pa
         if isinstance(files, str):
             found.left[name] = files
         elif isinstance(files, Files):
-            found.add(_of_files(table, name, files, folder), name)
-        elif (as_numbers := _numbers(table, name, cells)) is not None:
+            spec = _of_files(table, name, files)
+            if isinstance(spec, str):
+                found.left[name] = spec
+            else:
+                found.add(spec, name)
+        elif (as_numbers := _numbers(table, name)) is not None:
             reason = gives_row_away(name, cells, as_numbers) or _leak(table, name, rows, labels, label)
             if reason is None:
                 numbers.append(name)
@@ -119,15 +123,21 @@ def propose(table: Table, special: Special, without: Collection[str], folder: Pa
 
 
 def check_proposal(found: Proposal) -> None:
-    """Raises `DataError` where nothing is left to learn from."""
+    """Raises `DataError` where nothing is left to learn from, or a name cannot be written in a configuration."""
+    used = [*found.special.values(), *(column for spec in found.specs.values() for column in spec.columns)]
+    if odd := [column for column in used if "${" in column]:
+        raise DataError(
+            f"{found.table.path}: column {odd[0]!r} cannot be named in a configuration, where '${{' begins a "
+            f"reference; rename it, or leave it out: --without {odd[0]!r}"
+        )
     if not found.columns:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left.items())
         raise DataError(f"{found.table.path} has no column that is a modality ({reasons}); name some with --modality")
 
 
-def _of_files(table: Table, name: str, files: Files, folder: Path) -> ColumnSpec:
+def _of_files(table: Table, name: str, files: Files) -> ColumnSpec | str:
     if files.media == "array":
-        return read_arrays(table, name, files.paths, folder)
+        return read_arrays(table, name, files.paths)
     kind: Kind = files.media if files.flat else "video"
     return ColumnSpec(kind, [name])
 
@@ -143,10 +153,9 @@ def _useless(cells: Sequence[Cell]) -> str | None:
     return None
 
 
-def _numbers(table: Table, name: str, cells: Sequence[Cell]) -> Numbers | None:
+def _numbers(table: Table, name: str) -> Numbers | None:
     """The cells that are not empty as numbers, where most of them are; None: it is no column of numbers."""
-    some = spread(cells)
-    if sum(map(_is_number, some)) <= len(some) / 2:
+    if number_share(table, name) <= 0.5:
         return None
     try:
         found = table.numbers(name)
@@ -157,14 +166,6 @@ def _numbers(table: Table, name: str, cells: Sequence[Cell]) -> Numbers | None:
         ) from None
     there: Numbers = found[~np.isnan(found)]
     return there
-
-
-def _is_number(cell: Cell) -> bool:
-    try:
-        number(cell)
-    except ValueError:
-        return False
-    return True
 
 
 def _leak(table: Table, name: str, rows: Sequence[int], labels: Sequence[Cell] | None, label: str | None) -> str | None:

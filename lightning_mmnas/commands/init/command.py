@@ -7,7 +7,9 @@ import shlex
 import shutil
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from argparse import BooleanOptionalAction
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -95,6 +97,20 @@ def add_table_options(parser: Parser) -> None:
     parser.add_argument(
         "--files-from", metavar="FOLDER", help="what the table names files relative to (default: its own folder)"
     )
+    parser.add_argument("--separator", metavar="TEXT", help="between cells, such as ; or tab (default: recognised)")
+    parser.add_argument("--decimal", choices=[".", ","], help="mark of numbers that are texts (default: recognised)")
+    parser.add_argument(
+        "--header",
+        action=BooleanOptionalAction,
+        default=None,
+        help="whether the first row names the columns (default: it does, unless it looks otherwise)",
+    )
+    parser.add_argument(
+        "--empty",
+        action="append",
+        metavar="TEXT",
+        help="what stands for an empty cell; may be repeated (default: NaN, NA, N/A, null, None, ?, - and the like)",
+    )
     parser.add_argument("--missing", choices=["error", "drop", "mask"], default="error", help="empty cells")
     parser.add_argument("--on-error", choices=["raise", "skip"], default="raise", help="damaged files")
 
@@ -106,6 +122,7 @@ def read_columns(
     without: Sequence[str] = (),
     without_roles: Sequence[str] = (),
     files_from: str | None = None,
+    reading: Mapping[str, Any] | None = None,
 ) -> Proposal:
     """Proposes what the columns of a table are.
 
@@ -116,6 +133,7 @@ def read_columns(
         without: Columns to be left out.
         without_roles: Those of label, split, group and id that there are not to be.
         files_from: What the table names files relative to; None: its folder.
+        reading: Separator, decimal mark, header and spellings of empty cells, as far as they are given.
 
     Raises:
         DataError: The table cannot be used, or a column is doubtful.
@@ -126,9 +144,10 @@ def read_columns(
     from lightning_mmnas.commands.init.sizes import measure
     from lightning_mmnas.commands.init.special import find_special
     from lightning_mmnas.data.table.paths import base_folder
-    from lightning_mmnas.data.table.reading import read_table
+    from lightning_mmnas.data.table.reading import Reading, read_table
 
-    content, folder = read_table(Path(table)), base_folder(Path(table), files_from)
+    content = read_table(Path(table), Reading(**(reading or {})))
+    folder = base_folder(Path(table), files_from)
     if not folder.is_dir():
         raise ConfigError(f"there is no folder {folder}; check --files-from")
     for column in without:
@@ -144,7 +163,7 @@ def read_columns(
     else:
         found = propose(content, found_special, without, folder)
     found.special = found_special.columns
-    found.told = [*found_special.told, *found.told]
+    found.told = [*(f"read: {line}" for line in content.told), *found_special.told, *found.told]
     check_proposal(found)
     return found
 
@@ -163,6 +182,10 @@ def init(
     without_roles: Sequence[str] = (),
     files_from: str | None = None,
     encoders: str = "small",
+    separator: str | None = None,
+    decimal: str | None = None,
+    header: bool | None = None,
+    empty: Sequence[str] | None = None,
     missing: str = "error",
     on_error: str = "raise",
     seed: int = 0,
@@ -193,7 +216,9 @@ def init(
     if folder.exists() or folder.is_symlink():
         raise RunDirectoryError(f"{folder} exists; nothing was changed. Choose a new folder as --output")
     special = {"label": label, "split": split, "group": group, "id": id}
-    found = read_columns(table, special, modality, without, without_roles, files_from)
+    given = {"separator": separator, "decimal": decimal, "header": header, "empty": empty}
+    reading = {name: value for name, value in given.items() if value is not None}
+    found = read_columns(table, special, modality, without, without_roles, files_from, reading)
     if encoders == "pretrained":
         found = _with_pretrained(found)
     columns = found.specs
@@ -201,11 +226,13 @@ def init(
     shared: dict[str, Any] = {"table": str(Path(table).resolve())}
     shared |= found.special
     shared |= {"files_from": str(Path(files_from).resolve())} if files_from is not None else {}
+    shared |= _recognised(found) | reading
     shared |= {"label_separator": label_separator} if label_separator is not None else {}
     task, why = _task(found, label_separator, task)
     shared |= {"task": "regression"} if task == "regression" else {}
     shared |= {"missing": missing, "on_error": on_error, "split_seed": seed}
-    with warnings.catch_warnings(record=True) as told:
+    guessed = found.special.get("group") if group is None else None
+    with warnings.catch_warnings(record=True) as told, _naming_group(guessed):
         warnings.simplefilter("always")
         data = TableDataModule(**shared, columns=columns, batch_size=2, labels=False)
         for part in ("train", "val", "test"):
@@ -215,7 +242,8 @@ def init(
         say(f"note: {in_options(message)}")
     if why is not None:
         say(f"note: {why}")
-    plan = _plan(data, shared, columns, f"runs/{folder.name}", seed, encoders == "pretrained")
+    with _naming_group(guessed):
+        plan = _plan(data, shared, columns, f"runs/{folder.name}", seed, encoders == "pretrained")
     files = write_configs(plan)
     _write(folder, files)
     report(data, plan, found, console)
@@ -228,9 +256,33 @@ def init(
     return folder
 
 
+def _recognised(found: Proposal) -> dict[str, Any]:
+    """What is not the usual in how the table is written, so that it is read the same way again."""
+    separator = found.table.separated
+    dialect: dict[str, Any] = {}
+    if separator not in (None, ","):
+        dialect["separator"] = "tab" if separator == "\t" else separator
+    return dialect | ({"decimal": ","} if found.table.decimal == "," else {})
+
+
+@contextmanager
+def _naming_group(guessed: str | None) -> Iterator[None]:
+    """Has errors about groups say that a column was taken for the group by its name alone."""
+    try:
+        yield
+    except MMNASError as error:
+        if guessed is not None and "group" in str(error):
+            text = f"{error}; column {guessed!r} was taken for the group by its name: --no-group leaves that"
+            error.args = (text, *error.args[1:])
+        raise
+
+
 def _task(found: Proposal, separator: str | None, task: Choice | None) -> tuple[Choice | None, str | None]:
     """What the labels are, and what is to be told about it; None: there are none."""
+    import numpy as np
+
     from lightning_mmnas.commands.init.task import propose_task
+    from lightning_mmnas.data.table.reading import number_share
 
     label = found.special.get("label")
     if label is None:
@@ -239,7 +291,11 @@ def _task(found: Proposal, separator: str | None, task: Choice | None) -> tuple[
         return None, None
     if task is not None or separator is not None:
         return task, None
-    return propose_task(found.table.cells(label), label, str(found.table.path))
+    cells = found.table.cells(label)
+    if number_share(found.table, label) == 1:
+        numbers = found.table.numbers(label)
+        cells = numbers[~np.isnan(numbers)].tolist()
+    return propose_task(cells, label, str(found.table.path))
 
 
 def _with_pretrained(found: Proposal) -> Proposal:

@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 from lightning_mmnas.commands.init.sampling import spread
 from lightning_mmnas.data.columns.content import form_of
 from lightning_mmnas.data.columns.images import image_info
+from lightning_mmnas.data.table.embedded import path_in
 from lightning_mmnas.data.table.paths import exists, is_url, locate
 from lightning_mmnas.data.table.reading import Table
 from lightning_mmnas.errors import DamagedFilesError, DataError
@@ -68,13 +69,15 @@ def find_files(table: Table, name: str, folder: Path) -> Files | str | None:
         DataError: The column looks as if it named files, and there are none, or they are on the web; says where the
             first one was looked for, and the way out.
     """
-    rows = [(row, cell) for row, cell in enumerate(table.cells(name)) if cell is not None]
+    rows = [(row, path_in(cell)) for row, cell in enumerate(table.cells(name)) if cell is not None]
     sample = spread(rows)
     if not sample:
         return None
     contents = [content for _, cell in sample if (content := _content(cell)) is not None]
     if len(contents) > len(sample) / 2:
         return _kinds(contents, f"the cells of column {name!r}")
+    if sum(isinstance(cell, dict) and cell.get("array") is not None for _, cell in sample) > len(sample) / 2:
+        return Files("audio")  # decoded, as `datasets.Audio` has them
     texts = [(row, cell) for row, cell in sample if isinstance(cell, str) and len(cell) <= _LONGEST]
     if len(texts) <= len(sample) / 2:
         return None

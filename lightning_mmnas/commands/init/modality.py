@@ -13,7 +13,7 @@ from lightning_mmnas.commands.init.configs import setting_names, settings_of
 from lightning_mmnas.data.names import flaw, safe_name
 from lightning_mmnas.data.spec import Kind
 from lightning_mmnas.data.table.columns import ColumnSpec
-from lightning_mmnas.data.table.reading import Table, number
+from lightning_mmnas.data.table.reading import Table, number_share
 from lightning_mmnas.errors import ConfigError
 
 FORM = "name=kind:column,column,setting=value"
@@ -66,7 +66,7 @@ def parse_modality(table: Table, text: str) -> tuple[str, ColumnSpec, set[str]]:
 def spell_modality(name: str, spec: ColumnSpec, table: Table) -> str:
     """The option that says how a modality is read, quoted for a shell."""
     columns = ",".join(map(_quoted, _shortened(spec.columns, table.names)))
-    shown = {key: value for key, value in settings_of(spec).items() if key != "files"}
+    shown = settings_of(spec)
     settings = "".join(f",{key}={_spelt(value)}" for key, value in shown.items())
     return f"--modality {shlex.quote(f'{name}={spec.kind}:{columns}{settings}')}"
 
@@ -115,14 +115,7 @@ def _setting(kind: str, key: str, value: str, text: str) -> Any:
 
 
 def _has_numbers(table: Table, column: str) -> bool:
-    for cell in table.cells(column):
-        if cell is not None:
-            try:
-                number(cell)
-            except ValueError:
-                continue
-            return True
-    return False
+    return number_share(table, column) > 0
 
 
 def _shortened(columns: Sequence[str], names: Sequence[str]) -> list[str]:

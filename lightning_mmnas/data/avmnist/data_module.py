@@ -1,6 +1,5 @@
 """AV-MNIST: pictures and spoken recordings of digits, both degraded."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -13,6 +12,7 @@ from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split,
 from lightning_mmnas.data.columns.arrays import Array, ArrayColumn, open_array
 from lightning_mmnas.data.columns.column import Column, ColumnSamples, OnError, damaged, usable_rows
 from lightning_mmnas.errors import ConfigError, DataError, DatasetNotFoundError
+from lightning_mmnas.parsing import parse_json
 
 MANIFEST = "manifest.json"
 
@@ -155,7 +155,7 @@ class AVMNISTDataModule(MultimodalDataModule):
         manifest = self.root / MANIFEST
         if found is None and manifest.is_file():
             try:
-                found = int(json.loads(manifest.read_text(encoding="utf-8"))["val_size"])
+                found = int(parse_json(manifest.read_text(encoding="utf-8"))["val_size"])
             except (ValueError, KeyError, TypeError) as error:
                 raise damaged(manifest, f"no number val_size: {type(error).__name__}: {error}") from error
         if found is None:

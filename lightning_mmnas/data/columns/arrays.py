@@ -38,6 +38,12 @@ def open_array(path: Path, key: str | None = None) -> Array:
     return _load(path, key, path)
 
 
+def is_array(path: Path) -> bool:
+    """Whether a file is a `.npy` file whatever its name says."""
+    with path.open("rb") as file:
+        return file.read(6) == b"\x93NUMPY"
+
+
 def array_in(content: bytes, key: str | None = None, source: str = "an array") -> Array:
     """The array in the content of a `.npy` or `.npz` file; see `open_array`.
 

@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,6 +33,19 @@ _LOUDEST = 100.0
 """Floats beyond it are no waveform in [-1, 1] that was driven too high, but other numbers."""
 
 
+@dataclass(frozen=True)
+class Waveform:
+    """A decoded sound.
+
+    Attributes:
+        samples: Shape (channels, t), float32.
+        rate: Samples per second, in Hz.
+    """
+
+    samples: Tensor
+    rate: int
+
+
 def audio_column(paths: Sequence[Path], rate: int, seconds: float) -> FileColumn:
     """A column of audio files, each read as by `read_audio`.
 
@@ -48,14 +62,14 @@ def audio_column(paths: Sequence[Path], rate: int, seconds: float) -> FileColumn
     return FileColumn(paths, partial(read_audio, rate=rate, seconds=seconds))
 
 
-def read_audio(source: Source, rate: int, seconds: float | None = None) -> Tensor:
+def read_audio(source: Source | Waveform, rate: int, seconds: float | None = None) -> Tensor:
     """Reads an audio file: its channels made one, resampled, cropped at the end or padded there with zeros.
 
     WAV files of integers (PCM) or floats are read as they are, all others (FLAC, OGG, Opus, MP3, AIFF, ...) by
     soundfile, which comes with our extra `audio`. What a file is decides its content, not its name.
 
     Args:
-        source: The file, or its content.
+        source: The file, or its content, or what was decoded from it.
         rate: Samples per second of the result, in Hz; see `resample`.
         seconds: Length of the result; None: that of the file.
 
@@ -66,14 +80,14 @@ def read_audio(source: Source, rate: int, seconds: float | None = None) -> Tenso
         DamagedFilesError: The file is empty, cut short, not audio, or holds NaN.
         MissingExtraError: The format needs soundfile, which is not installed.
     """
-    name = source_name(source, "a sound")
-    samples, found = _decode(source, name, seconds)
+    name = "a sound in memory" if isinstance(source, Waveform) else source_name(source, "a sound")
+    samples, found = _decoded(source, name, seconds)
     if not _RATES[0] <= found <= _RATES[1]:
         raise damaged(name, f"its header says {found} Hz")
-    if samples.shape[0] == 0 or samples.shape[1] == 0:
+    if samples.numel() == 0:
         raise damaged(name, "it holds no sound")
     try:
-        return fit_waveform(torch.from_numpy(samples).T, found, rate, seconds)
+        return fit_waveform(samples, found, rate, seconds)
     except ValueError as error:
         raise damaged(name, str(error)) from None
 
@@ -111,27 +125,31 @@ def mono(waveform: Tensor) -> Tensor:
     return waveform[waveform.square().mean(1).argmax()].unsqueeze(0).contiguous()
 
 
-def channels_cancel(source: Source, seconds: float = 30.0) -> bool:
+def channels_cancel(source: Source | Waveform, seconds: float = 30.0) -> bool:
     """Whether `mono` takes the loudest channel of a file, as far as its first seconds tell.
 
     Raises:
         DamagedFilesError: See `read_audio`.
         MissingExtraError: See `read_audio`.
     """
-    waveform = torch.from_numpy(_decode(source, source_name(source, "a sound"), seconds)[0]).T
+    name = "a sound in memory" if isinstance(source, Waveform) else source_name(source, "a sound")
+    waveform, _ = _decoded(source, name, seconds)
     return waveform.numel() > 0 and _cancels(waveform, waveform.mean(0, keepdim=True))
 
 
-def sound_length(source: Source) -> tuple[int, int, float]:
+def sound_length(source: Source | Waveform) -> tuple[int, int, float]:
     """Rate in Hz, channels and seconds of a file, from its header where that knows them.
 
     Args:
-        source: The file, or its content.
+        source: The file, or its content, or what was decoded from it.
 
     Raises:
         DamagedFilesError: It is empty, or no sound.
         MissingExtraError: The format needs soundfile, which is not installed.
     """
+    if isinstance(source, Waveform):
+        channels, length = source.samples.shape
+        return source.rate, channels, length / source.rate
     name = source_name(source, "a sound")
     with open_source(source) as stream:
         header = _header(stream, name)
@@ -204,6 +222,14 @@ def _header(stream: BinaryIO, name: str) -> WavHeader | None:
         raise damaged(name, str(error)) from None
 
 
+def _decoded(source: Source | Waveform, name: str, seconds: float | None) -> tuple[Tensor, int]:
+    """The samples of a sound, (channels, t), as far as `seconds` needs them, and its rate in Hz."""
+    if isinstance(source, Waveform):
+        return source.samples, source.rate
+    samples, rate = _decode(source, name, seconds)
+    return torch.from_numpy(samples).T, rate
+
+
 def _decode(source: Source, name: str, seconds: float | None) -> tuple[np.ndarray[Any, np.dtype[np.float32]], int]:
     """The samples of a file, (t, channels), as far as `seconds` needs them, and the file's rate in Hz."""
     with open_source(source) as stream:
@@ -256,12 +282,26 @@ def _soundfile(source: Source, name: str) -> Iterator[Any]:
     try:
         # A path with the suffix .raw would be taken for samples without a header.
         raw = isinstance(source, Path) and source.suffix.lower() == ".raw"
-        content = source.read_bytes() if isinstance(source, Path) and raw else source
+        content = source.read_bytes() if isinstance(source, Path) and raw else _sized(source, name)
         with soundfile.SoundFile(io.BytesIO(content) if isinstance(content, bytes) else os.fspath(content)) as sound:
             yield sound
     except soundfile.SoundFileError as error:
         reason = getattr(error, "error_string", str(error))
         raise damaged(name, f"{type(error).__name__}: {reason}".splitlines()[0]) from error
+
+
+def _sized(source: Source, name: str) -> Source:
+    """A WAV file of another coding whose header has 0 for the size of its samples, with it; others unchanged."""
+    with open_source(source) as stream:
+        header = _header(stream, name)
+        if header is None or not header.declared:
+            return source
+        stream.seek(header.start - 4)
+        if any(stream.read(4)):
+            return source
+        stream.seek(0)
+        content = stream.read()
+    return content[: header.start - 4] + header.size.to_bytes(4, "little") + content[header.start :]
 
 
 def _whole(head: bytes) -> int | None:

@@ -18,6 +18,9 @@ from lightning_mmnas.errors import DamagedFilesError, DataError, MissingExtraErr
 
 OnError = Literal["raise", "skip"]
 
+Flaws = Mapping[int, Sequence[tuple[str, str]]]
+"""By sample: its files or cells that cannot be used, each with the reason."""
+
 _NAMED = 5
 """Damaged files that a warning names; the others are counted."""
 _MEAN_SAMPLES = 256
@@ -50,6 +53,15 @@ class Column(ABC):
         """Hash of a sample's content; equal for identical files."""
         return tensor_digest(self.read(index))
 
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """Reads several samples, stacked."""
+        found: Tensor = default_collate([self.read(index) for index in indices])
+        return found
+
+    def flaws(self) -> Flaws | None:
+        """The samples that cannot be used, where that is known without reading each; None: it is not."""
+        return None
+
 
 class TensorColumn(Column):
     """A modality that is in memory.
@@ -69,6 +81,14 @@ class TensorColumn(Column):
     def read(self, index: int) -> Tensor:
         """Returns one sample."""
         return self.values[index]
+
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """Returns several samples."""
+        return self.values.index_select(0, torch.as_tensor(indices, dtype=torch.long))
+
+    def flaws(self) -> Flaws | None:
+        """There are none."""
+        return {}
 
     def source(self, index: int) -> str:
         """Name and row."""
@@ -196,6 +216,10 @@ class SelectedColumn(Column):
         """Reads one sample."""
         return self.column.read(self.rows[index])
 
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """Reads several samples."""
+        return self.column.batch([self.rows[index] for index in indices])
+
     def source(self, index: int) -> str:
         """That of the other column."""
         return self.column.source(self.rows[index])
@@ -243,10 +267,7 @@ class ColumnSamples(Samples):
         """Returns the samples at `indices` (shape (b,)), collated."""
         batch: Batch = {}
         for name, column in self.columns.items():
-            if isinstance(column, TensorColumn):
-                batch[name] = column.values.index_select(0, indices)
-            else:
-                batch[name] = default_collate([column.read(i) for i in indices.tolist()])
+            batch[name] = column.batch(indices.tolist())
         if self.labels is not None:
             batch[LABEL] = self.labels[indices]
         return batch
@@ -305,11 +326,16 @@ def usable_rows(
         from rich.progress import track
 
         rows = track(rows, "checking files")
+    known = {name: column.flaws() for name, column in columns.items()}
+    unread = {name: column for name, column in columns.items() if known[name] is None}
     broken: list[tuple[str, str]] = []
     good = []
-    for row in rows:
+    for row in rows if unread else range(size):
         before = len(broken)
-        for column in columns.values():
+        for name, column in columns.items():
+            if (flaws := known[name]) is not None:
+                broken += flaws.get(row, ())
+                continue
             try:
                 column.read(row)
             except DamagedFilesError as error:

@@ -28,7 +28,7 @@ from lightning_mmnas.errors import ConfigError, DamagedFilesError
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+_FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 """Formats that Pillow decodes by itself, if it was built with them; it starts other programs for some of the rest."""
 _MOST_PIXELS = 300_000_000
 """Pixels of the largest picture: 1.2 GB while it is decoded. Phones make 200 million."""
@@ -260,7 +260,7 @@ def _naming(name: str, source: Source | None = None) -> Iterator[None]:
 def _no_picture(source: Source) -> str:
     form = form_of(source)
     if form is None:
-        return "it is not a picture"
+        return f"it is not a picture, or of a format that is not read; {', '.join(_formats())} are"
     if form.kind == "image":
         return f"it is {form.name}, but damaged or of a variant that Pillow does not decode"
     if form.name in ("HEIC", "JPEG XL"):

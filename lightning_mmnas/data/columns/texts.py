@@ -36,6 +36,9 @@ class TextTokenizer:
             of a transformers model (extra ``transformers``), or ``package:NAME``, one in an installed package.
         size: Greatest number of ids of a learnt tokenizer, reserved ones included.
 
+    Attributes:
+        keeps_accents: Whether it has just learnt Latin letters with their accents, as tones; see `accents_count`.
+
     Raises:
         MissingExtraError: The package it needs is not installed.
         ConfigError: The size is too small, or there is no such transformers tokenizer.
@@ -47,6 +50,7 @@ class TextTokenizer:
             raise ConfigError(f"a vocabulary of {size} ids has no room for words; it takes more than {len(_RESERVED)}")
         self.source = source
         self.size = size
+        self.keeps_accents = False
         self._learnt: Any = None
         self._pretrained: Any = None
         if source is None:
@@ -88,7 +92,9 @@ class TextTokenizer:
         """
         if self._learnt is not None or self._pretrained is not None:
             return
-        self._learnt = _learn([text for text in texts() if _flaw(text) is None], self.size)
+        usable = [text for text in texts() if _flaw(text) is None]
+        self.keeps_accents = accents_count(usable)
+        self._learnt = _learn(usable, self.size, self.keeps_accents)
         if self.source is not None:
             with replacing(Path(self.source)) as path:
                 self._learnt.save(str(path))
@@ -223,8 +229,8 @@ def _flaw(text: str) -> str | None:
     return None
 
 
-def _learn(texts: Sequence[str], size: int) -> Any:
-    tokenizer = word_tokenizer(accents_count(texts))
+def _learn(texts: Sequence[str], size: int, accents: bool) -> Any:
+    tokenizer = word_tokenizer(accents)
     trainer = load_tokenizers().trainers.WordLevelTrainer(
         vocab_size=size, special_tokens=list(_RESERVED), show_progress=False
     )

@@ -105,7 +105,8 @@ def read_wav(stream: BinaryIO, header: WavHeader, length: int) -> np.ndarray[Any
         padded = np.zeros((len(raw) // header.width, 4), np.uint8)
         padded[:, 4 - header.width :] = raw.reshape(-1, header.width)
         values = padded.view("<i4")[:, 0].astype(np.float32) / 2 ** (8 * (4 - header.width))
-    return values.reshape(-1, header.channels) / np.float32(2 ** (8 * header.width - 1))
+    scaled: np.ndarray[Any, np.dtype[np.float32]] = values / np.float32(2 ** (8 * header.width - 1))
+    return scaled.reshape(-1, header.channels)
 
 
 def _format(form: bytes) -> tuple[int, int, int, int, int]:

@@ -1,6 +1,5 @@
 """The two published forms of MM-IMDB: a folder of posters and JSON files, and one HDF5 file."""
 
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from lightning_mmnas.data.columns.column import Column, damaged
 from lightning_mmnas.data.columns.texts import check_text
 from lightning_mmnas.data.spec import Split
 from lightning_mmnas.errors import DamagedFilesError, DataError, MissingExtraError, MMNASError
+from lightning_mmnas.parsing import parse_json
 
 PlotChoice = Literal["longest", "first"]
 
@@ -89,8 +89,8 @@ def read_film(path: Path, choice: PlotChoice) -> Film:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (UnicodeDecodeError, ValueError, RecursionError) as error:
+        return parse_json(path.read_text(encoding="utf-8-sig"))
+    except ValueError as error:
         raise DataError(f"{path} is not JSON in UTF-8: {str(error).splitlines()[0]}") from error
 
 
@@ -168,7 +168,7 @@ class HDF5File:
             names = self.file["genres"].attrs.get("target_names")
             if names is None:
                 return None
-            listed = json.loads(_text(names)) if isinstance(names, str | bytes) else [_text(n) for n in names]
+            listed = parse_json(_text(names)) if isinstance(names, str | bytes) else [_text(n) for n in names]
             return [str(name) for name in listed]
 
     def genres(self, rows: Sequence[int]) -> Tensor:

@@ -9,7 +9,6 @@
 Nothing in it can run code when it is read: JSON, safetensors, and raw bytes that are decoded as in a table.
 """
 
-import json
 import math
 import re
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 from lightning_mmnas.data.spec import Kind, ModalitySpec, Split, Task, Vocabulary
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.errors import ConfigError, DataError
+from lightning_mmnas.parsing import parse_json
 
 INDEX = "stream.json"
 STATISTICS = "statistics.safetensors"
@@ -166,12 +166,12 @@ def read_shard_index(path: Path, place: str, split: StoredSplit) -> list[ShardFi
             read others with pickle.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         config, chunks = dict(content["config"]), list(content["chunks"])
         found = [
             ShardFile(filename=c["filename"], chunk_bytes=c["chunk_bytes"], chunk_size=c["chunk_size"]) for c in chunks
         ]
-    except (ValueError, TypeError, KeyError, RecursionError, OSError) as error:
+    except (ValueError, TypeError, KeyError, OSError) as error:
         raise DataError(f"{place} is no index of LitData's: {str(error).splitlines()[0]}") from None
     format_, compression = config.get("data_format"), config.get("compression")
     if format_ != ["bytes"] or compression is not None or config.get("encryption") is not None:

@@ -18,8 +18,9 @@ from lightning_mmnas.data.stream.index import (
 )
 from lightning_mmnas.data.stream.shards import Shards
 from lightning_mmnas.data.stream.source import ShardSource
-from lightning_mmnas.data.table.columns import ColumnSpec, read_cell, standardise
+from lightning_mmnas.data.table.columns import ColumnSpec, read_cell
 from lightning_mmnas.data.table.embedded import Content, decode_media
+from lightning_mmnas.data.table.standardised import standardise
 from lightning_mmnas.errors import DamagedFilesError, DataError
 
 

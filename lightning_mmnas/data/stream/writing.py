@@ -30,8 +30,8 @@ from lightning_mmnas.data.stream.index import (
     StreamIndex,
     read_shard_index,
 )
-from lightning_mmnas.data.table.columns import StandardisedColumn
 from lightning_mmnas.data.table.data_module import TableDataModule
+from lightning_mmnas.data.table.standardised import StandardisedColumn
 from lightning_mmnas.errors import ConfigError, MissingExtraError, RunDirectoryError
 from lightning_mmnas.files import write_bytes, write_text
 

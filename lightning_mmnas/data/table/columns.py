@@ -11,20 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns.arrays import ARRAYS, array_in, finite, open_array
-from lightning_mmnas.data.columns.audio import fit_waveform, read_audio
+from lightning_mmnas.data.columns.arrays import ARRAYS, array_in, finite, is_array, open_array
+from lightning_mmnas.data.columns.audio import Waveform, read_audio
 from lightning_mmnas.data.columns.axes import arrange, check_axes
-from lightning_mmnas.data.columns.column import Column, FileColumn, damaged
+from lightning_mmnas.data.columns.column import FileColumn, damaged
 from lightning_mmnas.data.columns.frames import read_frames
 from lightning_mmnas.data.columns.images import decode_image
 from lightning_mmnas.data.columns.motion import read_motion
 from lightning_mmnas.data.columns.skeletons import prepare_skeleton, to_joints
 from lightning_mmnas.data.columns.video import read_video
-from lightning_mmnas.data.samples import tensor_digest
 from lightning_mmnas.data.spec import Kind, ModalitySpec, Vocabulary
-from lightning_mmnas.data.table.embedded import EmbeddedColumn, Media, Waveform, is_embedded
+from lightning_mmnas.data.table.embedded import EmbeddedColumn, Media, is_embedded
 from lightning_mmnas.data.table.paths import base_folder, locate
-from lightning_mmnas.data.table.reading import Table, number
+from lightning_mmnas.data.table.reading import Table
 from lightning_mmnas.errors import ConfigError
 
 _PER_FILE = ("image", "audio", "video", "motion", "skeleton", "text")
@@ -120,51 +119,6 @@ class ColumnSpec:
         return self.kind in ("features", "motion")
 
 
-class NumberColumn(Column):
-    """Numbers in the cells of one or several columns.
-
-    Args:
-        table: The table.
-        names: The columns.
-        rows: Which rows are the samples.
-    """
-
-    def __init__(self, table: Table, names: Sequence[str], rows: Sequence[int]) -> None:
-        self.table = table
-        self.names = list(names)
-        self.rows = list(rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def read(self, index: int) -> Tensor:
-        """Returns the numbers of one row, shape (d,), float32.
-
-        Raises:
-            DamagedFilesError: A cell is no number; names line and column.
-        """
-        row = self.rows[index]
-        found = []
-        for name in self.names:
-            try:
-                found.append(number(self.table.cell(row, name)))
-            except ValueError as error:
-                raise damaged(self.table.place(row, name), str(error)) from None
-        return torch.tensor(found)
-
-    def source(self, index: int) -> str:
-        """File and line."""
-        return f"{self.table.path}, line {self.table.line(self.rows[index])}"
-
-    def fingerprint(self, index: int) -> str:
-        """The cells."""
-        return repr([self.table.cell(self.rows[index], name) for name in self.names])
-
-    def digest(self, index: int) -> str:
-        """Hash of the numbers."""
-        return tensor_digest(self.read(index))
-
-
 def file_column(
     spec: ColumnSpec, table: Table, rows: Sequence[int], files_from: str | None = None
 ) -> FileColumn | EmbeddedColumn:
@@ -187,13 +141,10 @@ def read_cell(media: Media, spec: ColumnSpec) -> Tensor:
     if isinstance(media, Waveform):
         if spec.kind != "audio":
             raise damaged("a cell", f"it is a sound, not of kind {spec.kind!r}")
-        try:
-            return fit_waveform(media.samples, media.rate, spec.rate, spec.seconds)
-        except ValueError as error:
-            raise damaged("a cell", str(error)) from None
+        return read_audio(media, spec.rate, spec.seconds)
     source = media if isinstance(media, Path) else media.data
     suffix = media.suffix.lower() if isinstance(media, Path) else media.suffix
-    array = suffix in ARRAYS or (isinstance(source, bytes) and source.startswith(_ARRAYS))
+    array = suffix in ARRAYS or (source.startswith(_ARRAYS) if isinstance(source, bytes) else is_array(source))
     if spec.kind == "image" and not array:
         return decode_image(source, spec.size, channels, spec.maximum, spec.clip)
     if spec.kind == "audio":
@@ -240,70 +191,3 @@ def read_values(values: np.ndarray[Any, np.dtype[Any]], spec: ColumnSpec, source
         raise damaged(place, f"an array of shape {values.shape} instead of ({spec.length},)")
     found = torch.from_numpy(finite(vector, place))
     return found if not torch.equal(found.float().double(), found.double()) else found.float()
-
-
-def standardise(value: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """(value - mean) / std as float32; what is float64 stays so until the mean is gone."""
-    if value.dtype == torch.float64:
-        return ((value - mean.double()) / std.double()).float()
-    return (value - mean.float()) / std.float()
-
-
-class StandardisedColumn(Column):
-    """Another column, less its mean and divided by its standard deviation; its empty cells are filled.
-
-    Args:
-        column: The samples that are there.
-        places: Place of each sample in `column`; None where the cell is empty.
-        fill: What stands for an empty cell, in the unit of the result.
-        mean: Broadcast to a sample; None: samples stay as they are.
-        std: Likewise.
-        name: What to call an empty cell in messages.
-    """
-
-    def __init__(
-        self,
-        column: Column,
-        places: Sequence[int | None],
-        fill: Tensor,
-        mean: Tensor | None = None,
-        std: Tensor | None = None,
-        name: str = "",
-    ) -> None:
-        self.column = column
-        self.places = list(places)
-        self.fill = fill
-        self.mean = mean
-        self.std = std
-        self.name = name
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def read(self, index: int) -> Tensor:
-        """Reads one sample."""
-        place = self.places[index]
-        if place is None:
-            return self.fill.clone()
-        value = self.column.read(place)
-        return value if self.mean is None or self.std is None else standardise(value, self.mean, self.std)
-
-    def source(self, index: int) -> str:
-        """That of the other column."""
-        place = self.places[index]
-        return f"{self.name}, sample {index}, an empty cell" if place is None else self.column.source(place)
-
-    def fingerprint(self, index: int) -> str:
-        """That of the other column."""
-        place = self.places[index]
-        statistics = (
-            f" {tensor_digest(self.mean)} {tensor_digest(self.std)}"
-            if self.mean is not None and self.std is not None
-            else ""
-        )
-        return (f"empty {tensor_digest(self.fill)}" if place is None else self.column.fingerprint(place)) + statistics
-
-    def digest(self, index: int) -> str:
-        """That of the other column; of an empty cell, the row's own."""
-        place = self.places[index]
-        return f"empty {self.name} {index}" if place is None else self.column.digest(place)

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from lightning.fabric.utilities import rank_zero_warn
 from torch import Tensor
@@ -14,7 +15,7 @@ from lightning_mmnas.data.columns.column import Column, ColumnSamples, OnError, 
 from lightning_mmnas.data.columns.texts import TextColumn, TextTokenizer
 from lightning_mmnas.data.names import flaw
 from lightning_mmnas.data.spec import TargetScale, to_unit
-from lightning_mmnas.data.table.columns import ColumnSpec, NumberColumn, StandardisedColumn, file_column
+from lightning_mmnas.data.table.columns import ColumnSpec, file_column
 from lightning_mmnas.data.table.label_notes import label_notes
 from lightning_mmnas.data.table.labels import (
     Classes,
@@ -25,20 +26,20 @@ from lightning_mmnas.data.table.labels import (
     read_classes,
     shown,
 )
-from lightning_mmnas.data.table.reading import Cell, Table, read_table
+from lightning_mmnas.data.table.reading import Cell, Decimal, Mask, Reading, Table, read_table
 from lightning_mmnas.data.table.splits import check_classes, drawn_splits, given_splits, group_numbers
+from lightning_mmnas.data.table.standardised import NumberColumn, StandardisedColumn, mean_and_deviation
 from lightning_mmnas.data.table.targets import read_targets
 from lightning_mmnas.data.targets import measure_scale, standardised
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError
 
 Missing = Literal["error", "drop", "mask"]
 
-_NAMED = 5
 _MEAN_SAMPLES = 256
 
 
 class TableDataModule(MultimodalDataModule):
-    """Samples of a CSV, JSON lines or Parquet file, one per row; `mmnas init` writes a configuration for it.
+    """Samples of a table, one per row; `mmnas init` writes a configuration for it.
 
     Files are named relative to the table's folder, or to `files_from`. Numbers and motion are standardised by mean and
     standard deviation of the training rows. Without a split column, 15 % of the rows are for validation and 15 % for
@@ -46,7 +47,8 @@ class TableDataModule(MultimodalDataModule):
     stages without labels, in which it is -1.
 
     Args:
-        table: A `.csv`, `.jsonl` or `.parquet` file.
+        table: A file with suffix `.csv`, `.tsv`, `.jsonl`, `.json` or `.parquet`, a folder of Parquet files,
+            or a folder that Hugging Face's `datasets` has saved.
         columns: The modalities: how each is read, and from which columns.
         label: Column of the class, of a list of classes, or of a regression's target; None: there are no labels.
         label_separator: What parts several classes in one cell, such as "|"; lists need none.
@@ -56,6 +58,11 @@ class TableDataModule(MultimodalDataModule):
         missing: What an empty cell of a modality does: "error"; "drop": its row is left out; "mask": the modality is
             its training mean there, or all padding for a text.
         on_error: "raise": damaged files and cells are an error; "skip": their rows are left out with a warning.
+        separator: What parts the cells of a text: one character, or "tab"; None: recognised.
+        decimal: Decimal mark of numbers that are texts; None: recognised.
+        header: Whether the first row of a text names the columns; None: it does, and one that looks otherwise is an
+            error.
+        empty: What stands for an empty cell beside white space; None: NaN, NA, N/A, null, None, ?, - and the like.
         split_seed: Which draw of the splits.
         files_from: Folder that files are named relative to; None: that of the table.
         modalities: See `MultimodalDataModule`, as for all that follow.
@@ -85,6 +92,10 @@ class TableDataModule(MultimodalDataModule):
         id: str | None = None,
         missing: Missing = "error",
         on_error: OnError = "raise",
+        separator: str | None = None,
+        decimal: Literal[".", ","] | None = None,
+        header: bool | None = None,
+        empty: Sequence[str] | None = None,
         split_seed: int = 0,
         files_from: str | None = None,
         modalities: Sequence[str] | None = None,
@@ -129,6 +140,7 @@ class TableDataModule(MultimodalDataModule):
         self.id = id
         self.missing: Missing = missing
         self.on_error: OnError = on_error
+        self.reading = Reading(separator, decimal, header, None if empty is None else list(empty))
         self.split_seed = split_seed
         self._regression = task == "regression"
         self.tokenizers = {n: TextTokenizer(s.tokenizer, s.vocabulary) for n, s in columns.items() if s.kind == "text"}
@@ -182,7 +194,7 @@ class TableDataModule(MultimodalDataModule):
     @cached_property
     def content(self) -> Table:
         """The table; its columns are checked."""
-        table = read_table(self.path)
+        table = read_table(self.path, self.reading)
         for name, spec in self.declared.items():
             for column in spec.columns:
                 table.need(column, f"data.init_args.columns.{name}")
@@ -190,34 +202,33 @@ class TableDataModule(MultimodalDataModule):
             column = getattr(self, argument)
             if column is not None:
                 table.need(column, f"data.init_args.{argument}")
-        if self.id is not None:
-            first: dict[str, int] = {}
-            for row, cell in enumerate(table.cells(self.id)):
-                key = repr(cell)
-                if key in first:
-                    place = table.place(row, self.id)
-                    raise DataError(f"{place}: id {cell!r} is also in line {table.line(first[key])}")
-                first[key] = row
-        again = table.repeated()
-        if again:
-            lines = ", ".join(str(table.line(row)) for row in again[:_NAMED])
-            rank_zero_warn(f"{table.path}: {len(again)} row(s) repeat an earlier one: line {lines}")
+        if self.id is not None and (again := table.repeated([self.id])):
+            cells = table.cells(self.id)
+            cell, first = cells[again[0]], cells.index(cells[again[0]])
+            raise DataError(f"{table.place(again[0], self.id)}: id {cell!r} is also in {table.lines([first])}")
+        if again := table.repeated():
+            rank_zero_warn(f"{table.path}: {len(again)} row(s) repeat an earlier one: {table.lines(again)}")
         return table
+
+    @property
+    def decimal(self) -> Decimal | None:
+        """Decimal mark of the numbers; None: there are none, and it was not given."""
+        some = any(spec.kind == "features" and not spec.files for spec in self.declared.values())
+        return self.content.decimal if some else self.reading.decimal
 
     @cached_property
     def rows(self) -> dict[Split, list[int]]:
         """Rows of the table in each split."""
         table, classes = self.content, self._row_classes()
         groups = self._groups
-        incomplete = [row for row in range(len(table)) if any(self._empty(row, name) for name in self._selected)]
+        there = np.stack([self._present[name] for name in self._selected])
+        incomplete = np.flatnonzero(~there.all(0)).tolist()
         if incomplete and self.missing == "error":
-            lines = ", ".join(str(table.line(row)) for row in incomplete[:_NAMED])
             raise DataError(
-                f"{table.path}: {len(incomplete)} row(s) lack a modality: line {lines}; set data.init_args.missing to "
-                "drop or mask"
+                f"{table.path}: {len(incomplete)} row(s) lack a modality: {table.lines(incomplete)}; set "
+                "data.init_args.missing to drop or mask"
             )
-        gone = set(incomplete) if self.missing == "drop" else set()
-        gone |= {row for row in incomplete if all(self._empty(row, name) for name in self._selected)}
+        gone = set(incomplete) if self.missing == "drop" else set(np.flatnonzero(~there.any(0)).tolist())
         kept = [row for row in range(len(table)) if row not in gone]
         if len(kept) < 3:
             raise DataError(
@@ -242,9 +253,15 @@ class TableDataModule(MultimodalDataModule):
     @property
     def notes(self) -> list[str]:
         """What was read in a way that somebody may not expect, in sentences; `mmnas init` prints them."""
+        found = [
+            f"{self.path}: {name}: Latin letters keep their accents, since half of the texts with any are Vietnamese "
+            "or alike"
+            for name, tokenizer in self.tokenizers.items()
+            if tokenizer.keeps_accents
+        ]
         if self.label is None or self._regression:
-            return []
-        return label_notes(self.content, self.label, *self._classes)
+            return found
+        return found + label_notes(self.content, self.label, *self._classes)
 
     def build(self, split: Split) -> None:
         """Builds one split; errors name the table."""
@@ -304,20 +321,30 @@ class TableDataModule(MultimodalDataModule):
         cells = table.cells(self.group)
         wrong = [row for row, cell in enumerate(cells) if is_unlabelled(cell) or isinstance(cell, list | dict)]
         if wrong:
+            cell = cells[wrong[0]]
+            what = "an empty cell" if cell is None else shown(cell)
             raise DataError(
-                f"{table.place(wrong[0], self.group)}: {shown(cells[wrong[0]])} is no group ({len(wrong)} such "
+                f"{table.place(wrong[0], self.group)}: {what} is no group ({len(wrong)} such "
                 "cell(s)); name a group in every row, or leave group out"
             )
         first = {cell: row for row, cell in reversed(list(enumerate(cells)))}
         names = {cell: class_name(cell, table.place(row, self.group)) for cell, row in first.items()}
         return [names[cell] for cell in cells]
 
-    def _empty(self, row: int, modality: str) -> bool:
-        return any(self.content.cell(row, column) is None for column in self.declared[modality].columns)
+    @cached_property
+    def _present(self) -> dict[str, Mask]:
+        """By modality, the rows that have it, shape (n,); a cell that is no number is damaged, not absent."""
+        found = {}
+        for name in self._selected:
+            there = np.ones(len(self.content), bool)
+            for column in self.declared[name].columns:
+                there &= self.content.filled(column)
+            found[name] = there
+        return found
 
     def _column(self, name: str, split: Split) -> Column:
         spec, rows = self.declared[name], self.rows[split]
-        places, there = _places([not self._empty(row, name) for row in rows])
+        places, there = _places(self._present[name][rows].tolist())
         whole = [rows[i] for i in there]
         if spec.kind == "text":
             tokenizer = self.tokenizers[name]
@@ -348,13 +375,17 @@ class TableDataModule(MultimodalDataModule):
 
     def _measure(self, name: str) -> tuple[Tensor | None, Tensor | None, Tensor]:
         spec, modality = self.declared[name], self.available_modalities[name]
-        rows = [row for row in self.rows["train"] if not self._empty(row, name)]
+        present = self._present[name]
+        rows = [row for row in self.rows["train"] if present[row]]
         if not spec.standardised:
             if self.missing != "mask":  # no cell is empty then
                 return None, None, torch.zeros(modality.shape, dtype=modality.dtype)
             drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:_MEAN_SAMPLES].tolist()
             rows = [rows[i] for i in drawn]
         column = self._plain(name, rows)
+        if isinstance(column, NumberColumn) and len(values := column.good()):
+            mean, std = mean_and_deviation(values)
+            return mean, std, torch.zeros(modality.shape)
         count, total = 0, torch.zeros(modality.shape, dtype=torch.float64)
         sums = torch.zeros(len(total), 2, dtype=torch.float64)
         first: Tensor | None = None  # squares are summed around it, for numbers far from zero

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_mmnas.data.columns.audio import Waveform
 from lightning_mmnas.data.columns.column import Column, FileColumn, damaged
 from lightning_mmnas.data.samples import tensor_digest
 from lightning_mmnas.data.table.reading import Table
@@ -29,19 +30,6 @@ class Content:
     suffix: str = ""
 
 
-@dataclass(frozen=True)
-class Waveform:
-    """A decoded sound.
-
-    Attributes:
-        samples: Shape (channels, t), float32.
-        rate: Samples per second, in Hz.
-    """
-
-    samples: Tensor
-    rate: int
-
-
 Media = Path | Content | Waveform
 """What a cell of files holds, or names."""
 
@@ -49,6 +37,13 @@ Media = Path | Content | Waveform
 def is_embedded(cells: Iterable[Any]) -> bool:
     """Whether some cells of a column hold what the others name by a path."""
     return any(cell is not None and not isinstance(cell, str) for cell in cells)
+
+
+def path_in(cell: Any) -> Any:
+    """The path of a mapping that has nothing else, as `datasets` leaves it; any other cell as it is."""
+    if isinstance(cell, Mapping) and all(cell.get(key) is None for key in ("bytes", "array")):
+        return cell.get("path", cell)
+    return cell
 
 
 def media_in(cell: Any, find: Callable[[str], Path]) -> Media:
@@ -80,6 +75,15 @@ def media_in(cell: Any, find: Callable[[str], Path]) -> Media:
     if isinstance(name, str) and name.strip():
         return find(name)
     raise ValueError(f"it holds neither bytes nor a path, but {sorted(map(str, cell))}")
+
+
+def source_in(cell: Any, find: Callable[[str], Path]) -> Path | bytes | Waveform | None:
+    """What a cell holds or names, for functions that take a file or its content; None where it is nothing of these."""
+    try:
+        media = media_in(cell, find)
+    except ValueError:
+        return None
+    return media.data if isinstance(media, Content) else media
 
 
 class EmbeddedColumn(Column):

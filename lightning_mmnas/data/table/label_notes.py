@@ -25,7 +25,8 @@ def label_notes(table: Table, column: str, classes: Sequence[Classes | None], se
     counts = Counter(name for row in classes for name in row or ())
     spelt = Counter(cell.strip() for cell in table.cells(column) if isinstance(cell, str))
     notes = []
-    if empty := {text: count for text, count in spelt.items() if text in UNLABELLED and text not in counts}:
+    missing = {text: count for text, count in spelt.items() if text in UNLABELLED and text not in counts}
+    if empty := {**missing, **table.emptied(column)}:
         notes.append(f"{_listed(empty)} is read as no label; a class of that name needs another spelling")
     if nothing := {name: count for name, count in counts.items() if name.casefold() in _LIKE_NOTHING}:
         notes.append(f"{_listed(nothing)} is a class as any other; leave the cell empty where there is no label")
@@ -45,12 +46,16 @@ def label_notes(table: Table, column: str, classes: Sequence[Classes | None], se
 
 
 def _merged(table: Table, column: str, classes: Sequence[Classes | None]) -> list[str]:
-    spellings: dict[str, Counter[str]] = defaultdict(Counter)
-    for cell, row in zip(table.cells(column), classes, strict=True):
-        if row is not None:
-            spellings[row[0]][str(cell).strip()] += 1
-    several = {name: found for name, found in spellings.items() if len(found) > 1}
-    return [f"{_listed(found)} are one class, {name!r}" for name, found in list(several.items())[:_NAMED]]
+    spelt = [None if row is None else str(cell).strip() for cell, row in zip(table.cells(column), classes, strict=True)]
+    named = {text: row[0] for text, row in zip(spelt, classes, strict=True) if text is not None and row}
+    if len(named) == len(set(named.values())):
+        return []
+    counts = Counter(spelt)
+    found: dict[str, dict[str, int]] = defaultdict(dict)
+    for text, name in named.items():
+        found[name][text] = counts[text]
+    several = [(name, texts) for name, texts in found.items() if len(texts) > 1]
+    return [f"{_listed(texts)} are one class, {name!r}" for name, texts in several[:_NAMED]]
 
 
 def _separators(counts: Mapping[str, int]) -> list[str]:

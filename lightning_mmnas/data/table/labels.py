@@ -26,7 +26,9 @@ UNLABELLED = frozenset(
 _LONGEST = 100_000
 """Characters of a cell that is read as a list."""
 _REAL = 20
-"""Different numbers, not all of them whole, up to which they may be classes."""
+"""Different numbers, not all of them whole, up to which they may be classes even if there are few rows of each."""
+_ROWS = 10
+"""Rows of a class, on average, from which it may be any number."""
 _QUOTED = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _ITEM = rf"(?:{_QUOTED}|[-+]?\d+(?:\.\d*)?|[Tt]rue|[Ff]alse)"
 _LISTS = [
@@ -160,11 +162,10 @@ def encode_classes(classes: Sequence[Classes | None], names: Sequence[str], seve
     if not several:
         return torch.tensor([-1 if row is None else place[row[0]] for row in classes], dtype=torch.long)
     labels = torch.zeros(len(classes), len(names), dtype=torch.long)
-    for index, row in enumerate(classes):
-        if row is None:
-            labels[index] = -1
-        else:
-            labels[index, [place[name] for name in row]] = 1
+    ones = [(index, place[name]) for index, row in enumerate(classes) for name in row or ()]
+    if ones:
+        labels[tuple(torch.tensor(ones).T)] = 1
+    labels[torch.tensor([row is None for row in classes], dtype=torch.bool)] = -1
     return labels
 
 
@@ -215,7 +216,7 @@ def _check_amounts(table: Table, column: str, classes: Sequence[Classes | None])
     rows = sum(row is not None for row in classes)
     if not all(map(is_number, names)) or all(_INTEGER.fullmatch(name) for name in names):
         return
-    if len(names) > _REAL or 2 * len(names) > rows:
+    if 2 * len(names) > rows or (len(names) > _REAL and rows < _ROWS * len(names)):
         raise DataError(
             f"{table.path}: column {column!r} holds {len(names)} different numbers in {rows} rows, such as "
             f"{min(names - {n for n in names if _INTEGER.fullmatch(n)})}: amounts, not classes. To predict them "

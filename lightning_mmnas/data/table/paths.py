@@ -16,7 +16,9 @@ def is_url(cell: str) -> bool:
 
 def base_folder(table: Path, files_from: str | None) -> Path:
     """The folder that a table's files are named relative to."""
-    return table.parent if files_from is None else Path(files_from)
+    if files_from is not None:
+        return Path(files_from)
+    return table if table.is_dir() else table.parent
 
 
 def locate(folder: Path, cell: str) -> Path:

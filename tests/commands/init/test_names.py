@@ -14,7 +14,7 @@ from lightning_mmnas.commands.init.configs import _quoted
 from lightning_mmnas.data.names import flaw, safe_name
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.data.table.data_module import TableDataModule
-from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.errors import ConfigError, DataError
 from tests.commands.init.tables import proposed, write_table
 
 N = 24
@@ -37,12 +37,9 @@ NASTY = [
         "null",
         "on",
         "No",
-        "y_",
+        "Off",
         "true",
         "~",
-        "${run_dir}",
-        "a${x}b\\",
-        "\\${x}",
         "1st",
         "2e5",
         "0x1f",
@@ -70,6 +67,10 @@ NASTY = [
 ]
 
 
+WORST = ["view 1", "view-1", "type", "null", "2e5", "a.b", "图片", "'q\": x, - {e} # c", "a,b", " \u2028é"]
+REFERENCES = ["${run_dir}", "a${x}b\\", "\\${x}"]
+
+
 def test_safe_names_are_safe_and_different() -> None:
     found: list[str] = []
     for name in NASTY:
@@ -81,6 +82,7 @@ def test_safe_names_are_safe_and_different() -> None:
         assert len(name) <= 60
         assert flaw(name) is None
         assert yaml.safe_load(f"{name}: 1") == {name: 1}
+    assert safe_name("${run_dir}", "text") == "run_dir"
     assert safe_name("view 1", "text") == "view_1"
     assert safe_name("view-1", "text", ["view_1"]) == "view_1_2"
     assert safe_name("图片", "image") == "image"
@@ -90,7 +92,7 @@ def test_safe_names_are_safe_and_different() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", [*NASTY, "", "a\x7fb", "\\", "\\\\${", "nan", ".inf", "1:30", "2020-01-01", "0o7", "1_1"]
+    "text", [*NASTY, *REFERENCES, "", "a\x7fb", "\\", "\\\\${", "nan", ".inf", "1:30", "2020-01-01", "0o7", "1_1"]
 )
 def test_quoted_text_is_read_as_it_was(text: str) -> None:
     from omegaconf import OmegaConf
@@ -104,12 +106,12 @@ def test_quoted_text_is_read_as_it_was(text: str) -> None:
 
 def test_columns_with_any_name(tmp_path: Path) -> None:
     """Texts under all names at once: each is a modality, and the configuration builds the same data."""
-    columns = {name: [f"{number} words of {i} here" for i in range(N)] for number, name in enumerate(NASTY)}
+    columns = {name: [f"{number} words of {i} here" for i in range(N)] for number, name in enumerate(WORST)}
     table = write_table(tmp_path, {**columns, "label": [f"c{i % 2}" for i in range(N)]})
     stream = io.StringIO()
     folder = init(str(table), str(tmp_path / "c"), console=Console(file=stream, width=200))
     found = proposed(table)
-    assert [spec.columns for spec in found.specs.values()] == [[name] for name in NASTY]
+    assert [spec.columns for spec in found.specs.values()] == [[name] for name in WORST]
     assert "column 'view-1' is the modality 'view_1_2'" in stream.getvalue().replace("\n", "")
     config = parse_config(folder / "finetune.yaml", [])
     data = build_data(config)
@@ -121,10 +123,21 @@ def test_columns_with_any_name(tmp_path: Path) -> None:
     assert list(encoders) == list(found.specs)
 
 
+@pytest.mark.parametrize("name", REFERENCES)
+def test_names_with_references_are_refused(tmp_path: Path, name: str) -> None:
+    words = [f"some words of {i}" for i in range(N)]
+    table = write_table(tmp_path, {name: words, "other": words})
+    with pytest.raises(
+        DataError, match="cannot be named in a configuration, where '\\$\\{' begins a reference; rename it"
+    ):
+        proposed(table)
+    assert list(proposed(table, without=[name]).specs) == ["other"]
+
+
 @pytest.mark.parametrize("name", ["type", "keys", "a.b", "label", "class_path", "${x}", "training"])
 def test_names_that_cannot_be(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="cannot be the name of a modality"):
         TableDataModule("t.csv", {name: ColumnSpec("text", ["a"])})
     table = write_table(tmp_path, {"a": [f"some words of {i}" for i in range(N)]})
-    with pytest.raises(ConfigError, match="cannot be the name of a modality: .*; take '"):
+    with pytest.raises(ConfigError, match=r"cannot be the name of a modality: .*; take '"):
         proposed(table, f"{name}=text:a")

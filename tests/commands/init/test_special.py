@@ -37,7 +37,7 @@ def test_roles_by_name(name: str, role: str | None) -> None:
 
 
 def test_the_label_is_no_input_whatever_it_is_called(tmp_path: Path) -> None:
-    columns = {
+    columns: dict[str, list[Any]] = {
         "picture": numbers(N, 1),
         "left": numbers(N, 2),
         "right": numbers(N, 3),

@@ -99,6 +99,15 @@ def test_sizes_that_the_header_does_not_know(sizes: tuple[int, int]) -> None:
     assert np.array_equal(read_audio(floats, RATE)[0].numpy(), RAW / np.float32(32768))
 
 
+@pytest.mark.parametrize("size", [0, 0x7FFFF000, 0xFFFFFFFF])
+def test_sizes_of_other_codings(size: int) -> None:
+    content = bytearray(encoded(SOUND, "WAV", "ULAW"))
+    wanted, place = read_audio(bytes(content), RATE), content.index(b"data")
+    content[4:8] = content[place + 4 : place + 8] = size.to_bytes(4, "little")
+    assert sound_length(bytes(content)) == (RATE, 1, 5.0)
+    assert torch.equal(read_audio(bytes(content), RATE), wanted)
+
+
 def test_chunks_around_the_samples() -> None:
     notes = b"LIST" + struct.pack("<I", 5) + b"INFOx\0"
     content = wav(RAW.tobytes(), 1, 1, 2, before=notes, after=notes)

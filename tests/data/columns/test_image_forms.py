@@ -286,6 +286,7 @@ def test_ninety_five_megapixels() -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
+        (b"something else", "it is not a picture, or of a format that is not read; .*BMP, GIF, ICO, JPEG"),
         (b"<!DOCTYPE html><html>not found</html>", "it is not a picture but an HTML page"),
         (b"version https://git-lfs.github.com/spec/v1\n", "not a picture but a Git LFS pointer.*run git lfs pull"),
         (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "it is HEIC, which Pillow does not decode; save it as JPEG or PNG"),
@@ -305,7 +306,7 @@ def test_the_reason_is_what_the_file_is(content: bytes, reason: str, tmp_path: P
         image_info(content)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "AVIF", "JPEG2000"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "AVIF", "JPEG2000", "ICO"])
 def test_the_name_of_a_file_says_nothing(kind: str, tmp_path: Path) -> None:
     if kind == "AVIF" and not features.check("avif"):
         pytest.skip("Pillow without AVIF")

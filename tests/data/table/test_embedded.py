@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lightning_mmnas.data.columns.audio import fit_length
+from lightning_mmnas.data.columns.audio import Waveform, fit_length
 from lightning_mmnas.data.table.columns import ColumnSpec, file_column
 from lightning_mmnas.data.table.data_module import TableDataModule
-from lightning_mmnas.data.table.embedded import Content, Waveform, media_in
+from lightning_mmnas.data.table.embedded import Content, media_in
 from lightning_mmnas.data.table.reading import read_table
 from lightning_mmnas.delivery.transforms import Statistics, Transforms
 from lightning_mmnas.errors import DamagedFilesError, DataError
@@ -159,11 +159,11 @@ def test_damage_names_line_and_column(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", image=rows)
     column = column_of(path, IMAGE)
     reasons = [
-        "line 1, column 'image': .*truncated|line 1, column 'image': .*",
+        "row 1, column 'image': .*",
         r"gone\.png: there is no such file",
-        "line 3, column 'image': it is empty",
-        "line 4, column 'image': it is not a picture but an HTML page",
-        "line 5, column 'image': it holds neither bytes nor a path",
+        "row 3, column 'image': it is empty",
+        "row 4, column 'image': it is not a picture but an HTML page",
+        "row 5, column 'image': it holds neither bytes nor a path",
     ]
     for index, reason in enumerate(reasons):
         with pytest.raises(DamagedFilesError, match=reason):
@@ -202,7 +202,7 @@ def test_what_cells_hold() -> None:
 
 def test_a_sound_of_numbers_that_is_no_waveform(tmp_path: Path) -> None:
     rows = [{"array": [0.0, 20000.0], "sampling_rate": RATE}]
-    with pytest.raises(DamagedFilesError, match=r"line 1, column 'audio': its floats reach 20,000"):
+    with pytest.raises(DamagedFilesError, match=r"row 1, column 'audio': its floats reach 20,000"):
         column_of(write(tmp_path / "a.parquet", audio=rows), AUDIO).read(0)
 
 

@@ -173,6 +173,9 @@ def test_whole_numbers_are_sorted_by_value() -> None:
     assert class_names([("\u00b2",), ("1" * 5000,), ("3",)]) == ["1" * 5000, "3", "\u00b2"]
     labels = encode_classes([("9",), None, ("-1",)], class_names(rows), False)
     assert labels.tolist() == [2, -1, 0]
+    several = encode_classes([("a", "c"), None, (), ("b",)], ["a", "b", "c"], True)
+    assert several.tolist() == [[1, 0, 1], [-1, -1, -1], [0, 0, 0], [0, 1, 0]]
+    assert encode_classes([None, ()], ["a"], True).tolist() == [[-1], [0]]
 
 
 def test_values_against_plain_python(tmp_path: Path) -> None:
@@ -212,6 +215,10 @@ def test_amounts_are_no_classes() -> None:
     stars = [str(draw.randint(1, 10) / 2) for _ in range(300)]
     assert class_names(read(stars)) == ["0.5", "1", "1.5", "2", "2.5", "3", "3.5", "4", "4.5", "5"]
     assert len(class_names(read(list(range(300))))) == 300
+    quarters = [i % 40 / 4 for i in range(400)]  # ten rows of each
+    assert len(class_names(read(quarters))) == 40
+    with pytest.raises(DataError, match="amounts, not classes"):
+        read(quarters[:399])
 
 
 def test_what_is_told() -> None:

@@ -185,5 +185,7 @@ def test_groups_are_one_whatever_their_spelling(tmp_path: Path) -> None:
     homes = [{truth[row] for row in members} for members in data.rows.values()]
     assert sum(map(len, homes)) == len(set.union(*homes)) == 6
     rows[7]["g"] = "nan"
-    with pytest.raises(DataError, match=r"line 9, column 'g': 'nan' is no group \(1 such cell\(s\)\).*leave group out"):
+    with pytest.raises(
+        DataError, match=r"line 9, column 'g': an empty cell is no group .*leave group out"
+    ):
         built(write(tmp_path / "t.csv", rows), label="y", group="g")

@@ -67,10 +67,6 @@ def test_lists_in_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        (
-            {"label": [f"{i / 7:.3f}" for i in range(60)]},
-            "amounts, not classes. To predict them give --task regression",
-        ),
         ({"label": [f"row {i}" for i in range(60)]}, "60 classes in 60 labelled rows, and none has the three rows"),
         ({"label": ["one"] * 60}, "are of ['one'] only; leave label out (--no-label)"),
         (
@@ -85,9 +81,18 @@ def test_lists_in_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 def test_what_is_refused_has_a_way_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], columns: dict[str, list[Any]], message: str
 ) -> None:
-    code, _ = init(table(tmp_path / "t.csv", **columns))
+    code, _ = init(table(tmp_path / "t.csv", **columns), *(["--task", "classes"] if "label" in columns else []))
     assert code != 0
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_amounts_are_no_classes_even_if_they_are_said_to_be(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _ = init(table(tmp_path / "t.csv", label=[f"{i / 7:.3f}" for i in range(60)]), "--task", "classes")
+    assert code != 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "amounts, not classes. To predict them give --task regression" in said
 
 
 def test_texts_of_other_languages(tmp_path: Path) -> None:
@@ -102,7 +107,13 @@ def test_texts_of_other_languages(tmp_path: Path) -> None:
     assert columns["hindi"]["length"] == 16  # 12 words
     lengths = sorted(map(len, chinese))
     assert lengths[int(0.9 * 59)] <= columns["chinese"]["length"] <= 32
+
+
+def test_accents_that_are_tones_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tokenizers")
+    code, _ = init(table(tmp_path / "t.csv", note=["ma má mà mả mã mạ", "tiếng Việt của tôi"] * 30))
     assert code == 0
+    assert "note: Latin letters keep their accents" in capsys.readouterr().out
 
 
 def test_texts_that_are_cut_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
