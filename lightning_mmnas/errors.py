@@ -57,6 +57,10 @@ class CheckpointError(MMNASError, ValueError):
     """A checkpoint belongs to another architecture or cannot be read."""
 
 
+class TrainingError(MMNASError, ArithmeticError):
+    """A training has come to weights that are no numbers."""
+
+
 class ConfigError(MMNASError, ValueError):
     """A configuration has a wrong key, value or interpolation."""
 

@@ -89,7 +89,7 @@ def check_yaml(text: str, source: str) -> None:
         ConfigError: See `parse_yaml`.
         yaml.YAMLError: It is no YAML.
     """
-    sizes: dict[str, int] = {}  # of anchors, with all aliases in them
+    sizes: dict[str | None, int] = {}  # of anchors, with all aliases in them
     open_nodes: list[tuple[str | None, int]] = [(None, 0)]  # anchor and size up to now of each node around
     for event in yaml.parse(text, _LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -112,4 +112,5 @@ def check_yaml(text: str, source: str) -> None:
 
 
 def _place(event: yaml.Event) -> str:
+    assert event.start_mark is not None  # it was read from a text
     return f"line {event.start_mark.line + 1}, column {event.start_mark.column + 1}"

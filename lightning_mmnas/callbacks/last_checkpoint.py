@@ -1,16 +1,19 @@
 """The checkpoint from which a run that dies at any moment goes on."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any
 from weakref import proxy
 
+from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from typing_extensions import override
 
+from lightning_mmnas.callbacks.checkpoint_files import write_whole_checkpoints
 from lightning_mmnas.callbacks.contract import require
+from lightning_mmnas.errors import RunDirectoryError, TrainingError
+from lightning_mmnas.modules.finite import require_finite
 from lightning_mmnas.modules.length import is_trial
 
 
@@ -46,6 +49,7 @@ class LastCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         self._written_step = None
+        write_whole_checkpoints(trainer)
         others: list[Callback] = [c for c in trainer.callbacks if c is not self]  # type: ignore[attr-defined]
         trainer.callbacks = [*others, self]  # type: ignore[attr-defined]  # a new list: Lightning is iterating the old one
 
@@ -79,20 +83,22 @@ class LastCheckpoint(ModelCheckpoint):
     @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         # Of a run that has made no step of its own, the file that it came from is worth more.
-        if self._written_step not in (None, trainer.global_step):
+        if self._written_step in (None, trainer.global_step):
+            return
+        try:
             self._write(trainer)
+        except (
+            RunDirectoryError,
+            TrainingError,
+        ) as error:  # the message is what has ended the run
+            rank_zero_warn(f"no checkpoint of this moment: {error}")
 
     def _write(self, trainer: Trainer) -> None:
         if is_trial(trainer):
             return
-        path = self.format_checkpoint_name({})
-        local = "://" not in path
-        # Under one name, so that killed runs do not leave one more each; an object store shows whole files only.
-        temporary = str(Path(path).with_name(f".{Path(path).name}")) if local else path
-        self.last_model_path = path
-        trainer.save_checkpoint(temporary)
-        if local and trainer.is_global_zero:
-            os.replace(temporary, path)
+        require_finite(trainer.lightning_module)
+        path = self.last_model_path = self.format_checkpoint_name({})
+        trainer.save_checkpoint(path)
         self._written_at, self._written_step = time.monotonic(), trainer.global_step
         if trainer.is_global_zero:
             for logger in trainer.loggers:

@@ -207,7 +207,7 @@ def check_folder(run_dir: Path) -> None:
     """
     if run_dir.exists() and not run_dir.is_dir():
         raise RunDirectoryError(f"{run_dir} is a file; choose another --output")
-    if run_dir.is_dir() and any(path for path in run_dir.iterdir() if not path.name.startswith(".manifest")):
+    if run_dir.is_dir() and any(path for path in run_dir.iterdir() if not path.name.startswith((".manifest", ".lock"))):
         raise RunDirectoryError(
             f"{run_dir} holds files but no run of mmnas; choose a new folder, such as --output {free_folder(run_dir)}"
         )

@@ -14,7 +14,8 @@ import re
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 from jsonargparse import Namespace, set_dumper, set_parsing_settings
 from jsonargparse.typing import register_type
+from lightning.fabric.utilities import rank_zero_info
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
@@ -36,6 +38,7 @@ from typing_extensions import override
 
 from lightning_mmnas.callbacks.caching import FeatureCaching
 from lightning_mmnas.callbacks.ending import EndTogether
+from lightning_mmnas.callbacks.last_checkpoint import LastCheckpoint
 from lightning_mmnas.callbacks.lightning_private import (
     CommandLine,
     heeds_sigterm,
@@ -53,6 +56,7 @@ from lightning_mmnas.commands.instantiation import (
     flatten,
     instantiation_error,
 )
+from lightning_mmnas.commands.lock import locked
 from lightning_mmnas.commands.memory import keep_freed_memory
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
 from lightning_mmnas.commands.quoting import dump_yaml
@@ -62,6 +66,8 @@ from lightning_mmnas.commands.shared import advice, given_configs, refuse_parts
 from lightning_mmnas.commands.termination import stops_itself
 from lightning_mmnas.commands.threads import is_small, one_thread
 from lightning_mmnas.errors import CheckpointError, ConfigError, Terminated
+from lightning_mmnas.modules.frozen import read_checkpoint
+from lightning_mmnas.modules.length import is_trial
 from lightning_mmnas.parsing import read_yaml
 
 # Where short class names (`--model FusionSearch`) are looked up.
@@ -206,6 +212,8 @@ class MMNASCLI(CommandLine):
             return
         if not Path(path).is_file():
             raise CheckpointError(f"there is no checkpoint {path}; check --ckpt_path")
+        if "pytorch-lightning_version" not in read_checkpoint(path, "--ckpt_path"):
+            raise CheckpointError(f"--ckpt_path: {path} holds weights, but is no checkpoint that training goes on from")
         before = flatten(config.model.as_dict()) if config.model else {}
         try:
             super().merge_checkpoint()
@@ -258,7 +266,7 @@ class MMNASCLI(CommandLine):
             keep_predictions(self.trainer, self.model)
         try:
             few = one_thread(self.trainer.strategy.root_device, self._is_small())
-            with few, stops_itself(partial(heeds_sigterm, self.trainer)):
+            with few, self._locked(name), stops_itself(partial(heeds_sigterm, self.trainer)):
                 super().run_command(name)
             if self.trainer.received_sigterm:  # at the very end, where nothing looks for it
                 raise Terminated(f"terminated; {self._way_on()}")
@@ -278,6 +286,17 @@ class MMNASCLI(CommandLine):
                 raise SystemExit(0) from error
             how = "terminated" if isinstance(cause, Terminated) else "interrupted"
             raise type(cause)(f"{how}; {self._way_on()}") from error
+
+    @contextmanager
+    def _locked(self, name: str) -> Iterator[None]:
+        """Keeps a second training from replacing this one's last checkpoint."""
+        callbacks: list[Any] = self.trainer.checkpoint_callbacks
+        folders = {Path(c.dirpath) for c in callbacks if isinstance(c, LastCheckpoint) and c.dirpath}
+        with ExitStack() as stack:
+            if name == "fit" and self.trainer.is_global_zero and not is_trial(self.trainer):
+                for folder in sorted(path for path in folders if "://" not in str(path)):
+                    stack.enter_context(locked(folder, rank_zero_info))
+            yield
 
     def _way_on(self) -> str:
         """How a command that was stopped is continued: from the newest checkpoint."""

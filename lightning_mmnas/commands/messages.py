@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
 import inspect
 import re
@@ -27,6 +28,7 @@ _TRAINER_OPTION = re.compile(r"(?:accept option '|arguments: --)trainer\.(\w+)")
 _UNRECOGNISED = re.compile(r"unrecognized arguments: --([\w.+]+)")
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 _LOST = re.compile(r"gloo.*(Connection (closed|reset) by peer|Broken pipe)|remote process exited|NCCL.*peer", re.DOTALL)
+_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _LONG = 60  # characters; a longer value is a whole section of the configuration
 
 
@@ -120,4 +122,6 @@ def explain(error: BaseException) -> str | None:
         )
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {error.filename}"
+    if isinstance(error, OSError) and error.errno in _DISK:
+        return f"{error.strerror}; make room on the disk that is written to, and the same command goes on"
     return None

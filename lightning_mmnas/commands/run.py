@@ -23,6 +23,7 @@ from rich.console import Console
 from lightning_mmnas.commands.aside import redoing
 from lightning_mmnas.commands.changes import digest_of, read_record, same
 from lightning_mmnas.commands.claiming import Claim, claim, resolve
+from lightning_mmnas.commands.lock import locked
 from lightning_mmnas.commands.loggers import ended_loggers, require_loggers
 from lightning_mmnas.commands.parser import Parser
 from lightning_mmnas.commands.stages import STAGES, Stage, find_configs, read_stages
@@ -132,10 +133,11 @@ def run(
             progress.workload = partial(workload, {s.name: s.settings for s in stages if s.name in STAGES}, settings)
         if settings is None:
             progress.say(f"{folder} has no finetune.yaml: nothing is fine-tuned or compared")
-        if main:
-            claim(wanted, stages, progress.say)
-        with redoing(run_dir, progress.say) if main else nullcontext():
-            results = _run(stages, wanted, progress)
+        with locked(run_dir, progress.say) if main else nullcontext():
+            if main:
+                claim(wanted, stages, progress.say)
+            with redoing(run_dir, progress.say) if main else nullcontext():
+                results = _run(stages, wanted, progress)
     if results:
         _report(results, run_dir, console)
     return results

@@ -223,7 +223,7 @@ class FeatureCache:
         if number not in self._open:
             shape = (self._rows(number), self.views, self.width)
             shard: Any = None
-            with suppress(OSError, ValueError):
+            with suppress(Exception):  # numpy raises dozens of types for damaged headers
                 shard = np.load(self._path(number), mmap_mode="r", allow_pickle=False)
             if shard is None or shard.shape != shape or shard.dtype != self.dtype:
                 return None

@@ -1,14 +1,16 @@
 """`model.json`: everything about a delivered model but its weights."""
 
+import hashlib
+import math
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from lightning_mmnas.data.spec import Kind, ModalitySpec, TargetScale, Task, Vocabulary
+from lightning_mmnas.data.spec import Kind, ModalitySpec, TargetScale, Task, Vocabulary, is_modality_name
 from lightning_mmnas.data.table.columns import ColumnSpec
-from lightning_mmnas.errors import ModelError
+from lightning_mmnas.errors import DataError, ModelError
 from lightning_mmnas.fusion.input_nodes import Grid, Pool
 from lightning_mmnas.fusion.readout import ReadoutName
 from lightning_mmnas.parsing import parse_json
@@ -18,6 +20,10 @@ CARD = "model.json"
 WEIGHTS = "model.safetensors"
 FORMAT = 2
 """Of the folder; a newer one is refused. 2: regression, and models without labels."""
+
+
+_LARGEST = 2**32
+"""Numbers that a sample of a modality may have."""
 
 
 class _Record(BaseModel):
@@ -56,6 +62,8 @@ class ModalityCard(_Record):
         dtype = getattr(torch, self.dtype, None)
         if not isinstance(dtype, torch.dtype):
             raise ModelError(f"{CARD}: {self.dtype!r} is no type of numbers")
+        if min(self.shape, default=1) < 1 or math.prod(self.shape) > _LARGEST:
+            raise ModelError(f"{CARD}: {self.shape} is no shape of a sample")
         vocabulary = None if self.vocabulary is None else Vocabulary(**self.vocabulary.model_dump())
         return ModalitySpec(self.kind, self.shape, dtype, vocabulary)
 
@@ -147,6 +155,7 @@ class ModelCard(_Record):
         data: Where the splits of the run come from; None: not known.
         made_by: Command, seed, versions.
         target_scale: Mean and standard deviation of a regression's targets, by which outputs become predictions.
+        digests: BLAKE2b of the folder's other files by name; none in folders of earlier versions.
     """
 
     format: int
@@ -162,6 +171,15 @@ class ModelCard(_Record):
     data: DataCard | None = None
     made_by: dict[str, Any] = {}
     target_scale: TargetScale | None = None
+    digests: dict[str, str] = {}
+
+    @field_validator("modalities")
+    @classmethod
+    def _names(cls, modalities: dict[str, ModalityCard]) -> dict[str, ModalityCard]:
+        for name in modalities:
+            if not is_modality_name(name):
+                raise ValueError(f"{name!r} cannot be the name of a modality")
+        return modalities
 
     @property
     def classes(self) -> list[str]:
@@ -191,6 +209,31 @@ def read_card(folder: Path) -> ModelCard:
             "run: pip install -U lightning-mmnas"
         )
     try:
-        return ModelCard.model_validate(content)
-    except ValidationError as error:
-        raise ModelError(f"{path} is damaged: {describe_errors(error)}") from None
+        card = ModelCard.model_validate(content)
+    except (ValidationError, DataError) as error:
+        reason = describe_errors(error) if isinstance(error, ValidationError) else error
+        raise ModelError(f"{path} is damaged: {reason}") from None
+    for name, digest in card.digests.items():
+        file = folder / name
+        if not (file.is_file() and file.resolve().is_relative_to(folder.resolve())):
+            raise ModelError(f"{file} is missing; `mmnas run` with the run's command writes it again")
+        if digest_of(file) != digest:
+            raise ModelError(
+                f"{file} is damaged: it is not what was delivered; `mmnas run` with the run's command writes it again"
+            )
+    return card
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """BLAKE2b of the files in a model's folder that are read with its card."""
+    files = [folder / WEIGHTS, *sorted(path for path in folder.glob("*/**/*") if path.is_file())]
+    return {path.relative_to(folder).as_posix(): digest_of(path) for path in files}
+
+
+def digest_of(path: Path) -> str:
+    """BLAKE2b of a file, read piece by piece."""
+    state = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while piece := file.read(2**20):
+            state.update(piece)
+    return state.hexdigest()

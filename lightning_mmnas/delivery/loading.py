@@ -5,6 +5,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from lightning_mmnas.data.columns.texts import TextTokenizer
@@ -15,10 +16,11 @@ from lightning_mmnas.delivery.model import DeliveredModel
 from lightning_mmnas.delivery.parts import build_encoder, load_class
 from lightning_mmnas.delivery.transforms import Statistics, Transforms
 from lightning_mmnas.encoders.weights import differences
-from lightning_mmnas.errors import ModelError
+from lightning_mmnas.errors import MMNASError, ModelError
 from lightning_mmnas.fusion.network import FusionNetwork
 from lightning_mmnas.modules.frozen import FrozenEncoders
 from lightning_mmnas.space.genotype import Genotype
+from lightning_mmnas.space.value import describe_errors
 
 FOLDER = "model"
 """Of a run, where the model lies."""
@@ -67,8 +69,13 @@ def load(
         for name in modalities
     }
     frozen = FrozenEncoders(encoders)
-    network = _network(card.network, frozen.feature_shapes, allow)
-    classifier = FusionClassifier(frozen, network, len(card.class_names), card.linear, card.task == "multilabel")
+    try:
+        network = _network(card.network, frozen.feature_shapes, allow)
+        classifier = FusionClassifier(frozen, network, len(card.class_names), card.linear, card.task == "multilabel")
+    except MMNASError:
+        raise
+    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError) as error:  # also of memory
+        raise ModelError(f"{folder / CARD} describes a network that cannot be built: {error}") from error
     _fill(classifier, {name.removeprefix(_MODEL): value for name, value in state.items()}, folder / WEIGHTS)
     columns: dict[str, ColumnSpec] = {} if card.table is None else card.table.columns
     model = DeliveredModel(card, classifier, Transforms(modalities, columns, tokenizers, statistics), allow)
@@ -122,12 +129,15 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 def _network(card: NetworkCard, shapes: dict[str, tuple[int, ...]], allow: Collection[str]) -> nn.Module:
     if card.part is not None:
-        network: nn.Module = load_class(card.part.class_path, allow)(shapes, **card.part.arguments)
+        network: nn.Module = load_class(card.part.class_path, allow, nn.Module)(shapes, **card.part.arguments)
         return network
-    genotype = Genotype.model_validate(card.genotype)
+    try:
+        genotype = Genotype.model_validate(card.genotype)
+    except ValidationError as error:
+        raise ModelError(f"{CARD} is damaged: network.genotype: {describe_errors(error)}") from None
     for name in genotype.space.primitives:
         if "." in name:
-            load_class(name, allow)
+            load_class(name, allow, nn.Module)
     return FusionNetwork(genotype, shapes, card.readout, card.dropout, card.pool, card.grid)
 
 

@@ -5,7 +5,7 @@ import inspect
 import json
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -14,6 +14,8 @@ from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.delivery.card import ModelCard, PartCard
 from lightning_mmnas.encoders.base import Encoder
 from lightning_mmnas.errors import DataError, MissingExtraError, MMNASError, ModelError
+
+T = TypeVar("T")
 
 _OWN = "lightning_mmnas."
 
@@ -68,7 +70,7 @@ def build_encoder(card: PartCard, spec: ModalitySpec, folder: Path, allow: Colle
     Raises:
         ModelError: Its class may not be loaded, or does not take these arguments.
     """
-    found = load_class(card.class_path, allow)
+    found = load_class(card.class_path, allow, Encoder)  # type: ignore[type-abstract]
     arguments = dict(card.arguments)
     for name, file in card.files.items():
         path = folder / file
@@ -81,10 +83,8 @@ def build_encoder(card: PartCard, spec: ModalitySpec, folder: Path, allow: Colle
         encoder = found(spec, **arguments)
     except MissingExtraError:
         raise
-    except (TypeError, ValueError, MMNASError) as error:
+    except (TypeError, ValueError, AttributeError, LookupError, RuntimeError, MMNASError) as error:  # also of memory
         raise ModelError(f"{card.class_path} cannot be built with {arguments}: {error}") from error
-    if not isinstance(encoder, Encoder):
-        raise ModelError(f"{card.class_path} is no lightning_mmnas.Encoder")
     return encoder
 
 
@@ -109,21 +109,20 @@ def build_data(card: ModelCard, allow: Collection[str] = ()) -> MultimodalDataMo
     arguments = dict(card.data.arguments)
     if card.table is not None:
         arguments["columns"] = card.table.columns
-    module = load_class(card.data.class_path, allow)(**arguments)
-    if not isinstance(module, MultimodalDataModule):
-        raise DataError(f"{card.data.class_path} is no MultimodalDataModule")
-    return module
+    kind = load_class(card.data.class_path, allow, MultimodalDataModule)  # type: ignore[type-abstract]
+    return kind(**arguments)
 
 
-def load_class(path: str, allow: Collection[str]) -> Any:
-    """Imports a class of this package, or another one that the caller allows.
+def load_class(path: str, allow: Collection[str], base: type[T]) -> type[T]:
+    """Imports a class of this package, or another one that the caller allows; nothing but such a class is ever called.
 
     Args:
         path: ``package.module.Class``.
         allow: Class paths, or packages and modules with all that is in them.
+        base: What the class must be.
 
     Raises:
-        ModelError: It is not allowed, or there is none.
+        ModelError: It is not allowed, or there is none, or it is something else.
     """
     own = path.startswith(_OWN)
     if not own and not any(path == name or path.startswith(f"{name}.") for name in allow):
@@ -133,9 +132,12 @@ def load_class(path: str, allow: Collection[str]) -> Any:
         )
     module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
         raise ModelError(f"the model needs the class {path}, which cannot be imported: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ModelError(f"the model needs the class {path}, but that is no {base.__module__}.{base.__qualname__}")
+    return found
 
 
 def class_path(kind: type) -> str:

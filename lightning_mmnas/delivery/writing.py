@@ -24,6 +24,7 @@ from lightning_mmnas.delivery.card import (
     NetworkCard,
     PartCard,
     TableCard,
+    digests_of,
 )
 from lightning_mmnas.delivery.classifier import classifier_of
 from lightning_mmnas.delivery.loading import weights_of
@@ -132,6 +133,7 @@ def _write(
         target_scale=module.target_scale if isinstance(module, FineTuning) else None,
     )
     save_file(weights_of(classifier, statistics), folder / WEIGHTS)
+    card = card.model_copy(update={"digests": digests_of(folder)})
     write_text(folder / CARD, card.model_dump_json(indent=1) + "\n")
     return card
 

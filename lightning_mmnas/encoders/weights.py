@@ -1,6 +1,7 @@
 """Pretrained weights of encoders, from local files; nothing in a file is executed."""
 
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,6 +75,21 @@ def differences(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Diffe
     return Differences(len(wrong), wrong[0], wanted.get(wrong[0], "nothing"), given.get(wrong[0], "nothing"))
 
 
+def check_intact(path: str | os.PathLike[str]) -> None:
+    """Checks the checksums of a file of `torch.save`, at which `torch.load` does not look.
+
+    Raises:
+        ValueError: A part of it has changed since it was written, or is compressed, as torch's are not.
+    """
+    if not zipfile.is_zipfile(path):  # of an old version
+        return
+    with zipfile.ZipFile(path) as file:
+        packed = [entry.filename for entry in file.infolist() if entry.compress_type != zipfile.ZIP_STORED]
+        damaged = packed[0] if packed else file.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} in it is damaged")
+
+
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Reads a state dict; see `load_weights`.
 
@@ -92,6 +108,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
 
             content: Any = load_file(name)
         else:
+            check_intact(name)
             content = torch.load(name, map_location="cpu", weights_only=True)
     except Exception as error:  # either library raises a dozen types for a damaged or unsafe file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -12,7 +12,7 @@ from typing_extensions import Self
 from lightning_mmnas.data.names import flaw
 from lightning_mmnas.data.spec import ModalitySpec, of_those_in_use
 from lightning_mmnas.encoders.base import Encoder
-from lightning_mmnas.encoders.weights import differences
+from lightning_mmnas.encoders.weights import check_intact, differences
 from lightning_mmnas.errors import CheckpointError, ConfigError
 from lightning_mmnas.space.genotype import Genotype
 
@@ -102,6 +102,7 @@ def read_checkpoint(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise CheckpointError(f"{what}: no checkpoint at {os.fspath(path)!r}; run the stage that writes it first")
     try:
+        check_intact(path)
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         checkpoint["state_dict"].items()
     except Exception as error:  # torch raises a dozen types for a damaged file

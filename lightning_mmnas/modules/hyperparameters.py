@@ -15,6 +15,7 @@ from omegaconf import Container, OmegaConf
 from torch import nn
 from typing_extensions import override
 
+from lightning_mmnas.modules.finite import require_finite
 from lightning_mmnas.modules.ranks import draw_apart
 
 
@@ -57,6 +58,10 @@ class StageModule(LightningModule):
         for name in left_out:
             del self.hparams[name]
         warn_of_left_out(left_out, type(self).__name__)
+
+    def on_train_epoch_end(self) -> None:
+        """Ends a training whose weights are no numbers any more, before a checkpoint is written of them."""
+        require_finite(self)
 
 
 def plain_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -249,6 +249,7 @@ class FusionSearch(SelfSupervisedModule):
 
     def on_train_epoch_end(self) -> None:
         """Logs the mean entropy of the mixtures, relative to the uniform one, and the mean cost."""
+        super().on_train_epoch_end()
         if (entropy := self.entropy()) is not None:
             self.log("arch/entropy", entropy, prog_bar=True, sync_dist=True)
         if (cost := self.cost.expected(self.supernet)) is not None:

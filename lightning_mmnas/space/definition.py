@@ -14,6 +14,8 @@ from lightning_mmnas.space.value import Value
 _RESERVED = re.compile(r"cell\d+|step\d+|x|y")
 
 NUMBERS = ("cells", "steps", "cell_outputs", "step_outputs", "channels", "length")
+LARGEST = {name: 65_536 if name in ("channels", "length") else 256 for name in NUMBERS}
+"""Far beyond what can be trained: a file that asks for more would fill the memory."""
 
 
 class SpaceDefinition(Value):
@@ -39,6 +41,8 @@ class SpaceDefinition(Value):
             whole = isinstance(given, int) and not isinstance(given, bool)
             if not (whole and given >= 1) and not (given is None and field.endswith("_outputs")):
                 raise ValueError(f"{field}: {given!r} is not a whole number of at least 1")
+            if whole and given > LARGEST[field]:
+                raise ValueError(f"{field}: {given} is more than {LARGEST[field]}")
         for outputs, total in (("cell_outputs", "cells"), ("step_outputs", "steps")):
             if data.get(outputs) is None:
                 data[outputs] = data.get(total, cls.model_fields[total].default)

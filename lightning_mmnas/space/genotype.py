@@ -3,6 +3,7 @@
 They stand together because each speaks of the other: a genotype knows its space, a space lists and draws genotypes.
 """
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -121,9 +122,11 @@ class FusionSpace(SpaceDefinition):
         try:
             yield
         except TooManyError:
+            most = self.raw_size()
+            shown = f"{most:,}" if most < 10**30 else f"10^{int(most.bit_length() * math.log10(2)) + 1}"
             raise GenotypeError(
                 f"a space of {self.cells} cells of {self.steps} steps is too large to be counted,"
-                f" listed or drawn from uniformly; it holds at most {self.raw_size():,} (raw_size)"
+                f" listed or drawn from uniformly; it holds at most {shown} (raw_size)"
             ) from None
 
 

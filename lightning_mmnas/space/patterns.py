@@ -20,6 +20,10 @@ Draw = Callable[[int], int]
 """Returns a random whole number from 0 up to, not including, the given one."""
 
 
+_LONGEST = 16
+"""Places of a list, with which there are always too many."""
+
+
 class TooManyError(Exception):
     """There are more patterns than can be listed in reasonable time."""
 
@@ -113,6 +117,8 @@ class Patterns:
         most: int = 30_000,
     ) -> None:
         self.patterns: list[Pattern] = []
+        if length > _LONGEST:  # each place multiplies their number
+            raise TooManyError
         lists = _lists(length, outside, outputs, choices, monotonous=not first_is_earlier)
         for seen, nodes in enumerate(lists):
             if seen == most:

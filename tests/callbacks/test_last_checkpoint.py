@@ -65,7 +65,7 @@ def test_the_file_stays_whole_when_writing_fails(tmp_path: Path, monkeypatch: py
     replace = os.replace
 
     def record(source: str, target: str) -> None:
-        moved.append((source, _stand(Path(source)) is not None))
+        moved.append((str(source), _stand(Path(source)) is not None))
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", record)

@@ -120,7 +120,7 @@ def _cases(count: int, seed: int) -> Iterator[random.Random]:
 def _try(record: Record, path: Path, content: bytes, read: Callable[[Path], Any]) -> None:
     path.write_bytes(content)
     try:
-        with _deadline(_SECONDS):
+        with deadline(_SECONDS):
             read(path)
     except MMNASError as error:
         if str(error).strip():
@@ -134,7 +134,7 @@ def _try(record: Record, path: Path, content: bytes, read: Callable[[Path], Any]
 
 
 @contextmanager
-def _deadline(seconds: int) -> Iterator[None]:
+def deadline(seconds: int) -> Iterator[None]:
     def late(number: int, frame: FrameType | None) -> None:
         raise TimeoutError(f"took more than {seconds} s")
 

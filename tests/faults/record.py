@@ -18,6 +18,7 @@ class Record:
         refused: Cases that ended in one of the package's own errors, or in one line and exit code 2.
         worked: Cases that gave the right result all the same, such as a run that was resumed and equals a whole one.
         failures: What went wrong, one text per case.
+        moments: When and where faults struck, if they did so at random.
         seconds: How long it took.
     """
 
@@ -26,6 +27,7 @@ class Record:
     refused: int = 0
     worked: int = 0
     failures: list[str] = field(default_factory=list)
+    moments: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
     def refuse(self) -> None:

@@ -214,12 +214,13 @@ def _check_amounts(table: Table, column: str, classes: Sequence[Classes | None])
     """Refuses numbers that nobody would call classes."""
     names = {row[0] for row in classes if row}
     rows = sum(row is not None for row in classes)
-    if not all(map(is_number, names)) or all(_INTEGER.fullmatch(name) for name in names):
+    fractions = {name for name in names if not re.fullmatch(r"-?\d+", name)}
+    if not fractions or not all(map(is_number, names)):
         return
     if 2 * len(names) > rows or (len(names) > _REAL and rows < _ROWS * len(names)):
         raise DataError(
             f"{table.path}: column {column!r} holds {len(names)} different numbers in {rows} rows, such as "
-            f"{min(names - {n for n in names if _INTEGER.fullmatch(n)})}: amounts, not classes. To predict them "
+            f"{shown(min(fractions))}: amounts, not classes. To predict them "
             "set data.init_args.task to regression; otherwise set data.init_args.label to another column, or leave "
             "label out"
         )

@@ -47,10 +47,11 @@ def given_splits(table: Table, column: str, groups: Sequence[Cell] | None, seed:
     for index, split in enumerate(found):
         if split is not None:
             rows[split].append(index)
-    for split in ("train", "test"):
-        if not rows[split]:
-            there = ", ".join(f"{name!r} is {of}" for name, of in sorted(known.items()))
-            raise DataError(f"{table.path}: no row of column {column!r} is {split} ({there}); name some, or {_DRAWN}")
+    needed: tuple[Split, ...] = ("train", "test")
+    for name in needed:
+        if not rows[name]:
+            there = ", ".join(f"{text!r} is {of}" for text, of in sorted(known.items()))
+            raise DataError(f"{table.path}: no row of column {column!r} is {name} ({there}); name some, or {_DRAWN}")
     if groups is not None:
         _check_groups(table, column, rows, groups)
     if not rows["val"]:

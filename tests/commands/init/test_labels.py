@@ -86,9 +86,7 @@ def test_what_is_refused_has_a_way_out(
     assert message in " ".join(capsys.readouterr().err.split())
 
 
-def test_amounts_are_no_classes_even_if_they_are_said_to_be(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_amounts_are_no_classes_even_if_they_are_said_to_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _ = init(table(tmp_path / "t.csv", label=[f"{i / 7:.3f}" for i in range(60)]), "--task", "classes")
     assert code != 0
     said = " ".join(capsys.readouterr().err.split())

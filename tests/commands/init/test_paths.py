@@ -9,6 +9,7 @@ import pytest
 
 from lightning_mmnas.data.table.columns import ColumnSpec, file_column
 from lightning_mmnas.data.table.data_module import TableDataModule
+from lightning_mmnas.data.table.dialect import Reading
 from lightning_mmnas.data.table.paths import locate, spellings
 from lightning_mmnas.data.table.reading import read_table
 from lightning_mmnas.delivery.inputs import samples_of
@@ -93,7 +94,7 @@ def test_a_folder_that_files_are_named_from(tmp_path: Path) -> None:
         20 * row for row in sorted(data.rows["train"])
     ]
     transforms = Transforms({}, {"photo": ColumnSpec("image", ["photo"])}, {}, {})
-    rows = list(samples_of(table, transforms, files_from=folder).rows)
+    rows = list(samples_of(table, transforms, reading=Reading(files_from=folder)).rows)
     assert rows[3].values["photo"] == tmp_path / "pictures" / "in" / "3.png"
 
 

@@ -22,7 +22,8 @@ def encoded(samples: np.ndarray, kind: str, subtype: str | None = None, rate: in
     soundfile = pytest.importorskip("soundfile")
     stream = io.BytesIO()
     soundfile.write(stream, samples, rate, format=kind, subtype=subtype)
-    return stream.getvalue()
+    content: bytes = stream.getvalue()
+    return content
 
 
 def wav(raw: bytes, code: int, channels: int, width: int, sizes: tuple[int, int] | None = None, **other: Any) -> bytes:
@@ -32,7 +33,8 @@ def wav(raw: bytes, code: int, channels: int, width: int, sizes: tuple[int, int]
     chunks = b"fmt " + struct.pack("<I", len(form)) + form + other.get("before", b"")
     after = other.get("after", b"")
     whole, size = sizes or (4 + len(chunks) + 8 + len(raw) + len(after), len(raw))
-    return b"RIFF" + struct.pack("<I", whole) + b"WAVE" + chunks + b"data" + struct.pack("<I", size) + raw + after
+    content = b"RIFF" + struct.pack("<I", whole) + b"WAVE" + chunks + b"data" + struct.pack("<I", size) + raw + after
+    return bytes(content)
 
 
 FORMATS = [
@@ -72,7 +74,7 @@ def test_wav_needs_no_other_package(code: int, width: int, extensible: bool, mon
     else:
         raw = b"".join(int(v).to_bytes(width, "little", signed=True) for v in (stereo << 8 * (width - 1)).flat)
     guid = struct.pack("<H", code) + bytes.fromhex("000000001000800000aa00389b71")
-    options = {"extension": struct.pack("<HHI", 22, 8 * width, 3) + guid} if extensible else {}
+    options: dict[str, Any] = {"extension": struct.pack("<HHI", 22, 8 * width, 3) + guid} if extensible else {}
     content = wav(raw, 0xFFFE if extensible else code, 2, width, **options)
     assert np.array_equal(read_audio(content, RATE)[0].numpy(), (stereo / 128).mean(1).astype(np.float32))
     assert sound_length(content) == (RATE, 2, 300 / RATE)

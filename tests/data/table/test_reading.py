@@ -7,7 +7,7 @@ import math
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -209,7 +209,7 @@ def test_types_of_parquet(tmp_path: Path) -> None:
 
 
 def test_json_of_all_forms(tmp_path: Path) -> None:
-    rows = [{"a": 1, "b": "x"}, {"a": 2.5, "c": [1]}, {"a": "NA"}]
+    rows: list[dict[str, Any]] = [{"a": 1, "b": "x"}, {"a": 2.5, "c": [1]}, {"a": "NA"}]
     forms = {
         "t.jsonl": "\n\n".join(map(json.dumps, rows)),
         "t.json": json.dumps(rows),
@@ -300,7 +300,7 @@ def written(draw: random.Random) -> tuple[bytes, list[list[str]], list[list[floa
     numbers: list[list[float | None]] = []
     texts: list[list[str]] = []
     rows = [[f"n{i}" for i in range(width)] + ["words", "label"]]
-    quoting = draw.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+    quoting: Literal[0, 1] = draw.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
     letters = "ab '\",;|\t\n\u00e9\u4e00" + ("\r" if quoting == csv.QUOTE_ALL else "")  # Python quotes no lone \r
     empties = ["", "NA", "NaN", "null", " ", "?"]
     for i in range(count):

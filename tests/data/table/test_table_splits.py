@@ -121,7 +121,7 @@ def test_a_hundred_thousand_rows_of_many_classes_are_split_in_linear_time() -> N
 
 
 def test_tables_that_cannot_be_divided() -> None:
-    classes: list[Classes | None] = [(name,) for name in "abcd"] * 2
+    classes: list[Classes | None] = [(name,) for name in "abcdabcd"]
     with pytest.raises(
         DataError, match=r"here: 4 classes in 8 labelled rows, and none has the three rows .*leave label out"
     ):
@@ -185,7 +185,5 @@ def test_groups_are_one_whatever_their_spelling(tmp_path: Path) -> None:
     homes = [{truth[row] for row in members} for members in data.rows.values()]
     assert sum(map(len, homes)) == len(set.union(*homes)) == 6
     rows[7]["g"] = "nan"
-    with pytest.raises(
-        DataError, match=r"line 9, column 'g': an empty cell is no group .*leave group out"
-    ):
+    with pytest.raises(DataError, match=r"line 9, column 'g': an empty cell is no group .*leave group out"):
         built(write(tmp_path / "t.csv", rows), label="y", group="g")
