@@ -40,7 +40,7 @@ _LIKE_A_LIST = re.compile(
 )
 _WHOLE = re.compile(r"(-?\d+)\.0*", re.ASCII)
 _INTEGER = re.compile(r"-?\d{1,18}")
-_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+_NUMBER = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 
 
 def read_classes(table: Table, column: str, separator: str | None) -> tuple[list[Classes | None], bool]:

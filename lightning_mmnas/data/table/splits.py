@@ -50,7 +50,7 @@ def given_splits(table: Table, column: str, groups: Sequence[Cell] | None, seed:
     needed: tuple[Split, ...] = ("train", "test")
     for name in needed:
         if not rows[name]:
-            there = ", ".join(f"{text!r} is {of}" for text, of in sorted(known.items()))
+            there = ", ".join(f"{shown(text)} is {of}" for text, of in sorted(known.items()))
             raise DataError(f"{table.path}: no row of column {column!r} is {name} ({there}); name some, or {_DRAWN}")
     if groups is not None:
         _check_groups(table, column, rows, groups)
@@ -83,7 +83,7 @@ def _check_names(table: Table, column: str, found: Sequence[Split | None]) -> No
         )
     names = sorted({str(cells[row]) for row in wrong if not is_unlabelled(cells[row])})
     if len(wrong) == len(cells) and all(map(is_number, names)):
-        low, high = min(names, key=float), max(names, key=float)
+        low, high = (name if len(name) < 20 else shown(name) for name in (min(names, key=float), max(names, key=float)))
         raise DataError(
             f"{table.path}, column {column!r}: numbers from {low} to {high} are folds and no splits; write train, val "
             f"or test in their place, or {_DRAWN} (by whole folds: set data.init_args.group to {column!r})"

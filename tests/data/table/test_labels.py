@@ -221,6 +221,15 @@ def test_amounts_are_no_classes() -> None:
         read(quarters[:399])
 
 
+def test_long_numbers_take_no_time_and_little_room() -> None:
+    digits = "9" * 100_000
+    with pytest.raises(DataError, match=r"such as '9+\.\.\.: amounts") as caught:
+        read([f"{digits}.5", f"{digits}.5"[1:], "2"])
+    assert len(str(caught.value)) < 400
+    assert read([f"{digits}x"]) == [(f"{digits}x",)]
+    assert class_names(read([digits, "2"])) == ["2", digits]
+
+
 def test_what_is_told() -> None:
     cells = ["Cat"] * 3 + ["cat"] * 2 + ["1", "1.0", "01", "none", "nan", "NA", "NA", "ca\u200bt"]
     told = notes(cells)
