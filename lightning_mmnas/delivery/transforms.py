@@ -173,7 +173,8 @@ class Transforms:
         if spec.kind == "features" and not column.files:
             return _numbers(value, len(column.columns), column.columns, where)
         if isinstance(value, str | Path):
-            return FileColumn([locate(Path(), str(value))], partial(read_cell, spec=column)).read(0)
+            path, decode = locate(Path(), str(value)), partial(read_cell, spec=column)
+            return FileColumn([path], decode, folders=spec.kind == "video").read(0)
         if spec.kind == "image" and hasattr(value, "convert"):  # a picture of Pillow
             return picture_pixels(
                 value, column.size, 1 if column.channels == 1 else 3, where, column.maximum, column.clip

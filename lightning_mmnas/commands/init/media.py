@@ -14,6 +14,7 @@ from typing import Any, Literal, cast
 from lightning_mmnas.commands.init.sampling import spread
 from lightning_mmnas.data.columns.content import form_of
 from lightning_mmnas.data.columns.images import image_info
+from lightning_mmnas.data.columns.video import PICTURES
 from lightning_mmnas.data.table.embedded import path_in
 from lightning_mmnas.data.table.paths import exists, is_url, locate
 from lightning_mmnas.data.table.reading import Table
@@ -32,7 +33,7 @@ _SUFFIXES: dict[str, Media] = {suffix: media for media, named in _NAMED.items() 
 _LONGEST = 4096
 """Characters of a path."""
 _OPENED = 32
-"""Pictures that are opened to see whether they move."""
+"""Pictures and folders that are opened to see whether they move."""
 _NEAR = 40
 """Folders beside the table that are searched for files which are not where the table says."""
 _PATH = re.compile(r"(~|\.{1,2}|[A-Za-z]:)?[\\/]?[^\\/:*?\"<>|\s][^\\/:*?\"<>|\n]*([\\/][^\\/:*?\"<>|\n]+)+")
@@ -98,7 +99,10 @@ def find_files(table: Table, name: str, folder: Path) -> Files | str | None:
         return _kinds(there, "the files")
     folders = [path for _, cell, path in named if cell.strip() and _is_folder(path)]
     if len(folders) > len(sample) / 2:
-        return f"its cells name folders (first {folders[0]}); a sample is one file"
+        framed = [one for one in folders[:_OPENED] if any(file.suffix.lower() in PICTURES for file in one.iterdir())]
+        if len(framed) > len(folders[:_OPENED]) / 2:
+            return Files("video", list(folders), flat=False)
+        return f"its cells name folders (first {folders[0]}) without pictures, the frames of a video"
     if len(likely) > len(sample) / 2:
         row, cell = likely[0]
         raise _missing(table, name, row, cell, folder, len(rows))

@@ -39,7 +39,9 @@ def open_array(path: Path, key: str | None = None) -> Array:
 
 
 def is_array(path: Path) -> bool:
-    """Whether a file is a `.npy` file whatever its name says."""
+    """Whether a file is a `.npy` file whatever its name says; a folder is none."""
+    if path.is_dir():
+        return False
     with path.open("rb") as file:
         return file.read(6) == b"\x93NUMPY"
 

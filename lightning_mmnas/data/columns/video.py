@@ -21,7 +21,7 @@ from lightning_mmnas.errors import ConfigError
 
 Sampling = Literal["uniform", "random", "centre"]
 
-_PICTURES = frozenset(
+PICTURES = frozenset(
     {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"}
     | {".tif", ".tiff", ".webp"}
 )
@@ -169,9 +169,9 @@ def frame_files(folder: Path) -> list[Path]:
     Raises:
         DamagedFilesError: There are none.
     """
-    files = [file for file in folder.iterdir() if file.suffix.lower() in _PICTURES and not file.name.startswith(".")]
+    files = [file for file in folder.iterdir() if file.suffix.lower() in PICTURES and not file.name.startswith(".")]
     if not files:
-        raise damaged(folder, f"the folder holds no pictures ({', '.join(sorted(_PICTURES))})")
+        raise damaged(folder, f"the folder holds no pictures ({', '.join(sorted(PICTURES))})")
     return sorted(files, key=lambda file: (_natural(file.name), file.name))
 
 

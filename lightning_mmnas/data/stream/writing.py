@@ -240,7 +240,7 @@ class _Writer:
             return False
         column = samples.columns[name]
         paths = [path for i in range(min(len(column), _LOOKED_AT)) if (path := file_of(column, i)) is not None]
-        if not paths:
+        if not paths or any(path.is_dir() for path in paths):  # a folder of frames is no file
             return False
         spec = self.data.available_modalities[name]
         tensors = np.prod(spec.shape) * spec.dtype.itemsize

@@ -1,6 +1,8 @@
 """Videos as a player shows them: turned, by time, with what is transparent; animations and folders of frames."""
 
+import io
 import re
+import shutil
 import struct
 from collections.abc import Callable
 from fractions import Fraction
@@ -10,12 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
+from rich.console import Console
 
+from lightning_mmnas.commands.init.command import init
+from lightning_mmnas.commands.init.media import Files, find_files
 from lightning_mmnas.data.columns.column import FileColumn
 from lightning_mmnas.data.columns.video import clip_positions, frame_files, read_video, video_column, video_length
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.data.table.data_module import TableDataModule
+from lightning_mmnas.data.table.reading import read_table
 from lightning_mmnas.errors import DamagedFilesError
 from tests.data.columns.make_videos import moving_square, write_video
 
@@ -170,7 +177,26 @@ def test_a_table_of_folders(folder: tuple[Path, Array]) -> None:
     path, clip = folder
     table = path.parent / "t.csv"
     table.write_text("v,n\n" + "".join(f"clip,{i}\n" for i in range(6)))
+    files = find_files(read_table(table), "v", path.parent)
+    assert isinstance(files, Files)
+    assert (files.media, files.paths[0]) == ("video", path)
     columns = {"v": ColumnSpec("video", ["v"], size=(8, 12), length=12), "n": ColumnSpec("features", ["n"])}
     data = TableDataModule(str(table), columns, batch_size=2, labels=False)
     data.setup("fit")
     assert torch.equal(next(iter(data.train_dataloader()))["v"][0], tensor(list(clip)))
+
+
+@pytest.mark.filterwarnings("ignore:.*repeat an earlier one")
+def test_init_proposes_folders_of_frames(folder: tuple[Path, Array]) -> None:
+    path, _ = folder
+    table = path.parent / "t.csv"
+    table.write_text("v,n,m\n" + "".join(f"clip{i % 3},{i * i % 7},{i % 5}\n" for i in range(24)))
+    for i in range(3):
+        shutil.copytree(path, path.parent / f"clip{i}")
+    console = Console(file=io.StringIO(), width=200)
+    written = init(str(table), str(path.parent / "configs"), console=console)
+    assert isinstance(console.file, io.StringIO)
+    told = console.file.getvalue()
+    assert "note: look at v: 24 of 24 samples are not the only ones with their content, 24 have the same" in told
+    columns = yaml.safe_load((written / "common.yaml").read_text())["data"]["init_args"]["columns"]
+    assert columns["v"] == {"kind": "video", "columns": ["v"], "size": [64, 64], "channels": 3, "length": 16}
