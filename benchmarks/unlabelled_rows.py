@@ -37,7 +37,8 @@ from lightning_mmnas.data.spec import Split
 from lightning_mmnas.data.splits import label_fraction
 from lightning_mmnas.encoders.text import TransformersEncoder
 from lightning_mmnas.fusion.readout import LateFeatures
-from lightning_mmnas.objectives.logistic import LogisticModel, choose_logistic, fit_logistic
+from lightning_mmnas.objectives.linear import LinearModel
+from lightning_mmnas.objectives.logistic import choose_logistic, fit_logistic
 from lightning_mmnas.objectives.losses import nt_xent
 
 FRACTIONS = (0.01, 0.05, 0.2, 1.0)
@@ -177,7 +178,7 @@ def rows(parts: Parts, fraction: float, draw: int) -> Iterator[tuple[str, float]
     def scored(logits: Tensor) -> float:
         return score(cast(Any, _Scored), logits.float(), val["labels"])
 
-    def fitted(x: Tensor) -> LogisticModel:
+    def fitted(x: Tensor) -> LinearModel:
         return choose_logistic(x[chosen], labels, classes, None, draw)
 
     plain = fitted(train["x"])

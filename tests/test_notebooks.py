@@ -11,7 +11,7 @@ import pytest
 
 from tests.notebooks import FOLDER, NOTEBOOKS, execute, kinds, read
 
-PACKAGES = {"quickstart": ("seglearn", "demo"), "table_of_a_space": ("pyarrow", "table")}
+PACKAGES = {"quickstart": ("seglearn", "demo")}
 """Package that a notebook needs, and the extra that it comes with."""
 
 

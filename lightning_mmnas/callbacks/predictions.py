@@ -15,7 +15,7 @@ from lightning_mmnas.files import replacing
 
 
 class PredictionFile(BasePredictionWriter):
-    """Writes the probabilities of `FineTuning` in ``predictions.csv``: one line per sample, in their order.
+    """Writes the probabilities (or targets) of `FineTuning` in ``predictions.csv``: a line per sample, in their order.
 
     With several processes the first one writes those of all, each sample once.
 
@@ -39,7 +39,7 @@ class PredictionFile(BasePredictionWriter):
         if not all(isinstance(batch, Tensor) and batch.ndim == 2 for batch in predictions):
             return
         places = [int(index) for loader in batch_indices for batch in loader for index in batch]
-        values = torch.cat([batch.float().cpu() for batch in predictions])
+        values = torch.cat([batch.cpu() for batch in predictions]).double()
         own: dict[int, list[float]] = dict(zip(places, values.tolist(), strict=True))
         gathered: list[Any] = [own]
         if trainer.world_size > 1:
@@ -52,9 +52,14 @@ class PredictionFile(BasePredictionWriter):
         path = Path(self.output or Path(trainer.default_root_dir) / "predictions.csv")
         with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["row", "class", *(f"probability:{name}" for name in names)])
+            regression = getattr(pl_module, "task", None) == "regression"
+            head = ["prediction"] if regression else ["class", *(f"probability:{name}" for name in names)]
+            writer.writerow(["row", *head])
             for place in sorted(whole):
                 row = whole[place]
+                if regression:
+                    writer.writerow([place, f"{row[0]:.12g}"])
+                    continue
                 writer.writerow([place, _decided(pl_module, row, names), *(f"{value:.6g}" for value in row)])
         print(f"{len(whole)} samples written to {path}")
 

@@ -29,7 +29,8 @@ def predict(args: list[str]) -> None:
     parser = _parser(
         "predict",
         "Writes the class of every sample, the probabilities of all classes, and the columns that tell which sample it "
-        "is. For Lightning's own: mmnas predict --config FILE --ckpt_path FILE.",
+        "is; of a regression the target of every sample in its own unit. For Lightning's own: mmnas predict --config "
+        "FILE --ckpt_path FILE.",
     )
     _add_output(parser, "a .csv or .parquet file")
     parser.add_argument("--embeddings", action="store_true", help="write the fusion network's vectors, too")
@@ -46,8 +47,12 @@ def embed(args: list[str]) -> None:
 
 def evaluate(args: list[str]) -> None:
     """Runs `mmnas evaluate RUN TABLE`."""
-    parser = _parser("evaluate", "Prints the scores on samples whose classes are known, and where the errors are.")
-    parser.add_argument("--label", metavar="COLUMN", help="column of the classes (default: that of training)")
+    parser = _parser(
+        "evaluate", "Prints the scores on samples whose classes (or targets) are known, and where the errors are."
+    )
+    parser.add_argument(
+        "--label", metavar="COLUMN", help="column of the classes or targets (default: that of training)"
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="a .json file for all of it")
     options = parser.parse_args(args)
     if options.output is not None and options.output.suffix.lower() != ".json":
@@ -76,6 +81,12 @@ def _parser(name: str, description: str) -> Parser:
         default=[],
         metavar="NAME=COLUMN",
         help="a modality that lies in another column than in training (NAME=COLUMN,COLUMN for several); repeatable",
+    )
+    parser.add_argument(
+        "--files_from",
+        "--files-from",
+        metavar="FOLDER",
+        help="what the table names files relative to (default: as given in training, else the table's folder)",
     )
     parser.add_argument("--batch_size", type=int, default=256, help="samples at once (default: 256)")
     parser.add_argument(
@@ -126,7 +137,12 @@ def _options(options: Namespace) -> dict[str, Any]:
         if not separator or not names:
             raise ConfigError(f"--modality {text!r} is not NAME=COLUMN")
         columns[name] = names.split(",")
-    return {"columns": columns, "batch_size": options.batch_size, "on_error": options.on_error}
+    return {
+        "columns": columns,
+        "batch_size": options.batch_size,
+        "on_error": options.on_error,
+        "files_from": options.files_from,
+    }
 
 
 def _data(model: DeliveredModel, table: str) -> tuple[Any, int | None]:
@@ -157,7 +173,7 @@ def _write(options: Namespace, probabilities: bool, embeddings: bool) -> None:
         features = model.encoders(batch)
         found = {}
         if probabilities:
-            found["probabilities"] = model.probabilities(model.classifier.logits(features))
+            found["values"] = model.values(model.classifier.logits(features))
         if embeddings:
             found["vectors"] = model.network(features).float()
         return found
@@ -170,9 +186,12 @@ def _write(options: Namespace, probabilities: bool, embeddings: bool) -> None:
             size = len(chunk.rows) or len(chunk.usable)
             columns: dict[str, Any] = {} if array else _kept(model, chunk, count, options.keep)
             if probabilities:
-                chosen = model.whole(chunk, model.decide(values["probabilities"]), None)
+                table = model.whole_tensor(chunk, values["values"]).numpy()
+            if probabilities and model.task == "regression":
+                columns["prediction"] = table[:, 0]
+            elif probabilities:
+                chosen = model.whole(chunk, model.decide(values["values"]), None)
                 columns["class"] = [_joined(model, one) for one in chosen]
-                table = model.whole_tensor(chunk, values["probabilities"]).numpy()
                 columns |= {f"probability:{name}": table[:, i] for i, name in enumerate(names)}
             if embeddings:
                 vectors = model.whole_tensor(chunk, values["vectors"]).numpy()

@@ -83,7 +83,7 @@ def build_comparison(
         return None
     for stage in (first, second):
         stage.model.trainer = stage.trainer  # whose precision and hooks count
-    second.datamodule.labels_per_class = None  # the comparison draws label budgets itself
+    second.datamodule.use_all_labels()  # the comparison draws label budgets itself
     first.datamodule.setup("fit")
     first.model.take_means(first.datamodule)
     second.datamodule.setup("fit")
@@ -134,7 +134,7 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> ComparisonSettin
         content = read_yaml(path) or {}
     settings = _validated(content, f"{path}: ")
     given = _given(overrides)
-    return _validated({**settings.model_dump(), **given}, "--comparison.") if given else settings
+    return _validated({**settings.model_dump(exclude_unset=True), **given}, "--comparison.") if given else settings
 
 
 def _validated(content: Any, source: str) -> ComparisonSettings:

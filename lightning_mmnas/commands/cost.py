@@ -59,6 +59,7 @@ def command(args: list[str]) -> None:
 def _table(genotype: Genotype, module: FusionSearch, device: torch.device, dtype: torch.dtype) -> Any:
     import torch
     from rich.table import Table
+    from rich.text import Text
 
     from lightning_mmnas.costs.measuring import CostKind, measure_latency
     from lightning_mmnas.costs.table import CostTable
@@ -79,7 +80,7 @@ def _table(genotype: Genotype, module: FusionSearch, device: torch.device, dtype
         column.justify = "right"
 
     def row(name: str, costs: list[float], **style: Any) -> None:
-        table.add_row(name, f"{costs[0]:,.0f}", f"{costs[1]:,.0f}", f"{1e6 * costs[2]:,.1f}", **style)
+        table.add_row(Text(name), f"{costs[0]:,.0f}", f"{costs[1]:,.0f}", f"{1e6 * costs[2]:,.1f}", **style)
 
     named = {name for cell in genotype.cells for name in cell.inputs}
     for name in (name for name in module.space.inputs if name in named):

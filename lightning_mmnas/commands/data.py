@@ -10,6 +10,7 @@ def command(args: list[str]) -> None:
     Raises:
         ConfigError: The configuration is wrong, or its data module is not a `MultimodalDataModule`.
         DamagedFilesError: Files are damaged or missing; everything else has been printed and written before.
+        DataError: A split cannot be read; likewise.
     """
     parser = Parser(
         prog="mmnas data",

@@ -20,8 +20,9 @@ from lightning_mmnas.commands.shared import config_options, stage_files
 from lightning_mmnas.commands.stages import STAGES, find_configs
 from lightning_mmnas.commands.versions import versions
 from lightning_mmnas.data.base import MultimodalDataModule
+from lightning_mmnas.data.spec import of_those_in_use
 from lightning_mmnas.data.summary import SPLITS, summarise
-from lightning_mmnas.errors import ConfigError, DamagedFilesError
+from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError
 from lightning_mmnas.files import write_bytes, write_json
 from lightning_mmnas.report.data_summary import plot_views, render_summary
 from lightning_mmnas.views import DEFAULT_AUGMENTATIONS, TwoViews
@@ -39,6 +40,7 @@ def summarise_data(config: str, folder: str | None, samples: int, overrides: lis
     Raises:
         ConfigError: The configuration is wrong, or its data module is not a `MultimodalDataModule`.
         DamagedFilesError: Files are damaged or missing; everything else has been printed and written before.
+        DataError: A split cannot be read; likewise.
     """
     console = Console()
     configs = stage_configs(config)
@@ -66,6 +68,8 @@ def summarise_data(config: str, folder: str | None, samples: int, overrides: lis
     console.print(f"written to {output}: {names}", markup=False, soft_wrap=True)
     if summary.damaged:
         raise DamagedFilesError(summary.damaged)
+    if summary.missing:
+        raise DataError("; ".join(summary.missing.values()))
 
 
 def stage_configs(name: str) -> list[Path]:
@@ -98,7 +102,8 @@ def build_data(config: Namespace) -> MultimodalDataModule:
     if not isinstance(built, MultimodalDataModule):
         raise ConfigError(f"the data must be a MultimodalDataModule, not {type(built).__name__}")
     if built.task is not None:
-        built.labels, built.labels_per_class = True, None
+        built.labels = True
+        built.use_all_labels()
     built.prepare_data()
     return built
 
@@ -115,7 +120,7 @@ def _build_views(data: MultimodalDataModule, configs: dict[Path, Namespace]) -> 
         parser = ArgumentParser(exit_on_error=False)
         parser.add_argument("--augmentations", type=dict[str, nn.Module])
         augmentations = _instantiate(parser, {"augmentations": given}).augmentations
-    return TwoViews(data.modalities, augmentations)
+    return TwoViews(data.modalities, of_those_in_use(augmentations, data.modalities))
 
 
 def _instantiate(parser: ArgumentParser, values: dict[str, Any]) -> Namespace:

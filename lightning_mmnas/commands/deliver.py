@@ -16,7 +16,10 @@ from lightning_mmnas.delivery.writing import save
 from lightning_mmnas.errors import ModelError
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.frozen import read_checkpoint
+from lightning_mmnas.modules.metrics import main_metric
+from lightning_mmnas.modules.pretrain import FusionPretraining
 from lightning_mmnas.modules.transfer import BatchTransfer
+from lightning_mmnas.report.budgets import PER_CLASS, TOTAL
 
 
 def deliver(arguments: list[str], run_dir: Path, made_by: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,16 +33,17 @@ def deliver(arguments: list[str], run_dir: Path, made_by: Mapping[str, Any]) -> 
         made_by: Command, seed, versions.
 
     Returns:
-        ``labels_per_class`` and ``samples``, the labels it was trained with; ``metric`` and ``score`` on the test
-        split; and ``checkpoint``, its weights.
+        ``labels_per_class`` (or ``labels_total``) and ``samples``, the labels it was trained with; ``metric`` and
+        ``score`` on the test split; and ``checkpoint``, its weights. Of a run without labels, the checkpoint and the
+        ``samples`` that the network was pretrained with.
 
     Raises:
         ModelError: The stage, an encoder or the network is of a kind that cannot be delivered.
     """
     cli = MMNASCLI(arguments, run=False, save_config_callback=None)
     module, data = cli.model, cli.datamodule
-    if not isinstance(module, FineTuning) or not isinstance(data, MultimodalDataModule):
-        raise ModelError("only FineTuning on a MultimodalDataModule can be delivered")
+    if not isinstance(module, FineTuning | FusionPretraining) or not isinstance(data, MultimodalDataModule):
+        raise ModelError("only FineTuning (or FusionPretraining) on a MultimodalDataModule can be delivered")
     if hooks := [name for name in BatchTransfer(module, data).hooks if name != "transfer_batch_to_device"]:
         raise ModelError(
             f"{' and '.join(hooks)} of {type(data).__name__} or {type(module).__name__} would not be in it; change "
@@ -48,7 +52,7 @@ def deliver(arguments: list[str], run_dir: Path, made_by: Mapping[str, Any]) -> 
     weights = delivered_weights(Path(cli.trainer.default_root_dir))
     if not weights.is_file():
         raise ModelError(f"there is no checkpoint {weights}")
-    module.load_state_dict(read_checkpoint(weights, "finetune")["state_dict"])
+    module.load_state_dict(read_checkpoint(weights, "the trained model")["state_dict"])
     data.setup("fit")
     known = {"checkpoint": str(weights.relative_to(run_dir)), **made_by}
     config = cli.resolved()
@@ -59,14 +63,17 @@ def deliver(arguments: list[str], run_dir: Path, made_by: Mapping[str, Any]) -> 
     }
     target = run_dir / FOLDER
     card = save(module, data, target, **options)
-    metric = "accuracy" if module.task == "multiclass" else "f1_weighted_tuned"
+    if isinstance(module, FusionPretraining):
+        return {"samples": len(data.part("train")), "checkpoint": known["checkpoint"]}
+    metric = main_metric(module.task)
+    regression = module.task == "regression"
     data.setup("test")
     read_features(cli, ["test"], module.device)
     scores = load(target, allow=card.classes).evaluate(data.plain_loader("test"))
     metrics = {f"test/{name}": value for name, value in scores["metrics"].items()}
     save(module, data, target, metrics=metrics, **options)
     return {
-        "labels_per_class": card.labels.per_class,
+        TOTAL if regression else PER_CLASS: card.labels.total if regression else card.labels.per_class,
         "samples": card.labels.samples,
         "metric": metric,
         "score": scores["metrics"][metric],

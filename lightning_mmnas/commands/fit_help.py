@@ -15,7 +15,7 @@ from lightning_mmnas.commands.shared import config_options
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.parsing import read_yaml
 
-_FROM_DATA = ("modalities", "num_classes", "task")
+_FROM_DATA = ("modalities", "num_classes", "task", "target_scale")
 """Arguments of a model that are linked from the data module."""
 
 _USES = {

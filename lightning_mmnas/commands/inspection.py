@@ -21,13 +21,15 @@ from lightning_mmnas.commands.lightning_cli import MMNASCLI
 from lightning_mmnas.costs.measuring import count_flops, count_parameters, measure_latency
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.samples import Samples
+from lightning_mmnas.data.spec import unscaled
+from lightning_mmnas.data.targets import standardised
 from lightning_mmnas.errors import ConfigError, MMNASError, RunDirectoryError
 from lightning_mmnas.files import write_bytes
 from lightning_mmnas.fusion.compact import compact
 from lightning_mmnas.fusion.network import FusionNetwork
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.frozen import read_checkpoint
-from lightning_mmnas.modules.metrics import build_metrics, build_tuned_metrics
+from lightning_mmnas.modules.metrics import build_metrics, build_tuned_metrics, main_metric
 from lightning_mmnas.modules.transfer import BatchTransfer
 from lightning_mmnas.parsing import read_yaml
 from lightning_mmnas.report import measures
@@ -61,14 +63,19 @@ class _Model:
 
     @torch.no_grad()
     def probabilities(self, features: dict[str, Tensor]) -> Tensor:
-        """Class probabilities of all samples, on the CPU."""
+        """Class probabilities of all samples, on the CPU; of a regression targets in their own unit, (n, 1)."""
         parts = [self.module.predict_step(part, 0) for part in _chunks(features)]
-        return torch.cat(parts).float().cpu()
+        found = torch.cat(parts).cpu()
+        return found if self.module.task == "regression" else found.float()
 
     def score(self, probabilities: Tensor) -> dict[str, float]:
         """The metrics of the fine-tuning; multi-label F1 with the tuned thresholds too."""
         module = self.module
         classes = probabilities.shape[1]
+        if module.task == "regression":
+            predicted = standardised(probabilities.flatten(), module.target_scale or (0.0, 1.0))
+            metrics = build_metrics(module.task, classes, target_scale=module.target_scale)
+            return {name: float(value) for name, value in metrics(predicted, self.labels).items()}
         found = dict(build_metrics(module.task, classes, module.built_with["threshold"])(probabilities, self.labels))
         if module.task == "multilabel":
             decisions = (probabilities > module.get_buffer("thresholds").cpu()).float()
@@ -85,6 +92,8 @@ def inspect_run(run_dir: Path) -> tuple[dict[str, Any] | None, str | None]:
     Returns:
         The findings and None; or None and why the model could not be looked at, in a sentence.
     """
+    if not (run_dir / "finetune").is_dir():
+        return None, "The run ended after pretraining, without labels: there are no predictions to look at."
     try:
         with isolate_rng(), quiet(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -109,12 +118,16 @@ def _inspect(model: _Model, run_dir: Path) -> dict[str, Any]:
         "features": {name: list(shape) for name, shape in module.encoders.feature_shapes.items()},
         "samples": {"shown": len(model.places), "test": len(data.part("test"))},
         "scores": scores,
-        "metric": "f1_weighted_tuned" if several else "accuracy",
+        "metric": main_metric(module.task),
     }
     if several:
         decisions = (probabilities > module.get_buffer("thresholds").cpu()).float()
         found["labels"] = measures.label_scores(decisions, model.labels, data.class_names)
         errors = measures.worst_labels(probabilities, model.labels, _ERRORS)
+    elif module.task == "regression":
+        predicted, true = probabilities.flatten(), unscaled(model.labels, module.target_scale).flatten()
+        found["scatter"] = {"true": true.tolist(), "predicted": predicted.tolist()}
+        errors = measures.largest_errors(predicted, true, _ERRORS)
     else:
         found["confusion"] = measures.confusion(probabilities, model.labels)
         errors = measures.confident_errors(probabilities, model.labels, _ERRORS)
@@ -146,7 +159,7 @@ def _build(run_dir: Path) -> _Model:
             f"its last stage is {type(module).__name__} on {type(data).__name__}, and only FineTuning on a "
             "MultimodalDataModule is known"
         )
-    data.labels_per_class = None
+    data.use_all_labels()
     module.trainer = cli.trainer  # whose precision and hooks count
     data.setup("fit")
     data.setup("test")
@@ -247,12 +260,17 @@ def _embeddings(model: _Model, run_dir: Path) -> dict[str, Any]:
     if wanted.keys() == fresh.state_dict().keys():
         fresh.load_state_dict(wanted)
         vectors["after"] = torch.cat([fresh(part) for part in _chunks(model.features)]).cpu()
-    found: dict[str, Any] = {"method": "PCA", "labels": _first_labels(model.labels)}
+    regression = module.task == "regression"
+    targets = unscaled(model.labels, module.target_scale).flatten()
+    found: dict[str, Any] = {"method": "PCA", "labels": [] if regression else _first_labels(model.labels)}
+    found |= {"targets": targets.tolist()} if regression else {}
     found["groups"] = model.groups is not None and bool((model.groups != model.groups[0]).any())
     for name, value in vectors.items():
         points, share = measures.two_dimensions(value)
         found[name] = {"points": points, "variance": share, "neighbour": None}
-        if len(value) > 1:
+        if regression:
+            found[name]["correlation"] = measures.neighbour_correlation(value, targets, model.groups)
+        elif len(value) > 1:
             found[name]["neighbour"] = measures.neighbour_accuracy(value, model.labels, model.groups)
     return found
 

@@ -14,7 +14,7 @@ from lightning.fabric.utilities import rank_zero_warn
 from lightning_mmnas.callbacks.lightning_private import given_hyperparameters
 from lightning_mmnas.errors import CheckpointError, ConfigError, MMNASError
 
-LINKED = ("modalities", "num_classes", "task")
+LINKED = ("modalities", "num_classes", "task", "target_scale")
 """Attributes of the data module that a model may ask for by naming an argument so."""
 
 

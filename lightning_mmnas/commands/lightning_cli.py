@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import Namespace, set_parsing_settings
+from jsonargparse import Namespace, set_dumper, set_parsing_settings
 from jsonargparse.typing import register_type
 from lightning.fabric.utilities import rank_zero_info
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -59,6 +59,7 @@ from lightning_mmnas.commands.instantiation import (
 from lightning_mmnas.commands.lock import locked
 from lightning_mmnas.commands.memory import keep_freed_memory
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
+from lightning_mmnas.commands.quoting import dump_yaml
 from lightning_mmnas.commands.refusals import refuse_finished_stage
 from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, keep_predictions
 from lightning_mmnas.commands.shared import advice, given_configs, refuse_parts
@@ -76,6 +77,8 @@ _INTERPOLATION = re.compile(r"\$\{([a-zA-Z][\w.\[\]]*)\}")
 
 # So that `${run_dir}` written in a file is found below the command's name, too.
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
+# On its way a configuration is written and read again.
+set_dumper("yaml", dump_yaml)
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -106,7 +109,7 @@ class MMNASCLI(CommandLine):
 
     Adds the top-level keys `run_dir` (everything is written below it unless told otherwise) and
     `shared` (what several stages have in common, taken by `${shared.NAME}`), the links from the
-    data module's `modalities`, `num_classes` and `task` to arguments of the same name in the model,
+    data module's `modalities`, `num_classes`, `task` and `target_scale` to arguments of the same name in the model,
     and errors a user can act on: `ConfigError`, `CheckpointError`.
 
     Args:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -31,7 +31,11 @@ from lightning_mmnas.commands.versions import versions
 from lightning_mmnas.commands.workload import workload
 from lightning_mmnas.errors import ConfigError, GenotypeError, MMNASError, ModelError, RunDirectoryError, Terminated
 from lightning_mmnas.files import read_json, write_json
+from lightning_mmnas.report.budgets import unit_of
 from lightning_mmnas.report.progress import RunProgress
+
+if TYPE_CHECKING:
+    from lightning_mmnas.comparison.settings import ComparisonSettings
 
 
 def command(args: list[str]) -> None:
@@ -45,7 +49,8 @@ def command(args: list[str]) -> None:
         prog="mmnas run",
         description="Runs the stages encoders, search, pretrain and finetune of a configuration "
         "folder one after another, each as `mmnas fit` would, then the comparison. Run again, it "
-        "continues with the first unfinished stage.",
+        "continues with the first unfinished stage. Without finetune.yaml, as for data without labels, it ends after "
+        "pretrain.",
         epilog="Further options override the stages' configurations: --trainer.accelerator cpu in "
         "all of them, --search.trainer.max_epochs 12 in one, --comparison.draws 1 in the comparison.",
         allow_abbrev=False,
@@ -92,9 +97,9 @@ def run(
     """Runs the unfinished stages of a configuration folder and writes `results.json`.
 
     Args:
-        configs: folder with search.yaml, pretrain.yaml, finetune.yaml, and if wanted encoders.yaml,
-            comparison.yaml and common.yaml, which comes before each stage's file; or the name of a
-            shipped one, such as "watch".
+        configs: folder with search.yaml, pretrain.yaml, finetune.yaml (not for data without labels), and if
+            wanted encoders.yaml, comparison.yaml and common.yaml, which comes before each stage's file; or the name
+            of a shipped one, such as "watch".
         output: the run directory; new, empty, or that of the same run.
         seed: seed of every stage.
         overrides: `--search.key value` for one stage, `--key value` for all.
@@ -124,10 +129,10 @@ def run(
         # Mistakes in any stage are told now: nothing is trained or written before.
         with progress.activity("loading libraries and configurations"):
             stages = [resolve(stage, run_dir, seed) for stage in stages]
-            from lightning_mmnas.commands.compare import read_settings
-
-            settings = read_settings(stages[-1].config, stages[-1].overrides)
-            progress.workload = partial(workload, {stage.name: stage.settings for stage in stages[:-1]}, settings)
+            settings = _compared(stages)
+            progress.workload = partial(workload, {s.name: s.settings for s in stages if s.name in STAGES}, settings)
+        if settings is None:
+            progress.say(f"{folder} has no finetune.yaml: nothing is fine-tuned or compared")
         with locked(run_dir, progress.say) if main else nullcontext():
             if main:
                 claim(wanted, stages, progress.say)
@@ -143,6 +148,7 @@ def _run(stages: Sequence[Stage], wanted: Claim, progress: RunProgress) -> dict[
     # Without --output, which is the folder that it is written into: equal runs give equal files but for the seconds.
     made_by = shlex.join(["mmnas", "run", wanted.configs, "--seed", str(seed), *wanted.overrides])
     records: dict[str, dict[str, Any]] = {}
+    last = [stage.name for stage in stages if stage.name in STAGES][-1]
     for stage in stages:
         try:
             if not main and stage.name == "comparison":
@@ -151,10 +157,10 @@ def _run(stages: Sequence[Stage], wanted: Claim, progress: RunProgress) -> dict[
                 records[stage.name] = _compare(stages, run_dir, seed, progress)
             else:
                 records[stage.name] = _train(stage, run_dir, seed, progress)
-            if stage.name == "finetune":
+            if stage.name == last:
                 _part()
-            if main and stage.name == "finetune":
-                records["model"] = _deliver(stage, wanted, records["finetune"], progress, made_by)
+            if main and stage.name == last:
+                records["model"] = _deliver(stage, wanted, records[last], progress, made_by)
         except KeyboardInterrupt as error:
             how = "terminated" if isinstance(error, Terminated) else "interrupted"
             raise type(error)(
@@ -164,10 +170,28 @@ def _run(stages: Sequence[Stage], wanted: Claim, progress: RunProgress) -> dict[
         except MMNASError as error:
             raise type(error)(f"stage {stage.name}: {error}") from error
 
+    if not main:
+        return {}
     results = _results(run_dir, records)
     results |= {"seed": seed, "versions": versions(), "command": made_by}
     write_json(run_dir / "results.json", results)
     return results
+
+
+def _compared(stages: Sequence[Stage]) -> ComparisonSettings | None:
+    """How much is compared; None where nothing is.
+
+    Raises:
+        ConfigError: Its label budgets are for another task than that of the last stage's data.
+    """
+    if stages[-1].name != "comparison":
+        return None
+    from lightning_mmnas.commands.compare import read_settings
+
+    settings = read_settings(stages[-1].config, stages[-1].overrides)
+    if stages[-2].settings.get("data.init_args.task") == "regression":
+        settings.budgets("regression")
+    return settings
 
 
 def train_encoders(
@@ -258,6 +282,9 @@ def _deliver(
         return {"seconds": 0.0}
     record = {"seconds": round(time.monotonic() - start, 3), "of": of, "delivered": found}
     write_json(done, record)
+    if "score" not in found:
+        progress.say(f"{'model':<10} embeds samples; pretrained with {found['samples']}, without labels")
+        return record
     scored = f"{found['metric']} {found['score']:.3f} on the test split"
     progress.say(f"{'model':<10} {scored}, trained with {found['samples']} labels")
     return record
@@ -265,6 +292,7 @@ def _deliver(
 
 def _compare(stages: Sequence[Stage], run_dir: Path, seed: int, progress: RunProgress) -> dict[str, Any]:
     stage = stages[-1]
+    assert stage.name == "comparison"
     digest, done = digest_of(stage.settings), run_dir / stage.name / "done.json"
     record = read_record(run_dir, stage.name)
     if record is not None and same(record["digest"], stage, seed):
@@ -326,7 +354,8 @@ def _searched(run_dir: Path) -> dict[str, Any]:
 def _row(delivered: dict[str, Any]) -> dict[str, Any]:
     """The delivered model as a row of the comparison: what is shown is what is delivered."""
     score = delivered["score"]
-    shown = {"name": "delivered", "labels_per_class": delivered["labels_per_class"], "metric": delivered["metric"]}
+    unit = unit_of(delivered)
+    shown = {"name": "delivered", unit: delivered[unit], "metric": delivered["metric"]}
     return {**shown, "mean": score, "std": 0.0, "n": 1, "scores": [score]}
 
 

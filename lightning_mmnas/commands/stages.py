@@ -73,6 +73,8 @@ def find_configs(name: str | Path) -> Path:
 def read_stages(folder: Path, overrides: Sequence[str], loggers: Sequence[str] = ()) -> list[Stage]:
     """The stages of a configuration folder in their order, the comparison last, each with its overrides.
 
+    A folder without fine-tuning is that of data without labels: then there is no comparison either.
+
     Args:
         folder: Configuration folder.
         overrides: `--search.key value` for one stage, `--key value` for all.
@@ -97,17 +99,27 @@ def read_stages(folder: Path, overrides: Sequence[str], loggers: Sequence[str] =
         path = folder / f"{name}.yaml"
         if path.is_file():
             stages.append(Stage(name, path, (*shared, *own[name]), tuple(loggers)))
-        elif name != "encoders":  # needless where pretrained encoders are given
+        elif name not in ("encoders", "finetune"):  # needless where pretrained encoders, or no labels, are given
             raise ConfigError(f"there is no {path}; a run needs one file per stage: {list(STAGES)}")
+    if not (folder / "finetune.yaml").is_file():
+        if (folder / "comparison.yaml").is_file() or own["finetune"] or own["comparison"]:
+            raise ConfigError(
+                f"there is no {folder / 'finetune.yaml'}, so nothing can be fine-tuned or compared; write it, or (for "
+                "data without labels) leave comparison.yaml and the options of both away"
+            )
+        return stages
     return [*stages, Stage("comparison", folder / "comparison.yaml", tuple(own["comparison"]))]
 
 
 def stage_digests(folder: Path, overrides: Sequence[str] = ()) -> dict[str, str]:
     """Hash of every stage's settings, whatever the seed."""
-    return {stage.name: stage.digest(0) for stage in read_stages(folder, overrides)[:-1]}
+    return {stage.name: stage.digest(0) for stage in read_stages(folder, overrides) if stage.name in STAGES}
 
 
 def stage_arguments(folder: Path, name: str, run_dir: Path, seed: int, overrides: Sequence[str] = ()) -> list[str]:
     """Arguments of one stage for `MMNASCLI`, without the command ``fit``."""
-    stage = next(stage for stage in read_stages(folder, overrides) if stage.name == name)
+    found = {stage.name: stage for stage in read_stages(folder, overrides)}
+    if name not in found:
+        raise ConfigError(f"there is no {folder / f'{name}.yaml'}, and it is needed here")
+    stage = found[name]
     return stage.arguments(run_dir, seed)[1:]

@@ -16,8 +16,11 @@ from lightning_mmnas.errors import ConfigError
 if TYPE_CHECKING:
     from lightning_mmnas.data.base import MultimodalDataModule
 
-_OF_TABLES = ("label", "label_separator", "split", "group", "id", "modality", "missing", "on_error")
-_TABLES = (".csv", ".jsonl", ".ndjson", ".parquet")
+_OF_TABLES = (
+    *("label", "label_separator", "split", "group", "id", "modality", "missing", "on_error"),
+    *("without", "without_roles", "files_from", "separator", "decimal", "header", "empty"),
+)
+_TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
 def command(args: Sequence[str]) -> None:
@@ -93,28 +96,34 @@ def command(args: Sequence[str]) -> None:
 
 def _table(options: argparse.Namespace, unknown: list[str]) -> tuple[MultimodalDataModule, list[str]]:
     """The data module of a table, and what was taken for what."""
+    from lightning_mmnas.commands.init.telling import told
     from lightning_mmnas.data.table.data_module import TableDataModule
 
     if unknown:
         raise ConfigError(f"unrecognized arguments: {' '.join(unknown)}; see mmnas stream --help")
     special: dict[str, str | None] = {name: getattr(options, name) for name in ("label", "split", "group", "id")}
-    found, columns, left = read_columns(options.table, special, options.modality)
+    reading = {name: getattr(options, name) for name in ("separator", "decimal", "header", "empty")}
+    found = read_columns(
+        options.table, special, options.modality, options.without, options.without_roles, options.files_from, reading
+    )
     data = TableDataModule(
         options.table,
-        columns,
-        label=found.get("label"),
-        split=found.get("split"),
-        group=found.get("group"),
-        id=found.get("id"),
+        found.specs,
+        label=found.special.get("label"),
+        split=found.special.get("split"),
+        group=found.special.get("group"),
+        id=found.special.get("id"),
+        files_from=options.files_from,
         label_separator=options.label_separator,
         missing=options.missing,
         on_error=options.on_error,
         split_seed=options.seed,
+        **reading,
         labels=False,  # this leaves no sample out for having none; what labels there are is written
     )
-    notes = [f"{name}: {spec.kind}, of {', '.join(spec.columns[:6])} (--modality)" for name, spec in columns.items()]
-    notes += [f"{name} of each row: column {column!r} (--{name})" for name, column in found.items()]
-    notes += [f"left out: column {name!r}: {reason}" for name, reason in left.items()]
+    given = {role: column for role, column in special.items() if column is not None}
+    notes = [f"{role} of each row: column {column!r}" for role, column in given.items()]
+    notes += told(found)
     return data, notes
 
 

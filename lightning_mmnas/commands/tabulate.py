@@ -6,14 +6,13 @@ import json
 import shlex
 import time
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from lightning_mmnas.commands.parser import Parser
-from lightning_mmnas.errors import ConfigError, MissingExtraError, RunDirectoryError
+from lightning_mmnas.errors import ConfigError, RunDirectoryError
 from lightning_mmnas.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -64,8 +63,6 @@ def command(args: list[str]) -> None:
         raise ConfigError(f"--limit must be at least 0, got {options.limit}")
     if min(options.labels) < 1:
         raise ConfigError(f"--labels must be at least 1, got {options.labels}")
-    if options.table is not None and find_spec("pyarrow") is None:
-        raise MissingExtraError("writing a table needs pyarrow: pip install 'lightning-mmnas[table]'")
     tabulate(
         options.configs,
         Path(options.output),

@@ -19,26 +19,29 @@ _CLASSES = 10
 
 
 def workload(
-    configs: Mapping[str, Mapping[str, Any]], settings: ComparisonSettings, samples: int
+    configs: Mapping[str, Mapping[str, Any]], settings: ComparisonSettings | None, samples: int
 ) -> dict[str, list[float]]:
     """Work of every stage, in passes of one sample through encoders that are trained; of a search, then its selection.
 
     Args:
         configs: Settings by stage, by full key; see `changes.flat`.
-        settings: Those of the comparison.
+        settings: Those of the comparison; None: there is none.
         samples: Training samples.
     """
     work: dict[str, list[float]] = {}
     for name, config in configs.items():
         epochs = max(int(config.get("trainer.max_epochs") or 1), 1)
         labels = config.get("data.init_args.labels_per_class")
-        work[name] = [_COST[name] * epochs * (min(labels * _CLASSES, samples) if labels else samples)]
+        total = config.get("data.init_args.labels_total")
+        budget = labels * _CLASSES if labels else total or samples
+        work[name] = [_COST[name] * epochs * min(budget, samples)]
     if "search" in configs:
         work["search"].append(_COST["candidate"] * _candidates(configs["search"]))
-    if "pretrain" in configs:
-        few = sum(1 for budget in settings.labels_per_class if budget != "all")
-        every = len(settings.labels_per_class) - few
-        tuning = few * settings.steps * settings.batch_size + every * settings.steps_all * settings.batch_size_all
+    if "pretrain" in configs and settings is not None:
+        tuning = (
+            settings.few * settings.steps * settings.batch_size
+            + settings.every * settings.steps_all * settings.batch_size_all
+        )
         pretraining = work["pretrain"][0] / _COST["pretrain"] * (settings.random_architectures + 1)
         networks = settings.random_architectures + _RIVALS
         work["comparison"] = [_COST["rival"] * (pretraining + networks * settings.draws * tuning)]

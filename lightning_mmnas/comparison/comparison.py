@@ -20,11 +20,11 @@ from lightning_mmnas.comparison.starts import mixture_start
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.samples import Part
 from lightning_mmnas.data.spec import Split
-from lightning_mmnas.data.splits import label_budget
+from lightning_mmnas.data.splits import label_budget, label_total
 from lightning_mmnas.fusion.compact import compact
 from lightning_mmnas.fusion.readout import out_features
 from lightning_mmnas.modules.finetune import FineTuning
-from lightning_mmnas.modules.metrics import build_metrics, build_tuned_metrics, tune_thresholds
+from lightning_mmnas.modules.metrics import build_metrics, build_tuned_metrics, main_metric, tune_thresholds
 from lightning_mmnas.modules.pretrain import FusionPretraining
 from lightning_mmnas.modules.transfer import BatchTransfer
 from lightning_mmnas.objectives.criteria import ViewPair
@@ -32,6 +32,7 @@ from lightning_mmnas.objectives.fusion_objective import FusionObjective, project
 from lightning_mmnas.objectives.labelled import Labelled
 from lightning_mmnas.objectives.losses import local_objective
 from lightning_mmnas.objectives.training import build_optimizer, train_together
+from lightning_mmnas.report.budgets import PER_CLASS, TOTAL, budget_name
 from lightning_mmnas.space.genotype import Genotype
 
 Features = dict[str, Tensor]
@@ -81,6 +82,7 @@ class Comparison:
         self.seed = seed
         self.accumulate = accumulate
         self.device = device or torch.device("cpu")
+        self.budgets = settings.budgets(labelled.task)
         self.advance = advance
         self.announce = announce
         self.pretraining.to(self.device)
@@ -89,8 +91,8 @@ class Comparison:
     @property
     def total(self) -> int:
         """Units of work: steps of which all networks take part."""
-        few = sum(1 for budget in self.settings.labels_per_class if budget != "all")
-        every = len(self.settings.labels_per_class) - few
+        few = sum(1 for budget in self.budgets if budget != "all")
+        every = len(self.budgets) - few
         tuning = self.settings.draws * (few * self.settings.steps + every * self.settings.steps_all)
         return self.pretraining_steps * self.accumulate + tuning
 
@@ -114,18 +116,20 @@ class Comparison:
         val_targets = _labels(self.labelled.part("val")) if several else None
         shapes, num_classes = self.pretraining.encoders.feature_shapes, len(self.labelled.class_names)
         rows = []
-        for budget in self.settings.labels_per_class:
+        for budget in self.budgets:
             scores: dict[str, list[float]] = {name: [] for name in networks}
             for draw in range(self.settings.draws):
                 chosen = self.draw(labels, budget, draw)
-                labelled = "all labels" if budget == "all" else f"{budget} labels per class"
+                labelled = budget_name(budget, self.unit)
                 place = f"{labelled}, draw {draw + 1}/{self.settings.draws}"
-                self.announce(f"{place}: logistic regressions")
+                self.announce(f"{place}: {'ridge' if self.unit == TOTAL else 'logistic'} regressions")
                 seed = 1000 * self.seed + draw
                 if draw == 0 or budget != "all":  # it is convex: with the same labels it would be the same again
                     features = {name: value[chosen] for name, value in encoded[0].items()}
                     groups = None if train.groups is None else train.groups[chosen]
-                    regressions = logistic_rivals(features, labels[chosen], groups, shapes, num_classes, seed)
+                    regressions = logistic_rivals(
+                        features, labels[chosen], groups, shapes, num_classes, seed, self.labelled.task
+                    )
                 if draw == 0 or budget != "all" or self.finetuning.mixture is None:
                     starts = self.starts(networks, regressions, features, labels[chosen], groups, seed)
                 self.announce(f"{place}: {len(starts)} networks")
@@ -215,6 +219,8 @@ class Comparison:
         """Indices of the training samples whose labels may be used; `labels` is (n,) or (n, num_classes)."""
         if budget == "all":
             return torch.arange(len(labels))
+        if self.unit == TOTAL:
+            return label_total(len(labels), budget, 1000 * self.seed + draw)
         return label_budget(labels, budget, 1000 * self.seed + draw, self.labelled.class_names)
 
     def starts(
@@ -235,7 +241,8 @@ class Comparison:
             if self.finetuning.mixture is None:
                 body = copy.deepcopy(network)
                 classifier = nn.Linear(out_features(body), num_classes)
-                starts[name] = Labelled(body, classifier, hparams["head_dropout"]).to(self.device)
+                found = Labelled(body, classifier, hparams["head_dropout"], loss=self.finetuning.criterion)
+                starts[name] = found.to(self.device)
                 continue
             kind, _, modality = name.partition(":")
             starts[name] = mixture_start(
@@ -248,6 +255,8 @@ class Comparison:
                 seed,
                 float(self.finetuning.mixture.interpolation) if name.endswith("+ssl") else None,
                 hparams["head_dropout"],
+                self.labelled.task,
+                self.finetuning.criterion,
             )
         return starts
 
@@ -298,7 +307,7 @@ class Comparison:
 
     @torch.no_grad()
     def predict(self, network: Labelled, features: Features) -> Tensor:
-        """Class logits of a whole split, (n, num_classes), on the CPU."""
+        """Class logits (or standardised targets) of a whole split, (n, num_classes), on the CPU."""
         network.eval()
         count = len(next(iter(features.values())))
         parts = [
@@ -310,7 +319,7 @@ class Comparison:
     def score(
         self, logits: Tensor, labels: Tensor, val_logits: Tensor | None = None, val_labels: Tensor | None = None
     ) -> float:
-        """Accuracy, or the weighted F1 with the thresholds that are best on the validation split."""
+        """Accuracy, R2, or the weighted F1 with the thresholds that are best on the validation split."""
         assert self.labelled.task is not None
         assert self.labelled.num_classes is not None
         if val_logits is None or val_labels is None:
@@ -323,7 +332,12 @@ class Comparison:
     @property
     def metric(self) -> str:
         """What the numbers are."""
-        return "accuracy" if self.labelled.task == "multiclass" else "f1_weighted_tuned"
+        return main_metric(self.labelled.task)
+
+    @property
+    def unit(self) -> str:
+        """What label budgets count."""
+        return TOTAL if self.labelled.task == "regression" else PER_CLASS
 
     def _rows(self, scores: Mapping[str, list[float]], budget: Budget) -> list[dict[str, Any]]:
         """Rows of one budget; of the random architectures, the median of each draw."""
@@ -336,7 +350,7 @@ class Comparison:
         return [
             {
                 "name": name,
-                "labels_per_class": budget,
+                self.unit: budget,
                 "metric": self.metric,
                 "mean": statistics.fmean(kept[name]),
                 "std": statistics.stdev(kept[name]) if len(kept[name]) > 1 else 0.0,

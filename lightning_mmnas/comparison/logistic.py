@@ -1,30 +1,32 @@
-"""Logistic regression on the features of frozen encoders: the rivals that need no network."""
+"""Linear models of the features of frozen encoders, logistic or ridge regression: the rivals that need no network."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from lightning_mmnas.data.spec import Task
 from lightning_mmnas.fusion.readout import SUMMARY, LateFeatures
-from lightning_mmnas.objectives.logistic import LogisticModel, choose_logistic
+from lightning_mmnas.objectives.linear import LinearModel
+from lightning_mmnas.objectives.mixture import choose_linear
 
 Features = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
 class LogisticRival:
-    """Logistic regression on the pooled features of some levels.
+    """Logistic (or ridge) regression on the pooled features of some levels.
 
     Attributes:
         pooled: Features by name -> (n, d).
-        model: (n, d) -> logits (n, num_classes).
+        model: (n, d) -> logits (n, num_classes), or standardised targets.
     """
 
     pooled: LateFeatures
-    model: LogisticModel
+    model: LinearModel
 
     def __call__(self, features: Features) -> Tensor:
-        """Features by name -> logits (n, num_classes)."""
+        """Features by name -> logits (n, num_classes), or standardised targets."""
         return self.model(self.pooled(features).cpu())
 
 
@@ -35,19 +37,21 @@ def logistic_rivals(
     feature_shapes: Mapping[str, Sequence[int]],
     num_classes: int,
     seed: int,
+    task: Task | None = None,
 ) -> dict[str, LogisticRival]:
-    """Fits logistic regression on pooled features, its strength chosen by cross-validation on the samples at hand.
+    """Fits linear models of pooled features, their strength chosen by cross-validation on the samples at hand.
 
     ``raw_features`` reads all levels, ``raw_features_deepest`` the deepest level of each modality, and
     ``raw_features:NAME`` all levels of one modality.
 
     Args:
         train: Features of the training samples by name ``<modality>/<level>``, each (n, c_in, *rest).
-        labels: Classes (n,), or multi-label targets (n, num_classes).
+        labels: Classes (n,), multi-label targets (n, num_classes), or standardised targets (n, 1).
         groups: Group of each sample, (n,), never divided between folds; None: none.
         feature_shapes: Shapes that the encoders promise, by name.
         num_classes: Number of classes; some may have no training sample.
         seed: Seed of the folds.
+        task: The task; ridge regression of a regression.
 
     Returns:
         The rivals by name.
@@ -63,6 +67,6 @@ def logistic_rivals(
 
     def fitted(chosen: Sequence[str]) -> LogisticRival:
         pooled = LateFeatures(chosen, feature_shapes)
-        return LogisticRival(pooled, choose_logistic(pooled(train), labels, num_classes, groups, seed))
+        return LogisticRival(pooled, choose_linear(task, pooled(train), labels, num_classes, groups, seed))
 
     return {name: fitted(chosen) for name, chosen in read.items()}

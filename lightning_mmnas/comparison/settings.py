@@ -4,6 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from lightning_mmnas.data.spec import Task
+from lightning_mmnas.errors import ConfigError
+
 Budget = int | Literal["all"]
 
 
@@ -11,7 +14,8 @@ class ComparisonSettings(BaseModel):
     """How much is compared; the content of ``comparison.yaml``.
 
     Attributes:
-        labels_per_class: Label budgets.
+        labels_per_class: Label budgets of classes.
+        labels_total: Label budgets of a regression: labelled samples in all; None: ``("all",)``.
         draws: Label draws of each budget; with all labels, as many seeds of the classifier.
         random_architectures: Number of random architectures.
         steps: Fine-tuning steps of each network where labels are few.
@@ -23,9 +27,37 @@ class ComparisonSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     labels_per_class: tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...] = (5, 20, "all")
+    labels_total: tuple[Annotated[int, Field(ge=2)] | Literal["all"], ...] | None = None
     draws: int = Field(default=3, ge=1)
     random_architectures: int = Field(default=3, ge=1)
     steps: int = Field(default=100, ge=1)
     steps_all: int = Field(default=200, ge=1)
     batch_size: int = Field(default=64, ge=2)
     batch_size_all: int = Field(default=128, ge=2)
+
+    @property
+    def few(self) -> int:
+        """Number of label budgets that are not all labels."""
+        return sum(1 for budget in self.labels_total or self.labels_per_class if budget != "all")
+
+    @property
+    def every(self) -> int:
+        """Number of label budgets that are all labels."""
+        return len(self.labels_total or self.labels_per_class) - self.few
+
+    def budgets(self, task: Task | None) -> tuple[Budget, ...]:
+        """The label budgets of a task.
+
+        Raises:
+            ConfigError: They are given for the other kind of task.
+        """
+        if task != "regression":
+            if self.labels_total is not None:
+                raise ConfigError("comparison: labels_total is for a regression; classes have labels_per_class")
+            return self.labels_per_class
+        if self.labels_total is None and "labels_per_class" in self.model_fields_set:
+            raise ConfigError(
+                "comparison: labels_per_class is for classes, and a regression has none; set labels_total, labelled "
+                "samples in all, such as [20, 100, all]"
+            )
+        return self.labels_total or ("all",)

@@ -8,8 +8,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from lightning_mmnas.comparison.logistic import LogisticRival
+from lightning_mmnas.data.spec import Task
 from lightning_mmnas.fusion.readout import out_features
 from lightning_mmnas.objectives.labelled import Labelled
+from lightning_mmnas.objectives.losses import LabelLoss, classification_loss
 from lightning_mmnas.objectives.mixture import LinearPath, Mixture, fit_parts
 
 Features = Mapping[str, Tensor]
@@ -28,20 +30,24 @@ def mixture_start(
     seed: int,
     interpolation: float | None,
     dropout: float,
+    task: Task | None = None,
+    loss: LabelLoss = classification_loss,
 ) -> Labelled:
     """A copy of a network under the convex parts of its mixture.
 
     Args:
         network: Features by name -> (b, out_features).
-        regression: Logistic regression on the same samples, of the features that the network may read.
+        regression: Linear model of the same samples, of the features that the network may read.
         features: Of the labelled samples, by name.
-        labels: Classes (n,), or multi-label targets (n, num_classes).
+        labels: Classes (n,), multi-label targets (n, num_classes), or standardised targets (n, 1).
         groups: Group of each sample, (n,); None: none.
         num_classes: Number of classes.
         seed: Seed of the folds, that of the regression.
         interpolation: See `Mixture`; None: the network was never trained, so its batch norms need statistics first
             and the fine-tuned weights are taken as they are.
         dropout: Before the classifier, in training.
+        task: The task.
+        loss: Of the task; see `label_loss`.
     """
     body = copy.deepcopy(network)
     device = next(iter(features.values())).device
@@ -51,11 +57,11 @@ def mixture_start(
             update_bn(_chunks(features, len(labels)), body)
         body.eval()
         vectors = torch.cat([body(chunk) for chunk in _chunks(features, len(labels))])
-    parts = fit_parts(regression.model, vectors, labels, num_classes, groups, seed)
+    parts = fit_parts(regression.model, vectors, labels, num_classes, groups, seed, task)
     path = LinearPath(copy.deepcopy(regression.pooled), num_classes)
     mixture = Mixture(body, classifier, path, 1.0 if interpolation is None else interpolation).to(device)
     mixture.begin(body, classifier, parts)
-    return Labelled(body, classifier, dropout, mixture)
+    return Labelled(body, classifier, dropout, mixture, loss)
 
 
 def _chunks(features: Features, count: int) -> Iterator[Features]:

@@ -10,10 +10,12 @@ from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from lightning_mmnas.data import samples as sampled
 from lightning_mmnas.data.drawing import draw
+from lightning_mmnas.data.names import flaw
 from lightning_mmnas.data.samples import LABEL, Batch, EpochSampler, Part, Samples, ViewSampler, collate
-from lightning_mmnas.data.spec import Kind, ModalitySpec, Split, Task, is_modality_name
-from lightning_mmnas.data.splits import label_budget, split_groups
+from lightning_mmnas.data.spec import Kind, Modalities, ModalitySpec, Split, TargetScale, Task, unscaled
+from lightning_mmnas.data.splits import label_budget, label_total, split_groups
 from lightning_mmnas.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class MultimodalDataModule(LightningDataModule, ABC):
         labels_per_class: Label budget: training samples per class; None: all.
         label_seed: Which draw of the label budget.
         seed: Seed of the shuffling and of the architecture split.
+        labels_total: Label budget of a regression: labelled training samples in all; None: all.
 
     Raises:
         ConfigError: An argument is out of range, or two of them contradict each other.
@@ -69,6 +72,7 @@ class MultimodalDataModule(LightningDataModule, ABC):
         labels_per_class: int | None = None,
         label_seed: int = 0,
         seed: int = 0,
+        labels_total: int | None = None,
     ) -> None:
         super().__init__()
         _check_at_least("batch_size", batch_size, 2)  # batch norm
@@ -81,6 +85,12 @@ class MultimodalDataModule(LightningDataModule, ABC):
                 raise ConfigError(
                     f"labels_per_class={labels_per_class} needs labels=True, got labels=False; "
                     "check data.init_args.labels"
+                )
+        if labels_total is not None:
+            _check_at_least("labels_total", labels_total, 2)
+            if not labels:
+                raise ConfigError(
+                    f"labels_total={labels_total} needs labels=True, got labels=False; check data.init_args.labels"
                 )
         if architecture_fraction is not None and not 0 < architecture_fraction < 1:
             raise ConfigError(
@@ -103,6 +113,7 @@ class MultimodalDataModule(LightningDataModule, ABC):
         self.architecture_split = architecture_split
         self.labels = labels
         self.labels_per_class = labels_per_class
+        self.labels_total = labels_total
         self.label_seed = label_seed
         self.seed = seed
         self._parts: dict[Split, Part] = {}
@@ -115,12 +126,12 @@ class MultimodalDataModule(LightningDataModule, ABC):
     @property
     @abstractmethod
     def class_names(self) -> list[str]:
-        """Names of the classes in the order of their labels; empty where there are no labels."""
+        """Names of the classes in the order of their labels; of a regression the target's; empty without labels."""
 
     @property
     @abstractmethod
     def task(self) -> Task | None:
-        """Whether a sample has one class or several; None where there are no labels."""
+        """Whether a sample has one class, several or a target, a real number; None where there are no labels."""
 
     @abstractmethod
     def _samples(self, split: Split) -> Samples:
@@ -128,13 +139,23 @@ class MultimodalDataModule(LightningDataModule, ABC):
 
     @property
     def modalities(self) -> dict[str, ModalitySpec]:
-        """The modalities in use."""
-        return {name: self.available_modalities[name] for name in self._selected}
+        """The modalities in use; it knows the others, too."""
+        every = self.available_modalities
+        others = {name: spec for name, spec in every.items() if name not in self._selected}
+        return Modalities({name: every[name] for name in self._selected}, others)
 
     @property
     def num_classes(self) -> int | None:
-        """Number of classes; None where there are no labels."""
+        """Number of classes, or of targets: 1; None where there are no labels."""
         return len(self.class_names) or None
+
+    @property
+    def target_scale(self) -> TargetScale | None:
+        """Mean and standard deviation of a regression's targets over the labelled training samples.
+
+        Labels are standardised by them, so that neither float32 nor half precision loses anything. None: no regression.
+        """
+        return None
 
     def modality_means(self) -> dict[str, Tensor]:
         """Returns the training-set mean of every modality, in the shape of one sample.
@@ -223,6 +244,10 @@ class MultimodalDataModule(LightningDataModule, ABC):
             )
         part.source, part.stored_views, part.drawn_views = samples, stored_views, drawn_views
 
+    def use_all_labels(self) -> None:
+        """Lifts the label budget, before the train split is built."""
+        self.labels_per_class = self.labels_total = None
+
     def part(self, split: Split) -> Part:
         """Returns a split that has been built; "train" within the label budget."""
         return self._part(split)
@@ -248,17 +273,21 @@ class MultimodalDataModule(LightningDataModule, ABC):
         return figure
 
     def label_text(self, sample: Mapping[str, Tensor]) -> str:
-        """Returns the names of a sample's classes; empty where it is unlabelled."""
+        """Returns the names of a sample's classes, or its target; empty where it is unlabelled."""
         if LABEL not in sample:
             return ""
         label = sample[LABEL]
+        if self.task == "regression":
+            value = unscaled(label, self.target_scale).flatten()
+            return "" if bool(value.isnan().any()) else f"{self.class_names[0]} = {value.item():.6g}"
         chosen = label.view(-1).tolist() if label.ndim == 0 else (label > 0).nonzero().flatten().tolist()
         return ", ".join(self.class_names[index] for index in chosen if index >= 0)
 
     def _check_modalities(self, modalities: Sequence[str] | None) -> tuple[str, ...]:
         available = list(self.available_modalities)
-        if wrong := [name for name in available if not is_modality_name(name)]:
-            raise DataError(f"{wrong[0]!r} cannot be the name of a modality")
+        for name in available:
+            if (reason := flaw(name)) is not None:
+                raise DataError(f"{name!r} cannot be the name of a modality: {reason}")
         selected = tuple(available if modalities is None else modalities)
         for name in selected:
             if name not in available:
@@ -278,10 +307,15 @@ class MultimodalDataModule(LightningDataModule, ABC):
             raise DataError("the data have no labels; set data.init_args.labels to false")
         part = Part(samples, torch.arange(len(samples)), self._selected, self.labels)
         if part.labels is not None:  # unlabelled samples serve the stages without labels only
-            part = part.subset((part.labels.view(len(part), -1)[:, 0] >= 0).nonzero().flatten())
+            part = part.subset(sampled.labelled_rows(part.labels, self.task).nonzero().flatten())
             if len(part) == 0:
                 raise DataError(f"the {split} split has no labelled sample; set data.init_args.labels to false")
         if split != "train" or part.labels is None:
+            return part
+        self._check_budget(self.task)
+        if self.labels_total is not None:
+            return part.subset(label_total(len(part), self.labels_total, self.label_seed))
+        if self.task == "regression":
             return part
         if self.labels_per_class is not None:
             part = part.subset(label_budget(part.labels, self.labels_per_class, self.label_seed, self.class_names))
@@ -290,10 +324,24 @@ class MultimodalDataModule(LightningDataModule, ABC):
             raise DataError(f"the train split has samples of {classes} only; nothing to learn")
         return part
 
+    def _check_budget(self, task: Task | None) -> None:
+        """Refuses the label budget of another task."""
+        if task == "regression" and self.labels_per_class is not None:
+            raise ConfigError(
+                f"labels_per_class={self.labels_per_class} is for classes, and a regression has none; "
+                "use data.init_args.labels_total, labelled samples in all"
+            )
+        if task != "regression" and self.labels_total is not None:
+            raise ConfigError(
+                f"labels_total={self.labels_total} is for a regression; classes have data.init_args.labels_per_class"
+            )
+
     def _count(self, part: Part) -> dict[str, int]:
         labels = part.labels
         if labels is None:
             raise DataError("there are no labels to count; check data.init_args.labels")
+        if self.task == "regression":
+            raise DataError("the targets of a regression are numbers, not classes that could be counted")
         several = self.task == "multilabel"
         counts = labels.sum(0) if several else labels.bincount(minlength=len(self.class_names))
         return dict(zip(self.class_names, map(int, counts.tolist()), strict=True))

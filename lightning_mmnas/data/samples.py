@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, DistributedSampler, RandomSampler, default_collate
 
-from lightning_mmnas.data.spec import ModalitySpec
+from lightning_mmnas.data.spec import ModalitySpec, Task
 from lightning_mmnas.errors import DataError
 
 LABEL = "label"
@@ -27,7 +27,9 @@ class Samples(Dataset[Batch], ABC):
 
     Attributes:
         labels: Class of each sample, shape (n,), or (n, num_classes) where multi-label; -1
-            (everywhere in the row) where a sample is unlabelled; None where the data are.
+            (everywhere in the row) where a sample is unlabelled. Of a regression the standardised
+            target, float32 of shape (n, 1), NaN where a sample is unlabelled; see
+            `MultimodalDataModule.target_scale`. None where the data are unlabelled.
         groups: Recording (session, subject, ...) of each sample, shape (n,). Samples of one group
             overlap or resemble each other, so a group is never divided between the two parts of
             an architecture search. None: each sample is a group of its own.
@@ -170,6 +172,23 @@ class Part(Dataset[Batch]):
         part.source, part.indices, part.keys = self.source, self.indices[indices], self.keys
         part.stored_views, part.drawn_views = self.stored_views, self.drawn_views
         return part
+
+
+def labelled_rows(labels: Tensor, task: Task | None) -> Tensor:
+    """Which samples have a label, (n,): those of a class from 0 on, or whose target is a number.
+
+    Args:
+        labels: See `Samples`.
+        task: The task.
+
+    Examples:
+        >>> labelled_rows(torch.tensor([2, -1, 0]), "multiclass").tolist()
+        [True, False, True]
+        >>> labelled_rows(torch.tensor([[-1.0], [torch.nan]]), "regression").tolist()
+        [True, False]
+    """
+    first = labels.flatten(1)[:, 0] if labels.ndim > 1 else labels
+    return ~first.isnan() if task == "regression" else first >= 0
 
 
 def tensor_digest(values: Tensor) -> str:

@@ -1,21 +1,21 @@
 """What one modality of a sample looks like."""
 
+from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
 
 from lightning_mmnas.errors import DataError
 
+T = TypeVar("T")
 Kind = Literal["motion", "skeleton", "image", "text", "audio", "video", "features"]
-Task = Literal["multiclass", "multilabel"]
+Task = Literal["multiclass", "multilabel", "regression"]
 Split = Literal["train", "val", "test"]
-
-
-def is_modality_name(name: str) -> bool:
-    """Whether a modality can be called so: files and entries of weights are named after it."""
-    return name.isprintable() and name == name.strip() != "label" and name != "" and not set(name) & set("/\\.")
+TargetScale = tuple[float, float]
+"""Mean and standard deviation of the targets of a regression, in their own unit."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,38 @@ class ModalitySpec:
             raise DataError("a modality of kind 'text' needs a vocabulary")
 
 
+class Modalities(OrderedDict[str, ModalitySpec]):
+    """The modalities in use, by name; jsonargparse passes an ordered dictionary on as it is, others it makes anew.
+
+    Args:
+        used: Those in use.
+        others: Those that the data have besides; what a configuration says of them is left aside.
+    """
+
+    def __init__(
+        self, used: Mapping[str, ModalitySpec] | None = None, others: Mapping[str, ModalitySpec] | None = None
+    ) -> None:
+        super().__init__(used or {})
+        self.others = dict(others or {})
+
+
+def of_those_in_use(entries: Mapping[str, T], modalities: Mapping[str, ModalitySpec]) -> dict[str, T]:
+    """Leaves out the entries, each by a modality's name or kind, of modalities that the data have but do not use.
+
+    Entries for something unknown stay, to be refused.
+    """
+    others: Mapping[str, ModalitySpec] = getattr(modalities, "others", {})
+    used = {*modalities, *(spec.kind for spec in modalities.values())}
+    unused = {*others, *(spec.kind for spec in others.values())} - used
+    return {name: entry for name, entry in entries.items() if name not in unused}
+
+
 def to_unit(pixels: Tensor) -> Tensor:
     """Pixels of any shape as float32 in [0, 1]: uint8 is divided by 255, floats stay as they are."""
     return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+
+
+def unscaled(values: Tensor, scale: TargetScale | None) -> Tensor:
+    """Standardised targets or predictions as float64 in the target's own unit, on the CPU; None: they are in it."""
+    mean, std = scale or (0.0, 1.0)
+    return values.detach().cpu().double() * std + mean

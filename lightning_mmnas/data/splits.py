@@ -97,6 +97,33 @@ def label_budget(labels: Tensor, per_class: int, seed: int, class_names: Sequenc
     return torch.cat(drawn).sort().values
 
 
+def label_total(size: int, total: int, seed: int) -> Tensor:
+    """Draws `total` of some labelled samples at random, without replacement; draws with the same seed are nested.
+
+    Args:
+        size: Number of labelled samples.
+        total: How many are drawn, > 0.
+        seed: Which draw.
+
+    Returns:
+        Indices of the drawn samples, ascending.
+
+    Raises:
+        DataError: There are fewer.
+
+    Examples:
+        >>> few, more = label_total(9, 2, seed=0), label_total(9, 4, seed=0)
+        >>> len(few), set(few.tolist()) < set(more.tolist())
+        (2, True)
+    """
+    if total > size:
+        raise DataError(
+            f"labels_total={total} samples are more than the {size} labelled training samples; ask for fewer, or for "
+            "null (all labels)"
+        )
+    return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:total].sort().values
+
+
 def label_fraction(labels: Tensor, fraction: float, seed: int) -> Tensor:
     """Draws a share of the samples, without replacement, of every class the same, and at least one sample of each.
 

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.columns.column import ColumnSamples
-from lightning_mmnas.data.samples import Samples, tensor_digest
-from lightning_mmnas.data.spec import Split
+from lightning_mmnas.data.samples import Samples, labelled_rows, tensor_digest
+from lightning_mmnas.data.spec import Split, unscaled
 from lightning_mmnas.errors import DamagedFilesError, DataError
 
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
@@ -26,6 +26,7 @@ class SplitSummary:
         groups: Number of groups; None where each sample is its own.
         labels: Samples of each class.
         duplicates: Samples, by modality, whose content another sample of the split has too.
+        targets: Of a regression: least, mean, greatest and standard deviation of the targets by name.
     """
 
     samples: int
@@ -33,6 +34,7 @@ class SplitSummary:
     groups: int | None = None
     labels: dict[str, int] = field(default_factory=dict)
     duplicates: dict[str, int] = field(default_factory=dict)
+    targets: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -109,13 +111,22 @@ def _split(data: MultimodalDataModule, samples: Samples, contents: dict[str, dic
     if samples.groups is not None:
         summary.groups = len(set(samples.groups.tolist()))
     if data.labels and samples.labels is not None:
-        flat = samples.labels.view(len(samples), -1)
-        labelled = flat[:, 0] >= 0
+        labelled = labelled_rows(samples.labels, data.task)
         summary.unlabelled = int((~labelled).sum())
-        summary.labels = _label_counts(samples.labels[labelled], data.class_names)
+        if data.task == "regression":
+            summary.targets = _target_range(unscaled(samples.labels[labelled], data.target_scale))
+        else:
+            summary.labels = _label_counts(samples.labels[labelled], data.class_names)
     for modality, places in contents.items():
         summary.duplicates[modality] = sum(len(indices) for indices in places.values() if len(indices) > 1)
     return summary
+
+
+def _target_range(targets: Tensor) -> dict[str, float]:
+    if not len(targets):
+        return {}
+    found = {"least": targets.min(), "mean": targets.mean(), "greatest": targets.max()}
+    return {name: float(value) for name, value in {**found, "std": targets.std(unbiased=False)}.items()}
 
 
 def _label_counts(labels: Tensor, names: list[str]) -> dict[str, int]:

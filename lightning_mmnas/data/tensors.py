@@ -8,7 +8,8 @@ from torch import Tensor
 
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.samples import LABEL, TensorSamples
-from lightning_mmnas.data.spec import Kind, ModalitySpec, Split, Task, Vocabulary, to_unit
+from lightning_mmnas.data.spec import Kind, ModalitySpec, Split, TargetScale, Task, Vocabulary, to_unit
+from lightning_mmnas.data.targets import measure_scale, standardised
 from lightning_mmnas.errors import DataError
 
 
@@ -17,13 +18,14 @@ class TensorDataModule(MultimodalDataModule):
 
     Args:
         train: One tensor per modality, shape (n, *sample), and optionally "label": int64 of shape
-            (n,), or 0 and 1 of shape (n, num_classes) where multi-label.
+            (n,), or 0 and 1 of shape (n, num_classes) where multi-label; of a regression floats of
+            shape (n,) or (n, 1), NaN where unlabelled.
         val: The same for validation.
         test: The same for test; None: there is no test split.
         kinds: Kind of every modality, by name.
         vocabularies: Vocabulary of every modality of kind "text" (int64 token ids), by name.
         groups: Recording of each training sample, shape (n,); see `Samples`.
-        class_names: Names of the classes; None: "0", "1", ...
+        class_names: Names of the classes; None: "0", "1", ...; of a regression that of the target.
         modalities: See `MultimodalDataModule`, as for all that follow.
         batch_size: Samples per batch.
         num_workers: Worker processes per loader.
@@ -33,6 +35,8 @@ class TensorDataModule(MultimodalDataModule):
         labels_per_class: Label budget; None: all.
         label_seed: Which draw of the label budget.
         seed: Seed of the shuffling and of the architecture split.
+        labels_total: Label budget of a regression.
+        task: "regression": labels are real numbers; None: classes.
 
     Raises:
         DataError: The tensors do not fit each other, `kinds` or `class_names`.
@@ -64,16 +68,23 @@ class TensorDataModule(MultimodalDataModule):
         labels_per_class: int | None = None,
         label_seed: int = 0,
         seed: int = 0,
+        labels_total: int | None = None,
+        task: Literal["regression"] | None = None,
     ) -> None:
         self._tensors: dict[Split, Mapping[str, Tensor]] = {"train": train, "val": val}
         if test is not None:
             self._tensors["test"] = test
+        self._target_scale: TargetScale | None = None
+        if task == "regression":
+            self._standardise(train.get(LABEL))
+            train = self._tensors["train"]
         self._kinds = dict(kinds)
         self._vocabularies = dict(vocabularies or {})
         self._groups = groups
         for split, tensors in self._tensors.items():
             _check_split(split, tensors, train, self._kinds)
-        self._class_names = _class_names(train.get(LABEL), class_names)
+        names = list(class_names or ["target"]) if task == "regression" else None
+        self._class_names = names or _class_names(train.get(LABEL), class_names)
         super().__init__(
             modalities=modalities,
             batch_size=batch_size,
@@ -84,7 +95,9 @@ class TensorDataModule(MultimodalDataModule):
             labels_per_class=labels_per_class,
             label_seed=label_seed,
             seed=seed,
+            labels_total=labels_total,
         )
+        self._check_budget(self.task)
 
     @property
     def available_modalities(self) -> dict[str, ModalitySpec]:
@@ -102,11 +115,29 @@ class TensorDataModule(MultimodalDataModule):
 
     @property
     def task(self) -> Task | None:
-        """Multi-label where labels have two dimensions."""
+        """Multi-label where labels have two dimensions, unless they are said to be targets."""
+        if self._target_scale is not None:
+            return "regression"
         labels = self._tensors["train"].get(LABEL)
         if labels is None:
             return None
         return "multiclass" if labels.ndim == 1 else "multilabel"
+
+    @property
+    def target_scale(self) -> TargetScale | None:
+        """Mean and deviation of the labelled training samples' targets."""
+        return self._target_scale
+
+    def _standardise(self, labels: Tensor | None) -> None:
+        """Puts standardised targets in the place of the labels."""
+        if labels is None:
+            raise DataError("task regression needs labels; the train split has none")
+        self._target_scale = scale = measure_scale(labels.double().flatten(), range(len(labels)), "the train split")
+        for split, tensors in self._tensors.items():
+            if (found := tensors.get(LABEL)) is not None:
+                if found.ndim > 2 or found[:1].numel() > 1:
+                    raise DataError(f"the targets of {split} have shape {tuple(found.shape)}; one per sample is known")
+                self._tensors[split] = {**tensors, LABEL: standardised(found.flatten(), scale)}
 
     def modality_means(self) -> dict[str, Tensor]:
         """Returns the training-set mean of every modality, element by element; padding only, for a text."""

@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from lightning_mmnas.data.spec import Kind, ModalitySpec, Task, Vocabulary, is_modality_name
+from lightning_mmnas.data.names import flaw
+from lightning_mmnas.data.spec import Kind, ModalitySpec, TargetScale, Task, Vocabulary
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.errors import DataError, ModelError
 from lightning_mmnas.fusion.input_nodes import Grid, Pool
@@ -18,8 +19,8 @@ from lightning_mmnas.space.value import describe_errors
 
 CARD = "model.json"
 WEIGHTS = "model.safetensors"
-FORMAT = 1
-"""Of the folder; a newer one is refused."""
+FORMAT = 2
+"""Of the folder; a newer one is refused. 2: regression, and models without labels."""
 
 
 _LARGEST = 2**32
@@ -110,6 +111,11 @@ class TableCard(_Record):
     id: str | None = None
     missing: Literal["error", "drop", "mask"] = "error"
     on_error: Literal["raise", "skip"] = "raise"
+    separator: str | None = None
+    decimal: Literal[".", ","] | None = None
+    header: bool | None = None
+    empty: list[str] | None = None
+    files_from: str | None = None
 
 
 class DataCard(_Record):
@@ -125,10 +131,12 @@ class LabelCard(_Record):
     Attributes:
         per_class: The budget; "all".
         samples: Their number.
+        total: The budget of a regression.
     """
 
     per_class: int | Literal["all"]
     samples: int
+    total: int | Literal["all"] | None = None
 
 
 class ModelCard(_Record):
@@ -136,22 +144,23 @@ class ModelCard(_Record):
 
     Attributes:
         format: Of the folder.
-        task: See `Task`.
-        class_names: In the order of the probabilities.
+        task: See `Task`; None: it was trained without labels, and embeds only.
+        class_names: In the order of the probabilities; of a regression the target's.
         modalities: What a sample has.
         encoders: Of each modality.
         network: From features to a vector.
-        linear: Whether logistic regression on the encoders' features stands beside the network; see `Mixture`.
+        linear: Whether a linear model of the encoders' features stands beside the network; see `Mixture`.
         labels: What it was trained with.
         metrics: By name, such as ``test/accuracy``.
         table: How to read a table like that of the run; None: the run's data are no table.
         data: Where the splits of the run come from; None: not known.
         made_by: Command, seed, versions.
+        target_scale: Mean and standard deviation of a regression's targets, by which outputs become predictions.
         digests: BLAKE2b of the folder's other files by name; none in folders of earlier versions.
     """
 
     format: int
-    task: Task
+    task: Task | None
     class_names: tuple[str, ...]
     modalities: dict[str, ModalityCard]
     encoders: dict[str, PartCard]
@@ -162,14 +171,15 @@ class ModelCard(_Record):
     table: TableCard | None = None
     data: DataCard | None = None
     made_by: dict[str, Any] = {}
+    target_scale: TargetScale | None = None
     digests: dict[str, str] = {}
 
     @field_validator("modalities")
     @classmethod
     def _names(cls, modalities: dict[str, ModalityCard]) -> dict[str, ModalityCard]:
         for name in modalities:
-            if not is_modality_name(name):
-                raise ValueError(f"{name!r} cannot be the name of a modality")
+            if (reason := flaw(name)) is not None:
+                raise ValueError(f"{name!r} cannot be the name of a modality: {reason}")
         return modalities
 
     @property

@@ -1,4 +1,4 @@
-"""The classifier that is delivered: raw samples to logits, with fixed weights and no trainer."""
+"""The classifier or regressor that is delivered: raw samples to logits, with fixed weights and no trainer."""
 
 import copy
 from collections.abc import Mapping
@@ -6,9 +6,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from lightning_mmnas.errors import ModelError
 from lightning_mmnas.fusion.readout import LateFeatures, out_features
 from lightning_mmnas.modules.finetune import FineTuning
 from lightning_mmnas.modules.frozen import FrozenEncoders
+from lightning_mmnas.modules.pretrain import FusionPretraining
 from lightning_mmnas.objectives.mixture import LinearPath
 
 
@@ -21,7 +23,7 @@ class FusionClassifier(nn.Module):
     Args:
         encoders: Raw samples -> features by name.
         network: Features by name -> (b, out_features).
-        num_classes: Number of classes.
+        num_classes: Number of classes, or of targets; logits then are standardised targets. 0: there were no labels.
         linear: Whether there is a linear path; without, the shares are 0 and 1.
         thresholds: Whether labels are decided by thresholds, multi-label data.
     """
@@ -35,7 +37,7 @@ class FusionClassifier(nn.Module):
         super().__init__()
         self.encoders = encoders
         self.network = network
-        self.classifier = nn.Linear(out_features(network), num_classes)
+        self.classifier = nn.Linear(out_features(network), num_classes) if num_classes else None
         shapes = encoders.feature_shapes
         self.linear = LinearPath(LateFeatures(list(shapes), shapes), num_classes) if linear else None
         self.register_buffer("shares", torch.tensor([0.0, 1.0]))
@@ -46,7 +48,13 @@ class FusionClassifier(nn.Module):
         return self.logits(self.encoders(batch))
 
     def logits(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Features by name -> logits (b, num_classes)."""
+        """Features by name -> logits (b, num_classes).
+
+        Raises:
+            ModelError: There were no labels.
+        """
+        if self.classifier is None:
+            raise ModelError("the model was trained without labels: it embeds samples, and predicts nothing of them")
         logits: Tensor = self.classifier(self.network(features))
         if self.linear is None:
             return logits
@@ -56,8 +64,14 @@ class FusionClassifier(nn.Module):
 
 
 @torch.no_grad()
-def classifier_of(module: FineTuning) -> FusionClassifier:
-    """The classifier that a stage has trained, on the CPU and in eval mode; the stage is left as it is."""
+def classifier_of(module: FineTuning | FusionPretraining) -> FusionClassifier:
+    """The classifier that a stage has trained, on the CPU and in eval mode; the stage is left as it is.
+
+    Of a network that was pretrained only, encoders and network.
+    """
+    if isinstance(module, FusionPretraining):
+        parts = copy.deepcopy(module.encoders), copy.deepcopy(module.network)
+        return FusionClassifier(*parts, 0, linear=False, thresholds=False).cpu().eval()
     several = module.task == "multilabel"
     mixture = module.mixture
     network, head = copy.deepcopy(module.network), copy.deepcopy(module.classifier)

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.data.spec import ModalitySpec
+from lightning_mmnas.data.spec import ModalitySpec, TargetScale
 from lightning_mmnas.delivery.classifier import FusionClassifier
 from lightning_mmnas.delivery.model import DeliveredModel
 from lightning_mmnas.errors import ConfigError, MissingExtraError, ModelError
@@ -36,14 +36,21 @@ class ExportModule(nn.Module):
 
     Args:
         classifier: The model.
-        task: Decides between softmax and sigmoid.
+        task: Decides between softmax, sigmoid and a target in its own unit.
         names: Of the inputs: modalities, or features.
-        output: ``"classifier"``: probabilities; ``"embedding"``: the fusion network's vector.
+        output: ``"classifier"``: probabilities, or targets; ``"embedding"``: the fusion network's vector.
         inputs: ``"samples"``: with the encoders; ``"features"``: what they give comes in.
+        target_scale: Mean and standard deviation of a regression's targets.
     """
 
     def __init__(
-        self, classifier: FusionClassifier, task: str, names: list[str], output: Output, inputs: Input
+        self,
+        classifier: FusionClassifier,
+        task: str | None,
+        names: list[str],
+        output: Output,
+        inputs: Input,
+        target_scale: TargetScale | None = None,
     ) -> None:
         super().__init__()
         self.classifier = classifier
@@ -51,15 +58,21 @@ class ExportModule(nn.Module):
         self.names = names
         self.output: Output = output
         self.inputs: Input = inputs
+        self.mean, self.std = target_scale or (0.0, 1.0)
 
     def forward(self, *values: Tensor) -> Tensor:
-        """Inputs in the order of the names, each (b, ...) -> probabilities (b, num_classes) or vectors (b, d)."""
+        """Inputs in the order of the names, each (b, ...) -> probabilities (b, num_classes) or vectors (b, d).
+
+        Of a regression: targets (b, 1) in their own unit, float64, since float32 may not hold it.
+        """
         given = dict(zip(self.names, values, strict=True))
         features: Mapping[str, Tensor] = self.classifier.encoders(given) if self.inputs == "samples" else given
         if self.output == "embedding":
             vectors: Tensor = self.classifier.network(features)
             return vectors
         logits = self.classifier.logits(features)
+        if self.task == "regression":
+            return logits.double() * self.std + self.mean
         return logits.softmax(-1) if self.task == "multiclass" else logits.sigmoid()
 
 
@@ -94,6 +107,8 @@ def export(
     for value, kind, name in ((format, Format, "format"), (output, Output, "output"), (inputs, Input, "inputs")):
         if value not in get_args(kind):
             raise ConfigError(f"{name} {value!r} is not in {list(get_args(kind))}")
+    if model.task is None and output == "classifier":
+        raise ModelError("the model was trained without labels: it has no classifier; take output embedding")
     if path.suffix.lower() != SUFFIXES[format]:
         raise ConfigError(f"{path}: the suffix of format {format!r} is {SUFFIXES[format]}; check --output")
     training = model.training
@@ -114,9 +129,10 @@ def _export(
         if output == "embedding" or model.classifier.linear is None:  # what nothing reads is no input
             read = _read_features(model)
             names = [name for name in names if name in read]
-    module = ExportModule(model.classifier, model.task, names, output, inputs).cpu().eval()
+    module = ExportModule(model.classifier, model.task, names, output, inputs, model.card.target_scale).cpu().eval()
     spelled = [_identifier(name) for name in names]
-    result = "probabilities" if output == "classifier" else "embedding"
+    kind = "prediction" if model.task == "regression" else "probabilities"
+    result = kind if output == "classifier" else "embedding"
     with torch.no_grad(), _quiet():
         program = _trace(module, _random(model, names, inputs, 3), spelled)
         if format == "onnx":
@@ -129,6 +145,8 @@ def _export(
         for size in _SIZES:
             values = _random(model, names, inputs, size)
             wanted, found = module(*values), runner(*values)
+            if result == "prediction":  # as large as the network sees them
+                wanted, found = (wanted - module.mean) / module.std, (found - module.mean) / module.std
             difference = max(difference, float((wanted - found).abs().max() / wanted.abs().max().clamp(min=1)))
     if not difference <= _TOLERANCE:
         raise ModelError(f"the exported file differs from the model by {difference:.1g}, more than {_TOLERANCE:g}")

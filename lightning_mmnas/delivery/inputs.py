@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,12 +14,15 @@ from lightning_mmnas.data.columns.arrays import open_array
 from lightning_mmnas.data.columns.texts import read_text
 from lightning_mmnas.data.samples import LABEL
 from lightning_mmnas.data.table.columns import ColumnSpec
-from lightning_mmnas.data.table.reading import Cell, stream_table
-from lightning_mmnas.delivery.transforms import MissingValueError, Transforms
+from lightning_mmnas.data.table.embedded import is_embedded, path_in
+from lightning_mmnas.data.table.numbers import is_empty
+from lightning_mmnas.data.table.paths import base_folder, locate
+from lightning_mmnas.data.table.reading import SUFFIXES, Cell, Reading, Table, stream_table
+from lightning_mmnas.delivery.card import TableCard
+from lightning_mmnas.delivery.transforms import MissingValueError, Transforms, Wrong
 from lightning_mmnas.errors import DataError
 
 OnError = Literal["raise", "skip"]
-_TABLES = (".csv", ".jsonl", ".ndjson", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -100,36 +103,57 @@ class Samples:
             yield Chunk(default_collate(samples) if samples else {}, usable, some)
 
 
-def samples_of(data: Any, transforms: Transforms, columns: Mapping[str, Sequence[str]] | None = None) -> Samples:
+def reading_of(card: TableCard | None, files_from: str | None = None) -> Reading:
+    """How a new table is read: as that of training, unless its rows say otherwise.
+
+    Args:
+        card: What is known of the table of training.
+        files_from: Folder that files are named relative to; None: as in training.
+    """
+    if card is None:
+        return Reading(files_from=files_from)
+    likely = (card.separator, card.decimal)
+    return Reading(header=card.header, empty=card.empty, likely=likely, files_from=files_from or card.files_from)
+
+
+def samples_of(
+    data: Any,
+    transforms: Transforms,
+    columns: Mapping[str, Sequence[str]] | None = None,
+    reading: Reading | None = None,
+) -> Samples:
     """Understands what was given; see `DeliveredModel.predict`.
 
     Args:
         data: The samples.
         transforms: Of the model.
         columns: By modality, the columns of a table that it lies in, where they are others than in training.
+        reading: How a table is read.
 
     Raises:
         DataError: It is nothing that can be understood, or it lacks a modality.
     """
-    declared = _renamed(transforms, columns or {})
+    declared, reading = _renamed(transforms, columns or {}), reading or Reading()
     if isinstance(data, str | Path):
         path = Path(data)
-        return Samples(rows=_of_folder(path, transforms, declared) if path.is_dir() else _of_table(path, declared))
+        if path.is_dir() and not (path / "state.json").is_file():
+            return Samples(rows=_of_folder(path, transforms, declared, reading))
+        return Samples(rows=_of_table(path, declared, reading))
     if hasattr(data, "columns") and (hasattr(data, "to_dicts") or hasattr(data, "to_dict")):
-        return Samples(rows=_of_frame(data, declared))
+        return Samples(rows=_of_frame(data, declared, reading))
     if isinstance(data, Mapping):
-        return _of_mapping(data, transforms, declared)
+        return _of_mapping(data, transforms, declared, reading)
     if isinstance(data, DataLoader):
         return Samples(batches=data)
     if isinstance(data, list | tuple) and data and all(isinstance(sample, Mapping) for sample in data):
-        found = [_of_mapping(sample, transforms, declared) for sample in data]
+        found = [_of_mapping(sample, transforms, declared, reading) for sample in data]
         if not all(sample.single for sample in found):
             raise DataError("a list holds single samples, but one of its dicts has several")
         rows = (row for sample in found for row in sample.rows)
         return Samples(rows=[Row(f"sample {i}", row.values, row.cells) for i, row in enumerate(rows)])
     raise DataError(
         f"{type(data).__name__} cannot be read as samples: give a data frame, the path of a table "
-        f"({', '.join(_TABLES)}) or of a folder, a dict with the modalities {list(transforms.modalities)}, a list of "
+        f"({', '.join(SUFFIXES)}) or of a folder, a dict with the modalities {list(transforms.modalities)}, a list of "
         "such dicts, or a DataLoader"
     )
 
@@ -158,28 +182,57 @@ def _renamed(transforms: Transforms, columns: Mapping[str, Sequence[str]]) -> di
     return found
 
 
-def _of_table(path: Path, declared: Mapping[str, ColumnSpec]) -> Iterator[Row]:
+def _of_table(path: Path, declared: Mapping[str, ColumnSpec], reading: Reading) -> Iterator[Row]:
     if not declared:
         raise DataError(
             f"the model was not trained on a table, so it cannot read {path}: give tensors by modality, a DataLoader, "
             "or the name of a split of its data: train, val or test"
         )
-    names, rows = stream_table(path)
-    if names:
-        _need(declared, names, str(path))
-
-    def found() -> Iterator[Row]:
-        for line, cells in rows:
-            if not names:
-                cells = _complete(cells, declared)
-            yield Row(f"{path}, line {line}", _values(cells, declared, path.parent), cells)
-
-    return found()
+    numbers = [column for spec in declared.values() if _in_cells(spec) for column in spec.columns]
+    blocks = stream_table(path, reading, numbers)
+    first = next(blocks, None)
+    if first is not None and path.suffix.lower() not in (".jsonl", ".ndjson", ".json"):  # a key may be lacking there
+        _need(declared, first.names, str(path))
+    return (row for block in chain([first] if first is not None else [], blocks) for row in _rows(block, declared))
 
 
-def _complete(cells: dict[str, Cell], declared: Mapping[str, ColumnSpec]) -> dict[str, Cell]:
-    """A row of JSON lines: a key that it lacks is an empty cell."""
-    return {**{column: None for spec in declared.values() for column in spec.columns}, **cells}
+def _in_cells(spec: ColumnSpec) -> bool:
+    """Whether a modality is numbers in the cells of a table."""
+    return spec.kind == "features" and not spec.files
+
+
+def _rows(
+    table: Table, declared: Mapping[str, ColumnSpec], folder: Path | None = None, word: str | None = None
+) -> Iterator[Row]:
+    """The rows of a table as samples.
+
+    Args:
+        table: The table, or a part of it.
+        declared: The modalities.
+        folder: That files are named relative to; None: that of the table.
+        word: What a row is called in messages, its number taking the place of {}; None: file and line.
+    """
+    folder = base_folder(table.path, table.reading.files_from) if folder is None else folder
+    cells = {name: table.cells(name) for name in table.names}
+    absent = [None] * len(table)
+    columns = {name: [cells.get(column, absent) for column in spec.columns] for name, spec in declared.items()}
+    for name, spec in declared.items():
+        if _in_cells(spec):
+            columns[name] = [_numbers(table, column) if column in cells else absent for column in spec.columns]
+    for row in range(len(table)):
+        own = {name: [column[row] for column in several] for name, several in columns.items()}
+        values = {name: _value(declared[name], found, folder) for name, found in own.items()}
+        place = table.row(row) if word is None else word.format(row)
+        yield Row(place, values, {name: column[row] for name, column in cells.items()})
+
+
+def _numbers(table: Table, name: str) -> list[Any]:
+    """A column as numbers; None where a cell is empty."""
+    found = table.parsed(name)
+    values: list[Any] = [None if value != value else value for value in found.values.tolist()]
+    for row in found.wrong.tolist():
+        values[row] = Wrong(table.wrong(row, name))
+    return values
 
 
 def _need(declared: Mapping[str, ColumnSpec], names: Sequence[str], what: str) -> None:
@@ -191,46 +244,38 @@ def _need(declared: Mapping[str, ColumnSpec], names: Sequence[str], what: str) -
             )
 
 
-def _values(cells: Mapping[str, Cell], declared: Mapping[str, ColumnSpec], folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, spec in declared.items():
-        own = [cells[column] for column in spec.columns]
-        if any(cell is None for cell in own):
-            found[name] = None
-        elif spec.kind == "features" and not spec.files:
-            found[name] = own
-        elif spec.kind == "text":
-            found[name] = str(own[0])
-        else:
-            found[name] = folder / str(own[0]).strip()
-    return found
+def _value(spec: ColumnSpec, own: Sequence[Cell], folder: Path) -> Any:
+    """What the cells of a modality stand for; None: it is absent."""
+    if any(cell is None for cell in own):
+        return None
+    if _in_cells(spec):
+        return list(own)
+    return str(own[0]) if spec.kind == "text" else _located(own[0], folder)
 
 
-def _of_frame(frame: Any, declared: Mapping[str, ColumnSpec]) -> Iterator[Row]:
+def _located(cell: Any, folder: Path) -> Any:
+    """The file that a cell names, by itself or as the path of a mapping without bytes; or the cell, which holds one."""
+    cell = path_in(cell)
+    return cell if is_embedded([cell]) else locate(folder, str(cell))
+
+
+def _of_frame(frame: Any, declared: Mapping[str, ColumnSpec], reading: Reading) -> Iterator[Row]:
     names = [str(name) for name in frame.columns]
     if not declared:
         raise DataError("the model was not trained on a table, so it cannot read a data frame: give tensors")
     _need(declared, names, "the data frame")
-    records = frame.to_dicts() if hasattr(frame, "to_dicts") else frame.to_dict("records")
-    for index, record in enumerate(records):
-        cells = {str(name): None if _is_empty(cell) else cell for name, cell in record.items()}
-        yield Row(f"row {index} of the data frame", _values(cells, declared, Path()), cells)
+    columns = {str(name): list(frame[name]) for name in frame.columns}
+    table = Table(Path("the data frame"), columns, range(len(frame)), reading)
+    return _rows(table, declared, Path(reading.files_from or ""), "row {} of the data frame")
 
 
-def _is_empty(cell: Any) -> bool:
-    """None, NaN, NaT, or a text of white space."""
-    if isinstance(cell, str):
-        return not cell.strip()
-    if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
-        return True
-    return isinstance(cell, float) and cell != cell
-
-
-def _of_mapping(data: Mapping[str, Any], transforms: Transforms, declared: Mapping[str, ColumnSpec]) -> Samples:
+def _of_mapping(
+    data: Mapping[str, Any], transforms: Transforms, declared: Mapping[str, ColumnSpec], reading: Reading
+) -> Samples:
     names = list(transforms.modalities)
     values = {name: data[name] for name in names if name in data}
     if not values and declared and all(column in data for spec in declared.values() for column in spec.columns):
-        return _of_columns(data, declared)
+        return _of_columns(data, declared, reading)
     if unknown := [name for name in data if name not in names and name != LABEL]:
         raise DataError(f"{unknown[0]!r} is none of the modalities {names}")
     if not values:
@@ -247,14 +292,15 @@ def _of_mapping(data: Mapping[str, Any], transforms: Transforms, declared: Mappi
         raise DataError(f"the modalities have different numbers of samples: {lengths}")
     count = next(iter(lengths.values()))
     whole = {name: value.tolist() if type(value).__name__ == "Series" else value for name, value in given.items()}
-    return Samples(
-        rows=(
-            Row(f"sample {i}", {n: None if _is_empty(v[i]) else v[i] for n, v in whole.items()}) for i in range(count)
-        )
-    )
+
+    def row(index: int) -> Row:
+        own = {name: value[index] for name, value in whole.items()}
+        return Row(f"sample {index}", {n: None if is_empty(v, reading.spellings) else v for n, v in own.items()})
+
+    return Samples(rows=map(row, range(count)))
 
 
-def _of_columns(data: Mapping[str, Any], declared: Mapping[str, ColumnSpec]) -> Samples:
+def _of_columns(data: Mapping[str, Any], declared: Mapping[str, ColumnSpec], reading: Reading) -> Samples:
     """A dict with the names of a table's columns: of one row, or of several."""
     wanted = {column for spec in declared.values() for column in spec.columns}
     lists = {name for name in wanted if hasattr(data[name], "__len__") and not isinstance(data[name], str | bytes)}
@@ -265,20 +311,19 @@ def _of_columns(data: Mapping[str, Any], declared: Mapping[str, ColumnSpec]) -> 
     if len(set(sizes.values())) > 1:
         raise DataError(f"the columns have different numbers of rows: {sizes}")
     count = 1 if single else next(iter(sizes.values()))
-    rows = []
-    for index in range(count):
-        cells = {name: data[name] if single else data[name][index] for name in wanted}
-        cells = {name: None if _is_empty(cell) else cell for name, cell in cells.items()}
-        rows.append(Row(f"row {index}", _values(cells, declared, Path()), cells))
-    return Samples(single=single, rows=rows)
+    columns = {name: [data[name]] if single else list(data[name]) for name in sorted(wanted)}
+    table = Table(Path("the dict"), columns, range(count), reading)
+    return Samples(single=single, rows=list(_rows(table, declared, Path(reading.files_from or ""), "row {}")))
 
 
-def _of_folder(folder: Path, transforms: Transforms, declared: Mapping[str, ColumnSpec]) -> Iterator[Row]:
+def _of_folder(
+    folder: Path, transforms: Transforms, declared: Mapping[str, ColumnSpec], reading: Reading
+) -> Iterator[Row]:
     """A folder with one folder of files per modality, which belong together by name; or with one table."""
     inner = {name: folder / name for name in transforms.modalities if (folder / name).is_dir()}
-    tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in _TABLES)
+    tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not inner and len(tables) == 1:
-        return _of_table(tables[0], declared)
+        return _of_table(tables[0], declared, reading)
     if not inner or not declared:
         raise DataError(
             f"{folder} holds {len(tables)} tables and no folder that is called as a modality "

@@ -8,15 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_mmnas.data.spec import ModalitySpec, Split, Task
-from lightning_mmnas.data.table.splits import Classes, cell_classes, encode_classes
+from lightning_mmnas.data.samples import labelled_rows
+from lightning_mmnas.data.spec import ModalitySpec, Split, Task, unscaled
+from lightning_mmnas.data.table.labels import Classes, cell_classes, encode_classes, known_classes
+from lightning_mmnas.data.table.targets import cell_target
+from lightning_mmnas.data.targets import standardised
 from lightning_mmnas.delivery.card import ModelCard
 from lightning_mmnas.delivery.classifier import FusionClassifier
-from lightning_mmnas.delivery.inputs import Chunk, OnError, Row, samples_of
+from lightning_mmnas.delivery.inputs import Chunk, OnError, Row, reading_of, samples_of
 from lightning_mmnas.delivery.parts import build_data
 from lightning_mmnas.delivery.scores import Scores
 from lightning_mmnas.delivery.transforms import Transforms
-from lightning_mmnas.errors import DataError
+from lightning_mmnas.errors import DataError, ModelError
 from lightning_mmnas.modules.frozen import FrozenEncoders
 from lightning_mmnas.space.genotype import Genotype
 
@@ -67,12 +70,12 @@ class DeliveredModel(nn.Module):
 
     @property
     def class_names(self) -> list[str]:
-        """In the order of the probabilities."""
+        """In the order of the probabilities; of a regression the target's name."""
         return list(self.card.class_names)
 
     @property
-    def task(self) -> Task:
-        """Whether a sample has one class or several."""
+    def task(self) -> Task | None:
+        """Whether a sample has one class, several, or a target; None: the model was trained without labels."""
         return self.card.task
 
     @property
@@ -86,12 +89,15 @@ class DeliveredModel(nn.Module):
         return self.classifier.shares.device
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Prepared samples by modality, as `transforms` gives them and batched -> logits (b, num_classes)."""
+        """Prepared samples by modality, as `transforms` gives them and batched -> logits (b, num_classes).
+
+        Of a regression: standardised targets (b, 1); `values` brings them into their unit.
+        """
         logits: Tensor = self.classifier(batch)
         return logits
 
     def predict(self, data: Any, **options: Any) -> Any:
-        """The class of every sample.
+        """The class of every sample, or its target.
 
         Args:
             data: The samples: a data frame (pandas, polars), the path of a table (CSV, JSON lines, Parquet) with the
@@ -104,14 +110,15 @@ class DeliveredModel(nn.Module):
             **options: See `chunks`.
 
         Returns:
-            A list of names of classes; of one sample its name alone. Of multi-label data lists of names. None where
-            a sample has been skipped.
+            A list of names of classes; of one sample its name alone. Of multi-label data lists of names. Of a
+            regression numbers in the target's own unit. None where a sample has been skipped.
 
         Raises:
             DataError: A sample cannot be read, lacks a modality, or has another shape; names it.
+            ModelError: The model was trained without labels; as in `predict_proba` and `evaluate`.
         """
         found: list[Any] = []
-        single, chunks = self.chunks(data, self._probabilities, **options)
+        single, chunks = self.chunks(data, self._values, **options)
         for chunk, values in chunks:
             found += self.whole(chunk, self.decide(values), None)
         return found[0] if single else found
@@ -120,8 +127,13 @@ class DeliveredModel(nn.Module):
         """Probabilities of the classes, (n, num_classes), or (num_classes,) of one sample; see `predict`.
 
         Of multi-label data each label has its own. NaN where a sample has been skipped.
+
+        Raises:
+            DataError: The model is a regression.
         """
-        return self._tensor(data, self._probabilities, options)
+        if self.task == "regression":
+            raise DataError("a regression has no probabilities; predict gives its targets")
+        return self._tensor(data, self._values, options)
 
     def embed(self, data: Any, **options: Any) -> Tensor:
         """The fusion network's vectors, (n, d), or (d,) of one sample; see `predict`."""
@@ -157,12 +169,15 @@ class DeliveredModel(nn.Module):
 
         Returns:
             ``metrics`` by name, ``confusion`` (true classes in rows) or ``per_label`` F1, ``class_names``, ``samples``,
-            and ``skipped``, those without a class or that could not be read.
+            and ``skipped``, those without a class or that could not be read. Of a regression MAE and RMSE are in the
+            target's unit.
 
         Raises:
             DataError: There is no class in the data, or an unknown one; names it.
         """
-        scores = Scores(self.task, self.class_names, self.classifier.thresholds)
+        if self.task is None:
+            raise ModelError("the model was trained without labels: there is nothing to be compared with")
+        scores = Scores(self.task, self.class_names, self.classifier.thresholds, self.card.target_scale)
         column = label or (self.card.table.label if self.card.table is not None else None)
         skipped = 0
         for chunk, logits in self.chunks(data, self.classifier, **options)[1]:
@@ -170,7 +185,7 @@ class DeliveredModel(nn.Module):
             if labels is None:
                 raise DataError("the samples have no classes to be compared with: a DataLoader needs 'label'")
             advance(len(chunk.rows) or len(labels))
-            known = labels.view(len(labels), -1)[:, 0] >= 0 if len(labels) else torch.zeros(0, dtype=torch.bool)
+            known = labelled_rows(labels, self.task) if len(labels) else torch.zeros(0, dtype=torch.bool)
             skipped += (len(chunk.rows) or len(labels)) - int(known.sum())
             if bool(known.any()):
                 scores.update(logits[known], labels[known])
@@ -184,6 +199,7 @@ class DeliveredModel(nn.Module):
         columns: Columns | None = None,
         batch_size: int = _BATCH,
         on_error: OnError | None = None,
+        files_from: str | None = None,
     ) -> tuple[bool, Iterator[tuple[Chunk, Any]]]:
         """Samples chunk by chunk, with what is computed of each, in bounded memory.
 
@@ -194,6 +210,8 @@ class DeliveredModel(nn.Module):
                 training.
             batch_size: Samples of a chunk.
             on_error: What a sample that cannot be read does: "raise", or "skip" it; None: as in training.
+            files_from: Folder that a table names files relative to; None: that of training where one was given, else
+                the table's own; of a data frame, the current one.
 
         Returns:
             Whether a single sample was given; and the chunks, each with the values of its usable samples on the CPU.
@@ -206,7 +224,7 @@ class DeliveredModel(nn.Module):
         missing: OnError = on_error or ("skip" if table is not None and table.missing == "drop" else "raise")
         error: OnError = on_error or (table.on_error if table is not None else "raise")
         renamed = {name: [value] if isinstance(value, str) else list(value) for name, value in (columns or {}).items()}
-        samples = samples_of(data, self.transforms, renamed)
+        samples = samples_of(data, self.transforms, renamed, reading_of(table, files_from))
 
         def found() -> Iterator[tuple[Chunk, Any]]:
             some = False
@@ -228,13 +246,21 @@ class DeliveredModel(nn.Module):
         vectors: Tensor = self.network(self.encoders(batch))
         return vectors
 
+    def values(self, logits: Tensor) -> Tensor:
+        """Logits (b, num_classes) -> `probabilities`; of a regression targets in their own unit, float64 on the CPU."""
+        if self.task == "regression":
+            return unscaled(logits, self.card.target_scale)
+        return self.probabilities(logits)
+
     def probabilities(self, logits: Tensor) -> Tensor:
         """Logits (b, num_classes) -> probabilities: softmax for classes, sigmoid for labels."""
         return logits.float().softmax(-1) if self.task == "multiclass" else logits.float().sigmoid()
 
     def decide(self, probabilities: Tensor) -> list[Any]:
-        """Probabilities (b, num_classes) -> names of classes, lists of them for multi-label data."""
+        """Probabilities (b, num_classes) -> names of classes, lists of them for multi-label data; targets stay."""
         names = self.class_names
+        if self.task == "regression":
+            return [row[0] for row in probabilities.tolist()]
         if self.task == "multiclass":
             return [names[i] for i in probabilities.argmax(1).tolist()] if len(probabilities) else []
         assert self.classifier.thresholds is not None
@@ -254,7 +280,7 @@ class DeliveredModel(nn.Module):
         """The same of a tensor (m, ...) of floats: NaN where a sample was skipped."""
         if len(chunk.usable) == len(chunk.rows) or not chunk.rows:
             return values
-        found = torch.full((len(chunk.rows), *values.shape[1:]), torch.nan)
+        found = torch.full((len(chunk.rows), *values.shape[1:]), torch.nan, dtype=values.dtype)
         found[torch.tensor(chunk.usable, dtype=torch.long)] = values
         return found
 
@@ -266,27 +292,34 @@ class DeliveredModel(nn.Module):
             DatasetNotFoundError: They are not there.
         """
         module = build_data(self.card, self.allow)
-        module.labels_per_class = None
+        module.use_all_labels()
         module.build(split)
         return module.plain_loader(split)
 
-    def _probabilities(self, batch: dict[str, Tensor]) -> Tensor:
-        return self.probabilities(self.classifier(batch))
+    def _values(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.values(self.classifier(batch))
 
     def _labels(self, rows: Sequence[Row], column: str | None) -> Tensor:
         table = self.card.table
         if column is None or table is None:
             raise DataError("the model does not know the column of the classes; give label, or --label COLUMN")
         found: list[Classes | None] = []
+        targets: list[float] = []
+        known = known_classes(self.class_names)
         for row in rows:
             if column not in row.cells:
                 raise DataError(f"{row.place}: there is no column {column!r}; give label, or --label COLUMN")
             place = f"{row.place}, column {column!r}"
+            if self.card.target_scale is not None:
+                targets.append(cell_target(row.cells[column], place))
+                continue
             several = self.task == "multilabel"
-            classes = cell_classes(row.cells[column], table.label_separator, several, place)
-            if unknown := [name for name in classes or () if name not in self.card.class_names]:
+            classes = cell_classes(row.cells[column], table.label_separator, several, place, known)
+            if unknown := [name for name in classes or () if name not in known]:
                 raise DataError(f"{place}: the model does not know the class {unknown[0]!r}, but {self.class_names}")
             found.append(classes)
+        if self.card.target_scale is not None:
+            return standardised(torch.tensor(targets, dtype=torch.float64), self.card.target_scale)
         return encode_classes(found, self.class_names, self.task == "multilabel")
 
     def _tensor(self, data: Any, compute: Callable[[dict[str, Tensor]], Tensor], options: dict[str, Any]) -> Tensor:

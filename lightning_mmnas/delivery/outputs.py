@@ -10,7 +10,7 @@ from typing import IO, Any, Protocol
 
 import numpy as np
 
-from lightning_mmnas.errors import ConfigError, DataError, MissingExtraError
+from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.files import replacing
 
 SUFFIXES = (".csv", ".parquet", ".npy")
@@ -34,7 +34,6 @@ def open_output(path: Path, suffixes: Sequence[str]) -> Iterator[Writer]:
 
     Raises:
         ConfigError: The suffix is not accepted.
-        MissingExtraError: pyarrow is needed for Parquet.
         RunDirectoryError: The file cannot be written.
     """
     suffix = path.suffix.lower()
@@ -74,6 +73,8 @@ class _Csv:
 def _cell(value: Any) -> Any:
     if value is None or (isinstance(value, float | np.floating) and np.isnan(value)):
         return ""
+    if isinstance(value, np.float64):  # a target, which may have many digits
+        return f"{value:.12g}"
     if isinstance(value, np.floating):
         return f"{value:.6g}"
     return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
@@ -81,13 +82,9 @@ def _cell(value: Any) -> Any:
 
 class _Parquet:
     def __init__(self, path: Path) -> None:
-        try:
-            import pyarrow
-            import pyarrow.parquet as parquet
-        except ImportError as error:
-            raise MissingExtraError(
-                "writing Parquet needs the package pyarrow; run: pip install 'lightning-mmnas[table]'"
-            ) from error
+        import pyarrow
+        import pyarrow.parquet as parquet
+
         self.pyarrow, self.parquet = pyarrow, parquet
         self.path = path
         self.writer: Any = None

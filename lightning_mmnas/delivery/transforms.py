@@ -1,7 +1,7 @@
 """From what a user has to what the encoders take: the transforms of training, with the numbers of training."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns.audio import fit_length, resample
+from lightning_mmnas.data.columns.audio import fit_waveform
 from lightning_mmnas.data.columns.column import FileColumn
-from lightning_mmnas.data.columns.images import decode_image, picture_pixels
+from lightning_mmnas.data.columns.images import picture_pixels
 from lightning_mmnas.data.columns.texts import TextTokenizer, check_text
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.data.table.columns import ColumnSpec, read_cell, read_values
-from lightning_mmnas.data.table.reading import number
+from lightning_mmnas.data.table.embedded import decode_media, media_in
+from lightning_mmnas.data.table.numbers import number
+from lightning_mmnas.data.table.paths import locate
+from lightning_mmnas.data.table.standardised import standardise
 from lightning_mmnas.errors import DamagedFilesError, DataError
 
 RAW_DIMENSIONS = {"image": (2, 3), "video": (3, 4), "audio": (1, 2), "motion": (1, 2), "skeleton": (3, 4)}
@@ -36,6 +39,17 @@ class Statistics:
     mean: Tensor | None = None
     std: Tensor | None = None
     fill: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A cell that is no number.
+
+    Attributes:
+        reason: Why.
+    """
+
+    reason: str
 
 
 class MissingValueError(DataError):
@@ -93,7 +107,7 @@ class Transforms:
             reason = "; ".join(f"{file}: {reason}" for file, reason in error.files)
             raise DataError(reason if source in reason else f"{source}: {reason}") from error
         if known.mean is not None and known.std is not None:
-            found = (found - known.mean) / known.std
+            found = standardise(found, known.mean, known.std)
         if tuple(found.shape) != spec.shape:
             raise DataError(f"{where}: shape {tuple(found.shape)} instead of {spec.shape}")
         return found
@@ -101,7 +115,7 @@ class Transforms:
     def is_single(self, name: str, value: Any) -> bool:
         """Whether a value is that of one sample, and not one per sample."""
         column, spec = self.columns.get(name), self.modalities[name]
-        if value is None or isinstance(value, str | bytes | Path) or hasattr(value, "convert"):
+        if value is None or isinstance(value, str | bytes | Path | dict) or hasattr(value, "convert"):
             return True
         if spec.kind == "audio" and isinstance(value, tuple):  # waveform and rate
             return True
@@ -112,6 +126,8 @@ class Transforms:
             return False
         if column is None or spec.kind in ("features", "text"):
             return bool(value.ndim == len(spec.shape))
+        if column.axes is not None and spec.kind != "features":
+            return bool(value.ndim == len(column.axes))
         dimensions = RAW_DIMENSIONS[spec.kind]
         if spec.kind == "image" and value.ndim == 3:
             return value.shape[-1] in (1, 3) or value.shape[0] in (1, 3)
@@ -157,14 +173,20 @@ class Transforms:
         if spec.kind == "features" and not column.files:
             return _numbers(value, len(column.columns), column.columns, where)
         if isinstance(value, str | Path):
-            return FileColumn([Path(value)], partial(read_cell, spec=column)).read(0)
+            return FileColumn([locate(Path(), str(value))], partial(read_cell, spec=column)).read(0)
         if spec.kind == "image" and hasattr(value, "convert"):  # a picture of Pillow
-            return picture_pixels(value, column.size, 1 if column.channels == 1 else 3, where)
-        if spec.kind == "image" and isinstance(value, bytes):
-            return decode_image(value, column.size, 1 if column.channels == 1 else 3)
+            return picture_pixels(
+                value, column.size, 1 if column.channels == 1 else 3, where, column.maximum, column.clip
+            )
+        if isinstance(value, bytes | dict):  # as a table's cell holds them
+            return _embedded(value, column, where)
         if spec.kind == "audio":
             return _waveform(value, column, where)
-        return read_values(_as_in_a_file(_tensor(value, where), spec.kind, column), column, where)
+        found = _tensor(value, where)
+        if column.axes is not None and found.ndim == len(column.axes):
+            return read_values(found.numpy(), column, where)
+        column = replace(column, axes=None)
+        return read_values(_as_in_a_file(found, spec.kind, column), column, where)
 
 
 def _as_in_a_file(value: Tensor, kind: str, column: ColumnSpec) -> np.ndarray[Any, np.dtype[Any]]:
@@ -191,8 +213,19 @@ def _waveform(value: Any, column: ColumnSpec, where: str) -> Tensor:
         raise DataError(f"{where}: a waveform is floats in [-1, 1], not {waveform.dtype}")
     if waveform.ndim not in (1, 2) or waveform.numel() == 0:
         raise DataError(f"{where}: it is empty, or not of shape (t,) or (channels, t) but {tuple(waveform.shape)}")
-    waveform = waveform.float().reshape(-1, waveform.shape[-1]).mean(0, keepdim=True)
-    return fit_length(resample(waveform, rate, column.rate), round(column.rate * column.seconds))
+    try:
+        return fit_waveform(waveform.float().reshape(-1, waveform.shape[-1]), rate, column.rate, column.seconds)
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from None
+
+
+def _embedded(value: bytes | dict[str, Any], column: ColumnSpec, where: str) -> Tensor:
+    try:
+        media = media_in(value, partial(locate, Path()))
+    except ValueError as error:
+        raise DataError(f"{where}: {error}") from None
+    decode = partial(read_cell, spec=column)
+    return FileColumn([media], decode).read(0) if isinstance(media, Path) else decode_media(media, decode, where)
 
 
 def _numbers(value: Any, count: int, names: Sequence[str], where: str) -> Tensor:
@@ -202,11 +235,13 @@ def _numbers(value: Any, count: int, names: Sequence[str], where: str) -> Tensor
         raise DataError(f"{where}: {len(values)} numbers instead of {count} ({', '.join(names)})")
     found = []
     for name, cell in zip(names, values, strict=True):
+        if isinstance(cell, Wrong):
+            raise DataError(f"{where}, column {name!r}: {cell.reason}")
         try:
             found.append(number(cell))
         except ValueError as error:
             raise DataError(f"{where}, column {name!r}: {error}") from None
-    return torch.tensor(found)
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def _ids(value: Tensor, spec: ModalitySpec, where: str) -> Tensor:

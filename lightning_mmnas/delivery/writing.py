@@ -34,21 +34,22 @@ from lightning_mmnas.errors import ModelError, RunDirectoryError
 from lightning_mmnas.files import write_text
 from lightning_mmnas.fusion.network import FusionNetwork
 from lightning_mmnas.modules.finetune import FineTuning
+from lightning_mmnas.modules.pretrain import FusionPretraining
 
 _README = """\
-A model of lightning_mmnas {version}: {classes} classes from {modalities}.
+A model of lightning_mmnas {version}: {what} from {modalities}.
 
     import lightning_mmnas
 
     model = lightning_mmnas.load("{name}")
-    model.predict(...)
+    model.{verb}(...)
 
-or `mmnas predict {name} TABLE --output predictions.csv`. model.json says how it was made.
+or `mmnas {verb} {name} TABLE --output new.csv`. model.json says how it was made.
 """
 
 
 def save(
-    module: FineTuning,
+    module: FineTuning | FusionPretraining,
     data: MultimodalDataModule,
     folder: str | os.PathLike[str],
     *,
@@ -57,10 +58,10 @@ def save(
     fusion: PartCard | None = None,
     made_by: Mapping[str, Any] | None = None,
 ) -> ModelCard:
-    """Writes a fine-tuned classifier as a folder that `lightning_mmnas.load` reads; a model that was there is replaced.
+    """Writes a trained model as a folder that `lightning_mmnas.load` reads; a model that was there is replaced.
 
     Args:
-        module: Trained.
+        module: Trained; of `FusionPretraining` the model embeds, and predicts nothing.
         data: That it was trained with, set up.
         folder: Where to.
         metrics: What is known of it, by name.
@@ -80,7 +81,8 @@ def save(
         card = _write(module, data, temporary, metrics or {}, data_card, fusion, made_by or {})
         text = _README.format(
             version=card.made_by["versions"]["lightning_mmnas"],
-            classes=len(card.class_names),
+            what=_what(card),
+            verb="predict" if card.task else "embed",
             modalities=", ".join(card.modalities),
             name=target.name,
         )
@@ -94,7 +96,7 @@ def save(
 
 
 def _write(
-    module: FineTuning,
+    module: FineTuning | FusionPretraining,
     data: MultimodalDataModule,
     folder: Path,
     metrics: Mapping[str, float],
@@ -109,25 +111,38 @@ def _write(
     }
     table, statistics = _table(data, folder)
     classifier = classifier_of(module)
+    task = module.task if isinstance(module, FineTuning) else None
     part = data.part("train")
     card = ModelCard(
         format=FORMAT,
-        task=module.task,
-        class_names=tuple(data.class_names),
+        task=task,
+        class_names=tuple(data.class_names) if task else (),
         modalities={name: ModalityCard.of(spec) for name, spec in modalities.items()},
         encoders=encoders,
         network=_network(module.network, fusion),
         linear=classifier.linear is not None,
-        labels=LabelCard(per_class=data.labels_per_class or "all", samples=len(part)),
+        labels=LabelCard(
+            per_class=data.labels_per_class or "all",
+            samples=len(part) if task else 0,
+            total=(data.labels_total or "all") if task == "regression" else None,
+        ),
         metrics=dict(metrics),
         table=table,
         data=data_card,
         made_by={**made_by, "versions": {**_versions(), **made_by.get("versions", {})}},
+        target_scale=module.target_scale if isinstance(module, FineTuning) else None,
     )
     save_file(weights_of(classifier, statistics), folder / WEIGHTS)
     card = card.model_copy(update={"digests": digests_of(folder)})
     write_text(folder / CARD, card.model_dump_json(indent=1) + "\n")
     return card
+
+
+def _what(card: ModelCard) -> str:
+    """What the model says of a sample, in words."""
+    if card.task is None:
+        return "vectors, without labels,"
+    return f"the target {card.class_names[0]!r}" if card.task == "regression" else f"{len(card.class_names)} classes"
 
 
 def _network(network: nn.Module, fusion: PartCard | None) -> NetworkCard:
@@ -164,6 +179,11 @@ def _table(data: MultimodalDataModule, folder: Path) -> tuple[TableCard | None, 
         id=data.id,
         missing=data.missing,
         on_error=data.on_error,
+        separator=data.content.separated,
+        decimal=data.decimal,
+        header=data.reading.header,
+        empty=None if data.reading.empty is None else list(data.reading.empty),
+        files_from=data.files_from,
     )
     return card, found
 

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from lightning_mmnas.data.spec import ModalitySpec
+from lightning_mmnas.data.spec import ModalitySpec, of_those_in_use
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.modules.hyperparameters import StageModule
 from lightning_mmnas.modules.length import WAYS_OUT, fraction_done, weight_steps
@@ -70,7 +70,7 @@ def build_views(
     if augmentations is None:
         kinds = dict.fromkeys(spec.kind for spec in modalities.values())
         augmentations = {kind: DEFAULT_AUGMENTATIONS[kind]() for kind in kinds if kind in DEFAULT_AUGMENTATIONS}
-    return TwoViews(modalities, augmentations, modality_dropout)
+    return TwoViews(modalities, of_those_in_use(augmentations, modalities), modality_dropout)
 
 
 class SelfSupervisedModule(StageModule):

@@ -37,7 +37,7 @@ def labelled_candidate(module: FusionSearch, genotype: Genotype) -> Labelled:
     """Returns a new network of one genotype, with a classifier, for a supervised search."""
     assert module.classifier is not None
     network, classes = _network(module, genotype), cast(int, module.classifier.out_features)
-    found = Labelled(network, nn.Linear(network.out_features, classes))
+    found = Labelled(network, nn.Linear(network.out_features, classes), loss=module.criterion)
     return found.to(module.device, _dtype(module))
 
 

@@ -10,27 +10,33 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
+from lightning_mmnas.data.spec import Task
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.modules.length import is_trial
 from lightning_mmnas.modules.ranks import waiting_ranks
 from lightning_mmnas.modules.transfer import BatchTransfer
-from lightning_mmnas.objectives.logistic import choose_logistic
-from lightning_mmnas.objectives.mixture import LinearPath, Parts, fit_parts
+from lightning_mmnas.objectives.mixture import LinearPath, Parts, choose_linear, fit_parts
 from lightning_mmnas.report.progress import activity
 
 Encode = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 _MOST = 20_000
-"""Labelled samples that logistic regression reads; of more, so many are drawn."""
+"""Labelled samples that the linear models read; of more, so many are drawn."""
 
 _STATISTICS = 2048
 """Samples from which the batch norms of a network that was never trained take their statistics."""
 
 
 def fit_convex_parts(
-    trainer: Trainer, encode: Encode, network: nn.Module, linear: LinearPath, num_classes: int, pretrained: bool
+    trainer: Trainer,
+    encode: Encode,
+    network: nn.Module,
+    linear: LinearPath,
+    num_classes: int,
+    pretrained: bool,
+    task: Task | None = None,
 ) -> Parts:
-    """Fits logistic regression on the encoders' features and on the network's vectors, as they are without views.
+    """Fits linear models on the encoders' features and on the network's vectors, as they are without views.
 
     Under DDP the ranks share the reading; the first one fits, the others take its numbers.
 
@@ -41,6 +47,7 @@ def fit_convex_parts(
         linear: Tells which features are pooled.
         num_classes: Number of classes.
         pretrained: Whether the network's batch norms have statistics; otherwise they are given some first.
+        task: The task: logistic regression for classes, ridge regression for targets.
 
     Raises:
         ConfigError: The train loader's dataset cannot be read by index.
@@ -60,7 +67,8 @@ def fit_convex_parts(
     rows = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values
     transfer = BatchTransfer(trainer.lightning_module, trainer=trainer)
     rank, world = trainer.global_rank, trainer.world_size
-    rank_zero_info(f"logistic regression on {len(rows)} labelled samples, then fine-tuning from there")
+    kind = "ridge" if task == "regression" else "logistic"
+    rank_zero_info(f"{kind} regression on {len(rows)} labelled samples, then fine-tuning from there")
 
     def batches(chosen: Tensor) -> Iterator[tuple[Mapping[str, Tensor], Tensor]]:
         samples = DataLoader(
@@ -93,9 +101,9 @@ def fit_convex_parts(
         groups = None if groups is None else groups[rows]
 
         def fit() -> Parts:
-            with activity(f"logistic regressions on {len(rows):,} labelled samples"):
-                chosen = choose_logistic(pooled, labels, num_classes, groups)
-                return fit_parts(chosen, vectors, labels, num_classes, groups)
+            with activity(f"{kind} regressions on {len(rows):,} labelled samples"):
+                chosen = choose_linear(task, pooled, labels, num_classes, groups)
+                return fit_parts(chosen, vectors, labels, num_classes, groups, task=task)
 
         return ranks.first(fit)
 

@@ -1,4 +1,4 @@
-"""Stage 3: labels come in, as fine-tuning beside logistic regression, as fine-tuning alone or as a linear probe."""
+"""Stage 3: labels come in, as fine-tuning beside a linear model, as fine-tuning alone or as a linear probe."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -8,6 +8,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lightning_mmnas.data.base import ModalitySpec, Task
+from lightning_mmnas.data.spec import TargetScale, unscaled
 from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.fusion.input_nodes import Grid, Pool
 from lightning_mmnas.fusion.readout import LateFeatures, ReadoutName, out_features
@@ -24,7 +25,7 @@ from lightning_mmnas.modules.frozen import (
 from lightning_mmnas.modules.hyperparameters import StageModule
 from lightning_mmnas.modules.metrics import Predictions, build_metrics, build_tuned_metrics, tune_thresholds
 from lightning_mmnas.modules.pretrain import FusionFactory, fusion_of
-from lightning_mmnas.objectives.losses import classification_loss
+from lightning_mmnas.objectives.losses import RegressionLoss, label_loss
 from lightning_mmnas.objectives.mixture import LinearPath, Mixture
 from lightning_mmnas.objectives.training import Schedule
 from lightning_mmnas.space.genotype import Genotype
@@ -33,13 +34,16 @@ FineTuningMode = Literal["mixture", "full", "linear_probe"]
 
 
 class FineTuning(StageModule):
-    """Trains a classifier on a fusion network over frozen encoders.
+    """Trains a classifier, or a regressor, on a fusion network over frozen encoders.
 
     In ``mode="mixture"`` the model holds what it has to beat. Before the first step a convex solver fits logistic
     regression, its strength chosen by cross-validation on the labels at hand, twice: on the standardised pooled
     features of all levels, and on the vectors of the pretrained network. The second is where fine-tuning starts; the
     model evaluates the weights half-way between start and fine-tuned ones and adds the first's logits. How much each
     part counts is chosen by held-out samples of the folds. See `Mixture`; no validation split is needed.
+
+    For a regression ridge regression stands in the place of logistic regression, and all is done on standardised
+    targets, as the data module gives them; predictions, MAE and RMSE are in the target's own unit.
 
     For multi-label data every F1 is logged twice: with one fixed threshold, and (as ``…_tuned``) with the threshold of
     each label that was best on the validation split in its last epoch; these thresholds are part of the checkpoint.
@@ -48,7 +52,7 @@ class FineTuning(StageModule):
         modalities: Modalities of the data, linked from the data module.
         encoders: Encoder by modality name or kind, each built with its `ModalitySpec`.
         num_classes: Linked from the data module.
-        task: ``"multiclass"`` or ``"multilabel"``, linked from the data module.
+        task: ``"multiclass"``, ``"multilabel"`` or ``"regression"``, linked from the data module.
         genotype: The architecture, or the path of its JSON file; None: give ``fusion``.
         fusion: Another fusion module instead of a genotype; see `FusionPretraining`.
         encoder_weights: Checkpoint of stage 0; None: the encoders come with their own weights.
@@ -72,6 +76,10 @@ class FineTuning(StageModule):
             pretraining look harmful.
         weight_decay: Decoupled weight decay.
         schedule: See `plain_optimizer`.
+        loss: Of a regression, on standardised targets: ``"mse"``, or ``"huber"``, which large errors move less; None:
+            ``"mse"``.
+        target_scale: Mean and standard deviation of a regression's targets, linked from the data module; None: labels
+            are taken as they are.
 
     Raises:
         DataError: One class only.
@@ -104,13 +112,17 @@ class FineTuning(StageModule):
         head_lr: float | None = None,
         weight_decay: float = 1e-4,
         schedule: Schedule = "one_cycle",
+        loss: RegressionLoss | None = None,
+        target_scale: TargetScale | None = None,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(ignore=["modalities", "encoders", "augmentations", "genotype", "fusion"])
         if num_classes is None or task is None:
             raise ConfigError("fine-tuning needs labels, but the data have none")
-        if num_classes < 2:
+        if num_classes < 2 and task != "regression":
             raise DataError("the data have one class only; nothing to learn")
+        if loss is not None and task != "regression":
+            raise ConfigError(f"loss {loss!r} is for a regression, and the task is {task}; check model.init_args.loss")
         if not 0 < threshold < 1:
             raise ConfigError(f"threshold must be in (0, 1), got {threshold}; check model.init_args.threshold")
         if interpolation is not None and not 0 <= interpolation <= 1:
@@ -144,15 +156,17 @@ class FineTuning(StageModule):
         self.weight_decay = weight_decay
         self.schedule: Schedule = schedule
         self.task: Task = task
-        self.val_metrics = build_metrics(task, num_classes, threshold).clone(prefix="val/")
-        self.test_metrics = build_metrics(task, num_classes, threshold).clone(prefix="test/")
+        self.criterion = label_loss(task, loss or "mse")
+        self.target_scale: TargetScale | None = None if target_scale is None else (target_scale[0], target_scale[1])
+        metrics = build_metrics(task, num_classes, threshold, self.target_scale)
+        self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
         if task == "multilabel":
             self.val_predictions = Predictions(num_classes)
             self.test_tuned = build_tuned_metrics(num_classes).clone(prefix="test/")
             self.register_buffer("thresholds", torch.full((num_classes,), threshold))
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """Raw samples -> class logits (b, num_classes)."""
+        """Raw samples -> class logits (b, num_classes), or standardised targets (b, 1)."""
         features = self.encoders(batch)
         if self.mixture is not None and not self.training:
             mixed: Tensor = self.mixture(self.network, self.classifier, features)
@@ -177,6 +191,7 @@ class FineTuning(StageModule):
             self.mixture.linear,
             self.classifier.out_features,
             self.pretrained,
+            self.task,
         )
         self.mixture.begin(self.network, self.classifier, parts)
 
@@ -185,8 +200,8 @@ class FineTuning(StageModule):
         return batch if self.views is None else self.views.view(batch)
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy of one labelled batch."""
-        loss = classification_loss(self(self.training_view(batch)), batch["label"])
+        """Cross-entropy of one labelled batch, or the loss of a regression."""
+        loss = self.criterion(self(self.training_view(batch)), batch["label"])
         self.log(
             "train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size(batch), sync_dist=True
         )
@@ -196,7 +211,7 @@ class FineTuning(StageModule):
         """Logs loss and metrics of the validation split."""
         logits = self(batch)
         self.val_metrics.update(self._scores(logits), batch["label"])
-        loss = classification_loss(logits, batch["label"])
+        loss = self.criterion(logits, batch["label"])
         self.log("val/loss", loss, batch_size=size(batch), sync_dist=True)
         self.log_dict(self.val_metrics, prog_bar=True, batch_size=size(batch))
         if self.task == "multilabel":
@@ -220,13 +235,18 @@ class FineTuning(StageModule):
             self.log_dict(self.test_tuned, batch_size=size(batch))
 
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
-        """Class probabilities (b, num_classes): softmax for classes, sigmoid for labels."""
+        """Class probabilities (b, num_classes): softmax for classes, sigmoid for labels; or targets, (b, 1), float64.
+
+        Targets are in their own unit and on the CPU.
+        """
         logits = self(batch)
+        if self.task == "regression":
+            return unscaled(logits, self.target_scale)
         return logits.softmax(-1) if self.task == "multiclass" else self._scores(logits)
 
     def _scores(self, logits: Tensor) -> Tensor:
-        """What metrics take: logits of classes; probabilities of labels, which metrics would have to guess."""
-        return logits if self.task == "multiclass" else logits.float().sigmoid()
+        """What metrics take: logits or targets; probabilities of labels, which metrics would have to guess."""
+        return logits.float().sigmoid() if self.task == "multilabel" else logits
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Stores the genotype, which the weights' names do not tell."""

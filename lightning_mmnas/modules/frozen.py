@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
-from lightning_mmnas.data.spec import ModalitySpec
+from lightning_mmnas.data.names import flaw
+from lightning_mmnas.data.spec import ModalitySpec, of_those_in_use
 from lightning_mmnas.encoders.base import Encoder
 from lightning_mmnas.encoders.weights import check_intact, differences
 from lightning_mmnas.errors import CheckpointError, ConfigError
@@ -26,6 +27,7 @@ def build_encoders(
     Raises:
         ConfigError: A modality has no encoder, or an encoder no modality.
     """
+    factories = of_those_in_use(factories, modalities)
     known = set(modalities) | {spec.kind for spec in modalities.values()}
     if unknown := sorted(set(factories) - known):
         raise ConfigError(
@@ -33,8 +35,8 @@ def build_encoders(
         )
     built = {}
     for name, spec in modalities.items():
-        if "." in name or "/" in name or hasattr(nn.ModuleDict, name):
-            raise ConfigError(f"{name!r} cannot be the name of a modality: no dots, slashes or words such as 'keys'")
+        if (reason := flaw(name)) is not None:
+            raise ConfigError(f"{name!r} cannot be the name of a modality: {reason}")
         factory = factories.get(name) or factories.get(spec.kind)
         if factory is None:
             raise ConfigError(

@@ -11,7 +11,8 @@ from torchmetrics.classification import (
 from torchmetrics.functional.classification import binary_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
-from lightning_mmnas.data.spec import Task
+from lightning_mmnas.data.spec import TargetScale, Task
+from lightning_mmnas.modules.regression_metrics import regression_metrics
 
 
 class SamplesF1(Metric):
@@ -98,16 +99,27 @@ def _probabilities(predictions: Tensor) -> Tensor:
     return predictions if inside else predictions.sigmoid()
 
 
-def build_metrics(task: Task, num_classes: int, threshold: float = 0.5) -> MetricCollection:
+def main_metric(task: Task | None) -> str:
+    """The metric by which models are compared; of all of them more is better."""
+    return {"multilabel": "f1_weighted_tuned", "regression": "r2"}.get(task or "", "accuracy")
+
+
+def build_metrics(
+    task: Task, num_classes: int, threshold: float = 0.5, target_scale: TargetScale | None = None
+) -> MetricCollection:
     """Metrics of a task.
 
-    Accuracy and macro F1 for classes; for labels weighted, micro, macro and samples F1, and mean average precision.
+    Accuracy and macro F1 for classes; for labels weighted, micro, macro and samples F1, and mean average precision; for
+    targets MAE, RMSE and R2.
 
     Args:
         task: The task.
         num_classes: Number of classes or labels.
         threshold: Probability above which a label is predicted; BM-NAS has 0.3.
+        target_scale: Of a regression; see `regression_metrics`.
     """
+    if task == "regression":
+        return regression_metrics(target_scale)
     if task == "multiclass":
         return MetricCollection(
             {

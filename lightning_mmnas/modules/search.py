@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mmnas.costs.measuring import CostKind
-from lightning_mmnas.data.spec import ModalitySpec
+from lightning_mmnas.data.spec import ModalitySpec, Task
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.fusion.input_nodes import Grid, Pool
 from lightning_mmnas.fusion.named_weights import named_weights
@@ -20,7 +20,7 @@ from lightning_mmnas.modules.frozen import EncoderFactory, FrozenEncoders, build
 from lightning_mmnas.modules.length import WAYS_OUT, fraction_done
 from lightning_mmnas.modules.search_cost import SearchCost
 from lightning_mmnas.objectives.fusion_objective import FusionObjective, projection_head
-from lightning_mmnas.objectives.losses import classification_loss
+from lightning_mmnas.objectives.losses import label_loss
 from lightning_mmnas.objectives.regularisation import Regularisation
 from lightning_mmnas.objectives.training import Schedule
 from lightning_mmnas.space.genotype import FusionSpace
@@ -45,8 +45,8 @@ class FusionSearch(SelfSupervisedModule):
         dropout: Probability of dropping a value, in [0, 1).
         pool: See `InputNode`.
         grid: See `InputNode`.
-        supervised: Search with labels instead of views (BM-NAS itself): cross-entropy of a linear classifier; the
-            data module must deliver labels.
+        supervised: Search with labels instead of views (BM-NAS itself): cross-entropy of a linear classifier, or the
+            squared error of a linear regressor; the data module must deliver labels.
         num_classes: Linked from the data module; used by the supervised search only.
         augmentations: Augmentation by modality name or kind; None: the defaults of each kind.
         modality_dropout: Probability of modality dropout per sample and view; without it contrastive searches often
@@ -66,6 +66,7 @@ class FusionSearch(SelfSupervisedModule):
         relaxation: How logits become mixture weights; None: `Softmax`. It is told the fraction of training done.
         partial_channels: See `FusionSupernet`.
         regularisation: Terms of the logits in the architecture's loss, such as `BetaDecay`.
+        task: Linked from the data module; used by the supervised search only.
 
     Raises:
         ConfigError: Supervised search on data without classes, or a weight of no cost.
@@ -107,6 +108,7 @@ class FusionSearch(SelfSupervisedModule):
         relaxation: Relaxation | None = None,
         partial_channels: int = 1,
         regularisation: list[Regularisation] | None = None,
+        task: Task | None = None,
     ) -> None:
         super().__init__(
             modalities, augmentations, modality_dropout, objective, temperature, lr, weight_decay, schedule
@@ -134,6 +136,7 @@ class FusionSearch(SelfSupervisedModule):
             space, shapes, pairing, readout, dropout, relaxation, pool, grid, partial_channels
         )
         self.classifier: nn.Module | None = None
+        self.criterion = label_loss(task)
         if supervised:
             if num_classes is None:
                 raise ConfigError("a supervised search needs labels, but the data have no classes")
@@ -165,7 +168,7 @@ class FusionSearch(SelfSupervisedModule):
         if self.classifier is not None:
             if "label" not in batch:
                 raise ConfigError("a supervised search needs labels; set data.init_args.labels=true")
-            return classification_loss(self.classifier(self(batch)), batch["label"])
+            return self.criterion(self.classifier(self(batch)), batch["label"])
         first, second = self.views(batch)
         loss: Tensor = self.fusion(self.encoders(first), self.encoders(second))
         return loss

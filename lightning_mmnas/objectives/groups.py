@@ -13,7 +13,7 @@ from lightning_mmnas.fusion.network import FusionNetwork
 from lightning_mmnas.fusion.network_group import NetworkGroup, grouped_nt_xent
 from lightning_mmnas.objectives.fusion_objective import FusionObjective
 from lightning_mmnas.objectives.labelled import Labelled
-from lightning_mmnas.objectives.losses import classification_loss, is_nt_xent
+from lightning_mmnas.objectives.losses import LabelLoss, classification_loss, is_nt_xent
 
 
 class ContrastiveGroup(nn.Module):
@@ -65,10 +65,12 @@ class LabelledGroup(nn.Module):
     Args:
         networks: Features by name -> (g, b, out_features).
         classifiers: (g, b, out_features) -> logits (g, b, num_classes).
+        loss: Of one network's logits and the labels; see `label_loss`.
     """
 
-    def __init__(self, networks: nn.Module, classifiers: nn.Module) -> None:
+    def __init__(self, networks: nn.Module, classifiers: nn.Module, loss: LabelLoss = classification_loss) -> None:
         super().__init__()
+        self.loss = loss
         self.networks = networks
         self.classifiers = classifiers
 
@@ -80,7 +82,8 @@ class LabelledGroup(nn.Module):
             GenotypeError: They cannot be trained as a group; see `NetworkGroup`.
         """
         networks = NetworkGroup([cast(FusionNetwork, member.network) for member in members])
-        return cls(networks, GroupedLinear([cast(nn.Linear, member.classifier) for member in members]))
+        classifiers = GroupedLinear([cast(nn.Linear, member.classifier) for member in members])
+        return cls(networks, classifiers, members[0].loss)
 
     def forward(self, features: Any, label: Tensor) -> Tensor:
         """Features by name and labels -> sum of the losses."""
@@ -88,4 +91,4 @@ class LabelledGroup(nn.Module):
         if label.ndim == 1:
             target = label.expand(len(logits), -1)
             return F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum") / len(label)
-        return torch.stack([classification_loss(found, label) for found in logits]).sum()
+        return torch.stack([self.loss(found, label) for found in logits]).sum()

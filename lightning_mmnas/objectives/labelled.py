@@ -1,10 +1,10 @@
-"""The supervised objective of a fusion network: the loss of a classifier on its vectors."""
+"""The supervised objective of a fusion network: the loss of a linear head on its vectors."""
 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from lightning_mmnas.objectives.losses import classification_loss
+from lightning_mmnas.objectives.losses import LabelLoss, classification_loss
 from lightning_mmnas.objectives.mixture import Mixture
 
 
@@ -13,19 +13,26 @@ class Labelled(nn.Module):
 
     Args:
         network: Features by name -> (b, out_features).
-        classifier: (b, out_features) -> logits (b, num_classes).
+        classifier: (b, out_features) -> logits (b, num_classes), or standardised targets (b, 1).
         dropout: Probability of dropping a value of the network's vector in training, in [0, 1).
         mixture: What the two are joined with where nothing is trained; None: nothing.
+        loss: Of logits and labels; see `label_loss`.
     """
 
     def __init__(
-        self, network: nn.Module, classifier: nn.Module, dropout: float = 0.0, mixture: Mixture | None = None
+        self,
+        network: nn.Module,
+        classifier: nn.Module,
+        dropout: float = 0.0,
+        mixture: Mixture | None = None,
+        loss: LabelLoss = classification_loss,
     ) -> None:
         super().__init__()
         self.network = network
         self.classifier = classifier
         self.dropout = nn.Dropout(dropout)
         self.mixture = mixture
+        self.loss = loss
 
     def logits(self, features: Mapping[str, Tensor]) -> Tensor:
         """Features by name -> (b, num_classes)."""
@@ -37,4 +44,4 @@ class Labelled(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor], label: Tensor) -> Tensor:
         """Features by name and labels -> loss."""
-        return classification_loss(self.logits(features), label)
+        return self.loss(self.logits(features), label)

@@ -4,7 +4,7 @@ The optimum is that of scikit-learn's `LogisticRegression`: C times the sum of t
 the weights, intercepts free. All labels and all strengths are solved together here, which makes choosing affordable.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -15,16 +15,13 @@ from threadpoolctl import ThreadpoolController
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_mmnas.errors import DataError
+from lightning_mmnas.objectives.linear import Coordinates, LinearModel, folds
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Values of C that are tried, from strong to weak regularisation."""
 
 _DEFAULT = 1e-2
 """C where there are too few samples to choose."""
-
-_FOLDS, _FOLDS_OF_MANY, _MANY = 5, 3, 2000
-"""Folds, and folds of so many samples or more, of which fewer tell as much."""
 
 _SMALL = 4_000_000
 """Numbers in the samples up to which one thread of BLAS is faster than several, which wait for each other."""
@@ -35,35 +32,7 @@ _UNSEEN = 5.0
 """A class without a training sample has a logit so far below the least likely one that has some."""
 
 
-@dataclass(frozen=True)
-class LogisticModel:
-    """A linear model on standardised features.
-
-    Attributes:
-        mean: Of each feature over the training samples, (d,).
-        scale: Standard deviation of each feature, 1 where it is constant, (d,).
-        weight: (d, num_classes).
-        bias: (num_classes,).
-        strength: C, unitless, > 0; small is strong regularisation.
-        losses: Cross-validated loss per sample of every C that was tried; empty where none was chosen.
-        held_out: Logits of the training samples, each from the folds without it, at the chosen C, (n, num_classes);
-            None where none was chosen.
-    """
-
-    mean: Tensor
-    scale: Tensor
-    weight: Tensor
-    bias: Tensor
-    strength: float
-    losses: dict[float, float]
-    held_out: Tensor | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Features (n, d) -> logits (n, num_classes)."""
-        return ((x.double() - self.mean) / self.scale) @ self.weight + self.bias
-
-
-def fit_logistic(x: Tensor, labels: Tensor, num_classes: int, strength: float) -> LogisticModel:
+def fit_logistic(x: Tensor, labels: Tensor, num_classes: int, strength: float) -> LinearModel:
     """Fits logistic regression with one given strength.
 
     Args:
@@ -75,9 +44,9 @@ def fit_logistic(x: Tensor, labels: Tensor, num_classes: int, strength: float) -
     Raises:
         DataError: There is no sample, or a feature is not finite.
     """
-    coordinates = _Coordinates(x)
+    coordinates = Coordinates(x)
     solution = _Problem(coordinates, labels, num_classes).solve(strength, _EXACT)
-    return coordinates.model(solution, strength, {})
+    return coordinates.model(*solution.tensors(), strength, {})
 
 
 def choose_logistic(
@@ -87,7 +56,7 @@ def choose_logistic(
     groups: Tensor | None = None,
     seed: int = 0,
     strengths: Sequence[float] = STRENGTHS,
-) -> LogisticModel:
+) -> LinearModel:
     """Fits logistic regression with the strength that is best on held-out folds of the samples at hand.
 
     The path goes from strong to weak regularisation and ends when the held-out loss has risen twice in a row. With
@@ -105,9 +74,9 @@ def choose_logistic(
         DataError: There is no sample, or a feature is not finite.
     """
     labels = labels.cpu()
-    coordinates = _Coordinates(x)
-    folds = list(_folds(labels, groups, seed))
-    parts = [(_Problem(coordinates, labels, num_classes, ~held), held) for held in folds]
+    coordinates = Coordinates(x)
+    held_out_rows = list(folds(labels, groups, seed))
+    parts = [(_Problem(coordinates, labels, num_classes, ~held), held) for held in held_out_rows]
     losses: dict[float, float] = {}
     chosen, held_out = _DEFAULT, None
     threads = 1 if coordinates.samples.size <= _SMALL else None
@@ -117,7 +86,7 @@ def choose_logistic(
         with _controller().limit(limits=threads):
             for i, (problem, held) in enumerate(parts):
                 starts[i] = solution = problem.solve(strength, _ROUGH, starts[i])
-                logits[held] = coordinates.logits(solution, held)
+                logits[held] = torch.from_numpy(coordinates.samples[held.numpy()] @ solution.weight + solution.bias)
         losses[strength] = float(_loss(logits, labels)) / len(labels)
         if held_out is None or losses[strength] < losses[chosen]:
             chosen, held_out = strength, logits
@@ -126,7 +95,7 @@ def choose_logistic(
             break
     with _controller().limit(limits=threads):
         solution = _Problem(coordinates, labels, num_classes).solve(chosen, _CHOSEN)
-    return replace(coordinates.model(solution, chosen, losses), held_out=held_out)
+    return replace(coordinates.model(*solution.tensors(), chosen, losses), held_out=held_out)
 
 
 @lru_cache(maxsize=1)
@@ -141,48 +110,15 @@ class Solution:
     weight: np.ndarray
     bias: np.ndarray
 
-
-class _Coordinates:
-    """Standardised samples in the coordinates of their principal axes, of which there are no more than samples.
-
-    A rotation changes neither the losses nor the norm of the weights; along the axes the solver knows how far to go.
-    """
-
-    def __init__(self, x: Tensor) -> None:
-        if len(x) == 0:
-            raise DataError("logistic regression needs at least one labelled sample")
-        x = x.detach().double().cpu()
-        if not bool(x.isfinite().all()):
-            column = int((~x.isfinite()).any(0).nonzero()[0])
-            raise DataError(f"logistic regression: feature {column} of the frozen encoders is not finite")
-        self.mean = x.mean(0)
-        spread = x.std(0, unbiased=False)
-        constant = spread <= 1e-9 * x.abs().amax(0).clamp_min(1e-30)
-        self.scale = torch.where(constant, torch.ones_like(spread), spread)
-        standard = (x - self.mean) / self.scale
-        n, d = standard.shape
-        if d > n:
-            _, singular, axes = torch.linalg.svd(standard, full_matrices=False)  # (r, d)
-            self.axes, variance = axes.T, singular.square() / n
-        else:
-            variance, self.axes = torch.linalg.eigh(standard.T @ standard / n)  # (d, d)
-        self.variance = variance.clamp_min(0).numpy()
-        self.samples = (standard @ self.axes).numpy()
-
-    def logits(self, solution: Solution, rows: Tensor) -> Tensor:
-        """Logits of some of the samples, (m, num_classes)."""
-        return torch.from_numpy(self.samples[rows.numpy()] @ solution.weight + solution.bias)
-
-    def model(self, solution: Solution, strength: float, losses: dict[float, float]) -> LogisticModel:
-        """The solution in terms of the features."""
-        weight = self.axes @ torch.from_numpy(solution.weight)
-        return LogisticModel(self.mean, self.scale, weight, torch.from_numpy(solution.bias), strength, losses)
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Both as tensors."""
+        return torch.from_numpy(self.weight), torch.from_numpy(self.bias)
 
 
 class _Problem:
     """The optimisation problem of some of the samples."""
 
-    def __init__(self, coordinates: _Coordinates, labels: Tensor, num_classes: int, rows: Tensor | None = None) -> None:
+    def __init__(self, coordinates: Coordinates, labels: Tensor, num_classes: int, rows: Tensor | None = None) -> None:
         labels = labels.cpu()
         chosen = labels if rows is None else labels[rows]
         self.x = coordinates.samples if rows is None else coordinates.samples[rows.numpy()]
@@ -257,22 +193,3 @@ def _loss(logits: Tensor, labels: Tensor) -> Tensor:
     if labels.ndim == 1:
         return F.cross_entropy(logits, labels, reduction="sum")
     return F.binary_cross_entropy_with_logits(logits, (labels > 0).to(logits), reduction="sum")
-
-
-def _folds(labels: Tensor, groups: Tensor | None, seed: int) -> Iterator[Tensor]:
-    """Masks of the held-out samples: whole groups, otherwise every class spread evenly; none for too few samples."""
-    n = len(labels)
-    members = torch.arange(n) if groups is None else torch.unique(groups, return_inverse=True)[1]
-    count = min(_FOLDS if n < _MANY else _FOLDS_OF_MANY, int(members.max()) + 1) if n else 0
-    if count < 2 or n < 4:
-        return
-    generator = torch.Generator().manual_seed(seed)
-    order = torch.randperm(int(members.max()) + 1, generator=generator)
-    if groups is None and labels.ndim == 1:
-        order = order[labels[order].argsort(stable=True)]  # class by class
-    fold = torch.empty_like(order)
-    fold[order] = torch.arange(len(order)) % count
-    for i in range(count):
-        held = fold[members] == i
-        if bool(held.any()) and not bool(held.all()):
-            yield held

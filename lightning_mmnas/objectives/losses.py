@@ -6,7 +6,9 @@ Any module with ``forward(z0, z1) -> loss`` on projections of shape (b, d) is an
 
 import copy
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal
 
 import torch
 import torch.distributed as dist
@@ -14,6 +16,7 @@ import torch.nn.functional as F
 from lightly.loss import NTXentLoss
 from torch import Tensor, nn
 
+from lightning_mmnas.data.spec import Task
 from lightning_mmnas.fusion.ranks import gather_rows, gather_sizes, world_size
 
 
@@ -79,6 +82,34 @@ def classification_loss(logits: Tensor, label: Tensor) -> Tensor:
     if label.ndim == 1:
         return F.cross_entropy(logits, label)
     return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype))
+
+
+RegressionLoss = Literal["mse", "huber"]
+LabelLoss = Callable[[Tensor, Tensor], Tensor]
+"""What a model says of a batch, (b, outputs), and its labels -> scalar."""
+
+
+def label_loss(task: Task | None, loss: RegressionLoss = "mse") -> LabelLoss:
+    """The loss of a task: `classification_loss`, or of a regression `regression_loss`.
+
+    Args:
+        task: The task.
+        loss: Of a regression.
+    """
+    return partial(regression_loss, loss=loss) if task == "regression" else classification_loss
+
+
+def regression_loss(predicted: Tensor, target: Tensor, loss: RegressionLoss = "mse") -> Tensor:
+    """Mean squared error, or Huber's loss, which grows linearly where a standardised error is larger than 1.
+
+    Args:
+        predicted: Standardised targets as predicted, (b, 1), of any precision.
+        target: Standardised targets, of the same shape.
+        loss: Which.
+    """
+    function = F.huber_loss if loss == "huber" else F.mse_loss
+    dtype = torch.promote_types(predicted.dtype, torch.float32)
+    return function(predicted.to(dtype), target.to(dtype))
 
 
 def local_objective(objective: nn.Module) -> nn.Module:

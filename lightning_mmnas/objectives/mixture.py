@@ -1,8 +1,8 @@
-"""The last stage's model: a fine-tuned network and, beside it, logistic regression on the encoders' features.
+"""The last stage's model: a fine-tuned network and, beside it, a linear model on the encoders' features.
 
-Each part alone is a rival of the other: where encoders are strong and labels few, regularised logistic regression on
-their features is hard to beat; where modalities have to meet first, the network is. How much each counts is chosen by
-samples that it has not seen.
+Each part alone is a rival of the other: where encoders are strong and labels few, a regularised linear model of their
+features is hard to beat; where modalities have to meet first, the network is. How much each counts is chosen by samples
+that it has not seen. The linear model is logistic regression for classes and ridge regression for targets.
 """
 
 import copy
@@ -15,19 +15,22 @@ from scipy.optimize import minimize
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from lightning_mmnas.data.spec import Task
 from lightning_mmnas.fusion.readout import LateFeatures
-from lightning_mmnas.objectives.logistic import LogisticModel, choose_logistic
-from lightning_mmnas.objectives.losses import classification_loss
+from lightning_mmnas.objectives.linear import LinearModel
+from lightning_mmnas.objectives.logistic import choose_logistic
+from lightning_mmnas.objectives.losses import label_loss
+from lightning_mmnas.objectives.ridge import choose_ridge
 
 Features = Mapping[str, Tensor]
 
 
 class LinearPath(nn.Module):
-    """Logistic regression on the standardised pooled features of some levels; fitted by a solver, not by gradients.
+    """A linear model on the standardised pooled features of some levels; fitted by a solver, not by gradients.
 
     Args:
         pooled: Features by name -> (b, d).
-        num_classes: Number of classes.
+        num_classes: Number of classes, or of targets.
     """
 
     mean: Tensor
@@ -44,7 +47,7 @@ class LinearPath(nn.Module):
         self.register_buffer("weight", torch.zeros(width, num_classes))
         self.register_buffer("bias", torch.zeros(num_classes))
 
-    def take(self, model: LogisticModel) -> None:
+    def take(self, model: LinearModel) -> None:
         """Copies a fitted model."""
         for name in ("mean", "scale", "weight", "bias"):
             self.get_buffer(name).copy_(getattr(model, name))
@@ -63,50 +66,73 @@ class Parts:
     """What the convex part of the last stage found.
 
     Attributes:
-        linear: Logistic regression on the pooled features.
-        probe: Logistic regression on the network's vectors.
+        linear: Linear model on the pooled features.
+        probe: Linear model on the network's vectors.
         shares: Of the two, (2,); see `choose_shares`.
     """
 
-    linear: LogisticModel
-    probe: LogisticModel
+    linear: LinearModel
+    probe: LinearModel
     shares: Tensor
 
 
+def choose_linear(
+    task: Task | None, x: Tensor, labels: Tensor, num_classes: int, groups: Tensor | None = None, seed: int = 0
+) -> LinearModel:
+    """The regularised linear model of a task: logistic regression for classes, ridge regression for targets.
+
+    Args:
+        task: The task.
+        x: Features, (n, d).
+        labels: Classes (n,), 0 and 1 of shape (n, num_classes), or standardised targets (n, 1).
+        num_classes: Number of classes, or of targets.
+        groups: Group of each sample, (n,); None: none.
+        seed: Seed of the folds that choose the strength.
+    """
+    if task == "regression":
+        return choose_ridge(x, labels, groups, seed)
+    return choose_logistic(x, labels, num_classes, groups, seed)
+
+
 def fit_parts(
-    linear: LogisticModel,
+    linear: LinearModel,
     vectors: Tensor,
     labels: Tensor,
     num_classes: int,
     groups: Tensor | None = None,
     seed: int = 0,
+    task: Task | None = None,
 ) -> Parts:
-    """Fits logistic regression on a network's vectors and chooses what it counts beside another one.
+    """Fits a linear model on a network's vectors and chooses what it counts beside another one.
 
     Args:
-        linear: Logistic regression on the pooled features of the same samples, by `choose_logistic` with the same
-            groups and seed: then both were held out from the same folds.
+        linear: Linear model on the pooled features of the same samples, by `choose_linear` with the same groups and
+            seed: then both were held out from the same folds.
         vectors: What the network says of the labelled samples, (n, out_features).
-        labels: Classes (n,), or 0 and 1 of shape (n, num_classes).
+        labels: See `choose_linear`.
         num_classes: Number of classes.
         groups: Group of each sample, (n,); None: none.
         seed: Seed of the folds.
+        task: The task.
     """
-    probe = choose_logistic(vectors, labels, num_classes, groups, seed)
+    probe = choose_linear(task, vectors, labels, num_classes, groups, seed)
     if linear.held_out is None or probe.held_out is None:
         return Parts(linear, probe, torch.full((2,), 0.5))  # too few samples to hold any out
-    return Parts(linear, probe, choose_shares([linear.held_out, probe.held_out], labels))
+    return Parts(linear, probe, choose_shares([linear.held_out, probe.held_out], labels, task))
 
 
-def choose_shares(parts: Sequence[Tensor], labels: Tensor) -> Tensor:
+def choose_shares(parts: Sequence[Tensor], labels: Tensor, task: Task | None = None) -> Tensor:
     """The non-negative factors of several models' logits whose sum has the least loss: stacked regression.
+
+    For targets the loss is the squared error.
 
     With n samples the loss is n times the mean loss plus the squared distance from equal shares, so that a few samples
     alone do not decide. Source: Wolpert, Neural Networks 5 (1992); non-negative: Breiman, Machine Learning 24 (1996).
 
     Args:
         parts: Logits of samples that the model has not seen in training, each (n, num_classes).
-        labels: Classes (n,), or 0 and 1 of shape (n, num_classes).
+        labels: See `choose_linear`.
+        task: The task.
 
     Returns:
         One factor per model, (m,).
@@ -115,10 +141,11 @@ def choose_shares(parts: Sequence[Tensor], labels: Tensor) -> Tensor:
     labels = labels.cpu()
     several = labels.shape[1] if labels.ndim > 1 else 1  # the mean over labels would count each as a part of a sample
     equal = torch.full((len(parts),), 1 / len(parts), dtype=torch.double)
+    criterion = label_loss(task)
 
     def objective(values: np.ndarray) -> tuple[float, np.ndarray]:
         shares = torch.from_numpy(values).requires_grad_()
-        loss = classification_loss(torch.einsum("m,mnk->nk", shares, logits), labels) * several
+        loss = criterion(torch.einsum("m,mnk->nk", shares, logits), labels) * several
         loss = loss + (shares - equal).square().sum() / len(labels)
         (gradient,) = torch.autograd.grad(loss, shares)
         return loss.item(), gradient.numpy()
@@ -129,11 +156,11 @@ def choose_shares(parts: Sequence[Tensor], labels: Tensor) -> Tensor:
 
 
 class Mixture(nn.Module):
-    """What joins a network with logistic regression, and its fine-tuned weights with those it started from.
+    """What joins a network with a linear model, and its fine-tuned weights with those it started from.
 
     The logits are ``shares[0] * linear + shares[1] * classifier(network)``. Network and classifier are those that lie
-    on the way from the start, which is the pretrained network under logistic regression on its vectors, to the
-    fine-tuned ones (WiSE-FT; Wortsman et al., CVPR 2022): more accurate than either, above all where labels are few.
+    on the way from the start, which is the pretrained network under a linear model of its vectors, to the fine-tuned
+    ones (WiSE-FT; Wortsman et al., CVPR 2022): more accurate than either, above all where labels are few.
 
     Args:
         network: Features by name -> (b, out_features), as it is before fine-tuning. It is copied, not kept.

@@ -23,10 +23,12 @@ def render_summary(summary: DataSummary) -> RenderableType:
     """Tables of modalities, splits and labels, then what is wrong."""
     modalities = Table("modality", "kind", "shape", "type", title="modalities", title_justify="left")
     for name, spec in summary.modalities.items():
-        modalities.add_row(name, spec["kind"], " x ".join(map(str, spec["shape"])), spec["dtype"])
+        modalities.add_row(Text(name), spec["kind"], " x ".join(map(str, spec["shape"])), spec["dtype"])
     parts: list[RenderableType] = [modalities, _splits(summary)]
     if any(split.labels for split in summary.splits.values()):
         parts.append(_labels(summary))
+    if any(split.targets for split in summary.splits.values()):
+        parts.append(_targets(summary))
     parts += [Text(line) for line in _remarks(summary)]
     return Group(*parts)
 
@@ -34,7 +36,7 @@ def render_summary(summary: DataSummary) -> RenderableType:
 def _splits(summary: DataSummary) -> Table:
     table = Table("split", title="splits", title_justify="left")
     for column in ("samples", "unlabelled", "groups", *(f"same {name}" for name in summary.modalities)):
-        table.add_column(column, justify="right")
+        table.add_column(Text(column), justify="right")
     for name, split in summary.splits.items():
         values = [split.samples, split.unlabelled, split.groups, *(split.duplicates[m] for m in summary.modalities)]
         table.add_row(name, *("-" if value is None else f"{value:,}" for value in values))
@@ -47,7 +49,17 @@ def _labels(summary: DataSummary) -> Table:
         table.add_column(split, justify="right")
     names = dict.fromkeys(name for split in summary.splits.values() for name in split.labels)
     for name in names:
-        table.add_row(name, *(f"{split.labels.get(name, 0):,}" for split in summary.splits.values()))
+        table.add_row(Text(name), *(f"{split.labels.get(name, 0):,}" for split in summary.splits.values()))
+    return table
+
+
+def _targets(summary: DataSummary) -> Table:
+    table = Table("target", title="targets", title_justify="left")
+    for split in summary.splits:
+        table.add_column(split, justify="right")
+    for name in ("least", "mean", "greatest", "std"):
+        values = [split.targets.get(name) for split in summary.splits.values()]
+        table.add_row(name, *("-" if value is None else f"{value:.6g}" for value in values))
     return table
 
 

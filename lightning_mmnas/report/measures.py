@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -87,6 +88,35 @@ def worst_labels(probabilities: Tensor, labels: Tensor, count: int) -> list[dict
     ]
 
 
+def largest_errors(predicted: Tensor, true: Tensor, count: int) -> list[dict[str, Any]]:
+    """Of a regression: the samples whose prediction is farthest from their target, the farthest first.
+
+    Args:
+        predicted: In the target's unit, shape (n,).
+        true: Of the same shape.
+        count: How many.
+
+    Examples:
+        >>> largest_errors(torch.tensor([1.0, 5.0]), torch.tensor([1.5, 2.0]), 1)
+        [{'index': 1, 'true': 2.0, 'predicted': 5.0}]
+    """
+    order = (predicted - true).abs().argsort(descending=True, stable=True)[:count].tolist()
+    return [{"index": i, "true": float(true[i]), "predicted": float(predicted[i])} for i in order]
+
+
+def neighbour_correlation(vectors: Tensor, targets: Tensor, groups: Tensor | None = None) -> float | None:
+    """Pearson correlation of targets with those of the most similar other samples (cosine); None where all are equal.
+
+    Args:
+        vectors: Shape (n, d), n >= 2.
+        targets: Shape (n,).
+        groups: See `neighbour_accuracy`.
+    """
+    pairs = torch.stack([targets.double(), targets.double()[_nearest(vectors, groups)]])
+    found = float(torch.corrcoef(pairs)[0, 1])
+    return None if math.isnan(found) else found
+
+
 def two_dimensions(vectors: Tensor) -> tuple[list[list[float]], float]:
     """Projects vectors onto their first two principal components.
 
@@ -118,11 +148,16 @@ def neighbour_accuracy(vectors: Tensor, labels: Tensor, groups: Tensor | None = 
         groups: Of the samples, shape (n,): those of one group, such as windows of one recording, are no neighbours,
             unless there is one group only.
     """
+    nearest = _nearest(vectors, groups)
+    if labels.ndim == 1:
+        return float((labels[nearest] == labels).float().mean())
+    return float(((labels[nearest] > 0) & (labels > 0)).any(1).float().mean())
+
+
+def _nearest(vectors: Tensor, groups: Tensor | None) -> Tensor:
+    """Place of the most similar other sample, of another group where there are several, (n,)."""
     directions = torch.nn.functional.normalize(vectors.float(), dim=1)
     similar = (directions @ directions.T).fill_diagonal_(-2)
     if groups is not None and bool((groups != groups[0]).any()):
         similar = similar.masked_fill(groups[:, None] == groups, -2)
-    nearest = similar.argmax(1)
-    if labels.ndim == 1:
-        return float((labels[nearest] == labels).float().mean())
-    return float(((labels[nearest] > 0) & (labels > 0)).any(1).float().mean())
+    return similar.argmax(1)

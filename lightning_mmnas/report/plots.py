@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lightning_mmnas.report.budgets import budget_name, budget_of, unit_name, unit_of
 from lightning_mmnas.report.verdicts import FOUND, half_width
 
 INK, GRID, PAPER = "#263238", "#cfd8dc", "#fffffe"
@@ -20,6 +21,9 @@ Rows = Sequence[Mapping[str, Any]]
 _LINES = 6
 """Models in the picture of scores against labels."""
 
+
+_IN_UNIT = ("mae", "rmse")
+"""How metrics end that are in a target's unit, and need an axis of their own."""
 
 _ELSEWHERE = ("lr", "arch/lr", "alpha/", "beta/", "gamma/")
 """How metrics begin that are no curves of a report: rates, and weights of choices, which are heat maps."""
@@ -52,14 +56,9 @@ def plain(text: object) -> str:
     return str(text).replace("$", r"\$")
 
 
-def budget_name(budget: object) -> str:
-    """A label budget in words."""
-    return "all labels" if budget == "all" else f"{budget} labels per class"
-
-
 def plot_comparison(comparison: Rows, budget: object) -> Figure:
     """Every model as a row: its draws as small dots, its mean as a large one with a 95 % interval."""
-    rows = sorted((r for r in comparison if r["labels_per_class"] == budget), key=lambda r: float(r["mean"]))
+    rows = sorted((r for r in comparison if budget_of(r) == budget), key=lambda r: float(r["mean"]))
     figure = blank(1.2 + 0.27 * max(len(rows), 2))
     axes = style(figure.add_subplot(), "x")
     scores = [float(s) for r in rows for s in (r.get("scores") or [r["mean"]])]
@@ -77,16 +76,16 @@ def plot_comparison(comparison: Rows, budget: object) -> Figure:
     axes.set_yticks(range(len(rows)), [plain(row["name"]) for row in rows])
     axes.set_xlim(low - room, high + room)
     axes.set_ylim(-0.6, len(rows) - 0.4)
-    axes.set(xlabel=plain(rows[0]["metric"]), title=budget_name(budget))
+    axes.set(xlabel=plain(rows[0]["metric"]), title=budget_name(budget, unit_of(rows[0])))
     return figure
 
 
 def plot_labels(comparison: Rows) -> Figure:
-    """Mean score against labels per class, for the found network and the best others."""
-    budgets = list(dict.fromkeys(row["labels_per_class"] for row in comparison))
+    """Mean score against the label budget, for the found network and the best others."""
+    budgets = list(dict.fromkeys(budget_of(row) for row in comparison))
     means: dict[str, dict[object, float]] = {}
     for row in comparison:
-        means.setdefault(row["name"], {})[row["labels_per_class"]] = float(row["mean"])
+        means.setdefault(row["name"], {})[budget_of(row)] = float(row["mean"])
     ranked = sorted(means, key=lambda name: -sum(means[name].values()) / len(means[name]))
     shown = [FOUND, *(name for name in ranked if name != FOUND)][:_LINES] if FOUND in means else ranked[:_LINES]
     figure = blank(3.6)
@@ -97,16 +96,18 @@ def plot_labels(comparison: Rows) -> Figure:
         colour = COLOURS[1] if name == FOUND else (COLOURS[0], *COLOURS[2:])[k % 7]
         axes.plot(places, [means[name][budgets[i]] for i in places], "o-", color=colour, label=plain(name), **line)
     axes.set_xticks(range(len(budgets)), [plain(budget) for budget in budgets])
-    axes.set(xlabel="labels per class", ylabel=plain(comparison[0]["metric"]))
+    axes.set(xlabel=unit_name(comparison[0]), ylabel=plain(comparison[0]["metric"]))
     _legend(figure, axes)
     return figure
 
 
 def plot_curves(curves: Mapping[str, Sequence[Sequence[float]]], title: str) -> Figure:
-    """Metrics of a stage over its epochs: losses above, others, which lie between 0 and 1, below."""
+    """Metrics of a stage over its epochs: losses above, others, which have 1 at most, below, then errors in a unit."""
     losses = [name for name in curves if name.endswith("loss")]
     others = [name for name in curves if name not in losses and not name.startswith(_ELSEWHERE)]
-    parts = [names for names in (losses, others) if names]
+    errors = [name for name in others if name.endswith(_IN_UNIT)]
+    others = [name for name in others if name not in errors]
+    parts = [names for names in (losses, others, errors) if names]
     figure = blank(0.5 + 2.1 * len(parts))
     for axes, names in zip(figure.subplots(len(parts), squeeze=False)[:, 0], parts, strict=True):
         style(axes)

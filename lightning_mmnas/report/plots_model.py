@@ -39,6 +39,21 @@ def plot_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> 
     return figure
 
 
+def plot_scatter(scatter: Mapping[str, Sequence[float]], name: str) -> Figure:
+    """Predicted against true targets of a regression, with the line on which they are equal."""
+    true, predicted = np.asarray(scatter["true"]), np.asarray(scatter["predicted"])
+    low, high = float(min(true.min(), predicted.min())), float(max(true.max(), predicted.max()))
+    room = 0.04 * ((high - low) or 1.0)
+    figure = blank(4.4)
+    axes = style(figure.add_subplot())
+    axes.plot([low, high], [low, high], "-", color=COLOURS[1], linewidth=1.2)
+    axes.plot(true, predicted, ".", color=COLOURS[0], markersize=5, alpha=0.6, rasterized=True)
+    axes.set(xlim=(low - room, high + room), ylim=(low - room, high + room), aspect="equal")
+    axes.locator_params(nbins=5)
+    axes.set(xlabel=plain(f"true {_short(name)}"), ylabel=plain(f"predicted {_short(name)}"))
+    return figure
+
+
 def plot_label_scores(rows: Sequence[Mapping[str, Any]]) -> Figure:
     """F1 of the most frequent labels as bars, the most frequent at the top."""
     shown = list(rows)[:_BARS]
@@ -54,6 +69,8 @@ def plot_label_scores(rows: Sequence[Mapping[str, Any]]) -> Figure:
 
 def plot_embeddings(embeddings: Mapping[str, Any], names: Sequence[str]) -> Figure:
     """The vectors of the test samples before and after pretraining, each in its own two principal components."""
+    if "targets" in embeddings:
+        return _plot_targets(embeddings, names[0])
     labels = np.asarray(embeddings["labels"])
     moments = [moment for moment in ("before", "after") if moment in embeddings]
     present = [int(k) for k, _ in sorted(_counts(labels).items(), key=lambda item: -item[1])]
@@ -87,10 +104,28 @@ def plot_missing(missing: Mapping[str, Any]) -> Figure:
     places = list(range(len(rows)))[::-1]
     axes.barh(places, [v for _, v in rows], color=[COLOURS[1], *[COLOURS[0]] * (len(rows) - 1)], height=0.65)
     for y, (_, value) in zip(places, rows, strict=True):
-        axes.text(value, y, f" {value:.3f}", va="center", fontsize=9, color=INK)
+        axes.text(max(value, 0.0), y, f" {value:.3f}", va="center", fontsize=9, color=INK)
     axes.set_yticks(places, [plain(name) for name, _ in rows])
-    axes.set_xlim(0, max(1.0, *(v for _, v in rows)) * 1.12)
+    axes.set_xlim(1.12 * min(0.0, *(v for _, v in rows)), 1.12 * max(1.0, *(v for _, v in rows)))
     axes.set(xlabel=plain(missing["metric"]))
+    return figure
+
+
+def _plot_targets(embeddings: Mapping[str, Any], name: str) -> Figure:
+    """Vectors before and after pretraining, coloured by a target."""
+    moments = [moment for moment in ("before", "after") if moment in embeddings]
+    figure = blank(3.0)
+    panels = figure.subplots(1, len(moments), squeeze=False)[0]
+    for axes, moment in zip(panels, moments, strict=True):
+        style(axes, None)
+        points = np.asarray(embeddings[moment]["points"])
+        dots = axes.scatter(*points.T, c=embeddings["targets"], cmap="viridis", s=8, rasterized=True)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_title(f"{moment} pretraining", fontsize=10)
+    bar = figure.colorbar(dots, ax=list(panels), location="bottom", aspect=40)
+    bar.ax.tick_params(colors=INK, labelsize=8)
+    bar.set_label(plain(_short(name)), color=INK)
     return figure
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning_mmnas.report import plots
+from lightning_mmnas.report.budgets import budget_name, budget_of, unit_of
 from lightning_mmnas.report.facts import STAGES, Facts
 from lightning_mmnas.report.page import Page, build
 from lightning_mmnas.report.section import Picture, Section, Table
@@ -54,16 +55,18 @@ def _scores(facts: Facts) -> Section | str:
     pictures = []
     for metric in dict.fromkeys(row["metric"] for row in rows):
         same = [row for row in rows if row["metric"] == metric]
-        for budget in dict.fromkeys(row["labels_per_class"] for row in same):
+        for budget in dict.fromkeys(budget_of(row) for row in same):
             name = f"runs-{metric}-{budget}"
-            caption = f"{plots.budget_name(budget).capitalize()}: the found, pretrained network of every run."
+            caption = (
+                f"{budget_name(budget, unit_of(same[0])).capitalize()}: the found, pretrained network of every run."
+            )
             pictures.append(Picture(name, caption, plots.plot_comparison(same, budget)))
     table = Table(
-        ["run", "labels per class", "metric", "mean", "half of the 95 % interval", "draws"],
+        ["run", "labels", "metric", "mean", "half of the 95 % interval", "draws"],
         [
             [
                 row["name"],
-                str(row["labels_per_class"]),
+                budget_name(budget_of(row), unit_of(row)),
                 row["metric"],
                 f"{row['mean']:.3f}",
                 "" if (half := half_width(row.get("scores") or [])) is None else f"{half:.3f}",

@@ -5,13 +5,14 @@ from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 _MOST = 20
 """Classes of a confusion matrix that is printed."""
 
 
 def render_scores(scores: Mapping[str, Any]) -> RenderableType:
-    """Metrics, and below them the confusion matrix, or the F1 of every label.
+    """Metrics, and below them the confusion matrix, or the F1 of every label; of a regression nothing.
 
     Args:
         scores: What `DeliveredModel.evaluate` returns.
@@ -21,7 +22,9 @@ def render_scores(scores: Mapping[str, Any]) -> RenderableType:
     table.add_column("metric")
     table.add_column("score", justify="right")
     for name, value in scores["metrics"].items():
-        table.add_row(name, f"{value:.4f}")
+        table.add_row(Text(name), f"{value:.4f}")
+    if "per_label" not in scores and "confusion" not in scores:
+        return table
     below = _labels(scores["per_label"]) if "per_label" in scores else _confusion(scores)
     return Group(table, below)
 
@@ -33,9 +36,9 @@ def _confusion(scores: Mapping[str, Any]) -> RenderableType:
     table = Table(title="true class in rows, predicted in columns", title_justify="left")
     table.add_column("")
     for name in names:
-        table.add_column(name, justify="right")
+        table.add_column(Text(name), justify="right")
     for name, row in zip(names, scores["confusion"], strict=True):
-        table.add_row(name, *(str(count) if count else "·" for count in row))
+        table.add_row(Text(name), *(str(count) if count else "·" for count in row))
     return table
 
 
@@ -44,5 +47,5 @@ def _labels(scores: Mapping[str, float]) -> RenderableType:
     table.add_column("label")
     table.add_column("F1", justify="right")
     for name, value in scores.items():
-        table.add_row(name, f"{value:.3f}")
+        table.add_row(Text(name), f"{value:.3f}")
     return table

@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning_mmnas.report import plots
 from lightning_mmnas.report.architecture import plot_genotype
+from lightning_mmnas.report.budgets import budget_name, budget_of, unit_of
 from lightning_mmnas.report.facts import STAGES, Facts
 from lightning_mmnas.report.section import Picture, Section, Table
 from lightning_mmnas.report.verdicts import half_width
@@ -28,26 +29,27 @@ def scores(facts: Facts) -> Section | str:
     comparison = facts["comparison"]
     if not comparison:
         return "This run has no comparison with other models."
-    budgets = list(dict.fromkeys(row["labels_per_class"] for row in comparison))
+    budgets = list(dict.fromkeys(budget_of(row) for row in comparison))
+    unit = unit_of(comparison[0])
     drawn = [
         Picture(
             f"comparison-{budget}",
-            f"{plots.budget_name(budget).capitalize()}: mean (large dot), single draws (small dots) and the 95 % "
+            f"{budget_name(budget, unit).capitalize()}: mean (large dot), single draws (small dots) and the 95 % "
             "interval of the mean (line; cut off at the frame); the found, pretrained network is orange.",
             plots.plot_comparison(comparison, budget),
         )
         for budget in budgets
-        if sum(row["labels_per_class"] == budget for row in comparison) > 1
+        if sum(budget_of(row) == budget for row in comparison) > 1
     ]
     if len(drawn) > 1:
         caption = "Mean score against labels: the found network and those that did best over all budgets."
         drawn.append(Picture("labels", caption, plots.plot_labels(comparison)))
-    cells = {(row["name"], row["labels_per_class"]): row for row in comparison}
+    cells = {(row["name"], budget_of(row)): row for row in comparison}
     rows = [
         [name, *(_mean(cells.get((name, budget))) for budget in budgets)]
         for name in dict.fromkeys(row["name"] for row in comparison)
     ]
-    header = ["model", *(plots.budget_name(budget) for budget in budgets)]
+    header = ["model", *(budget_name(budget, unit) for budget in budgets)]
     words = [
         f"The {comparison[0]['metric']} of every model on the test split: mean ± half of its 95 % interval over "
         f"{comparison[0]['n']} draws of the labels or, with all labels, seeds; 'delivered' is the model in model/.",

@@ -10,7 +10,7 @@ from lightning_mmnas.report.section import Picture, Section, Table
 
 
 def predictions(facts: Facts) -> Section | str:
-    """Metrics, and the confusion matrix or the F1 of every label."""
+    """Metrics, and the confusion matrix, the F1 of every label, or predictions against targets."""
     model = facts.get("model")
     if not model:
         return _why_not(facts)
@@ -21,6 +21,12 @@ def predictions(facts: Facts) -> Section | str:
         "The other rows of the comparison are trained anew with the labels of each draw."
     ]
     metrics = Table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in model["scores"].items()])
+    if "scatter" in model:
+        name = model["classes"][0]
+        words.append(f"MAE and RMSE are in the unit of {name}; R2 is the share of its variance that is explained.")
+        figure = plots_model.plot_scatter(model["scatter"], name)
+        caption = "Every dot is a sample; on the line the prediction is the truth."
+        return Section("Predictions", words, [Picture("scatter", caption, figure)], [metrics])
     if "confusion" in model:
         figure = plots_model.plot_confusion(model["confusion"], model["classes"])
         caption = "Counts of true (rows) and predicted (columns) classes; the darker, the larger the share of the row."
@@ -42,8 +48,7 @@ def errors(facts: Facts) -> Section | str:
         return _why_not(facts)
     if not model["errors"]:
         return "The model made no errors on the test samples, so none are shown."
-    several = model["task"] == "multilabel"
-    kind = "largest" if several else "most confident"
+    kind = "most confident" if model["task"] == "multiclass" else "largest"
     words = [f"The {kind} errors on the test split, each with its sample."]
     shown = [
         Picture(error["picture"].removesuffix(".png"), _error(error, model["classes"]), themed=False)
@@ -57,6 +62,8 @@ def _why_not(facts: Facts) -> str:
 
 
 def _error(error: dict[str, Any], classes: list[str]) -> str:
+    if "probability" not in error:
+        return f"{classes[0]} predicted as {error['predicted']:.6g}; it is {error['true']:.6g}."
     if "has_it" in error:
         truth = "it has it" if error["has_it"] else "it does not have it"
         return f"Label {classes[error['label']]} given probability {error['probability']:.3f}, but {truth}."
@@ -76,14 +83,17 @@ def embeddings(facts: Facts) -> Section | str:
         return "The network has no genotype, so its vectors before and after pretraining are not compared."
     words = [
         "What the network makes of the test samples with random weights and after pretraining without labels, "
-        "projected onto the first two principal components (PCA) of each. Colours are labels, which pretraining has "
-        "not seen."
+        "projected onto the first two principal components (PCA) of each. Colours are "
+        f"{'targets' if 'targets' in found else 'labels'}, which pretraining has not seen."
     ]
     apart = " of another group" if found.get("groups") else ""
     for moment in ("before", "after"):
         if moment in found:
             entry = found[moment]
             line = f"{moment.capitalize()}: two components hold {100 * entry['variance']:.0f} % of the variance"
+            if entry.get("correlation") is not None:
+                line += f"; targets correlate by {entry['correlation']:.3f} with those of the most similar other sample"
+                line += apart
             if entry["neighbour"] is not None:
                 share = f"{100 * entry['neighbour']:.1f} %"
                 line += f"; the most similar other sample{apart} shares its label in {share} of the cases"

@@ -5,6 +5,8 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from lightning_mmnas.report.budgets import budget_name, budget_of, unit_of
+
 FOUND, RANDOM = "found+ssl", "random+ssl"
 _KINDS = (RANDOM, "late_fusion", "modality:", "raw_features")  # how the names of a kind of rivals begin
 _LEVEL = 0.05
@@ -30,15 +32,16 @@ def paired(first: Sequence[float], second: Sequence[float]) -> tuple[float, floa
 def verdicts(comparison: Sequence[dict[str, Any]]) -> list[str]:
     """One sentence per label budget: the pretrained found network against the best rival of every kind.
 
-    Kinds are the random architectures (their median), late fusion in any form, single modalities, and logistic
-    regression; the best is that of highest mean. A difference is one only if a paired test over the draws supports it.
+    Kinds are the random architectures (their median), late fusion in any form, single modalities, and logistic (or
+    ridge) regression; the best is that of highest mean. A difference is one only if a paired test over the draws
+    supports it.
 
     Args:
         comparison: Rows of `results.json`.
     """
     sentences = []
-    for budget in dict.fromkeys(entry["labels_per_class"] for entry in comparison):
-        rows = {e["name"]: e for e in comparison if e["labels_per_class"] == budget}
+    for budget in dict.fromkeys(budget_of(entry) for entry in comparison):
+        rows = {e["name"]: e for e in comparison if budget_of(e) == budget}
         found = rows.get(FOUND)
         if found is None:
             continue
@@ -53,7 +56,7 @@ def verdicts(comparison: Sequence[dict[str, Any]]) -> list[str]:
             found_parts[word].append(f"{best['name']} ({best['mean']:.3f}, {difference:+.3f}, p {_p(p)})")
         parts = [f"{word} {' and '.join(names)}" for word, names in found_parts.items() if names]
         if parts:
-            labels = "With all labels" if budget == "all" else f"At {budget} labels per class"
+            labels = _with(budget, found)
             sentences.append(
                 f"{labels}, {found['n']} draws: the found network ({found['mean']:.3f}) is {', '.join(parts)}."
             )
@@ -69,14 +72,14 @@ def headline(comparison: Sequence[dict[str, Any]]) -> str | None:
     Returns:
         A sentence; None where one of the two is not among the rows.
     """
-    budgets = [entry["labels_per_class"] for entry in comparison]
+    budgets = [budget_of(entry) for entry in comparison]
     budget = "all" if "all" in budgets else max(budgets, default=0)
-    rows = {entry["name"]: entry for entry in comparison if entry["labels_per_class"] == budget}
+    rows = {entry["name"]: entry for entry in comparison if budget_of(entry) == budget}
     if FOUND not in rows or RANDOM not in rows:
         return None
     found, random = rows[FOUND], rows[RANDOM]
     difference, p = paired(_scores(found), _scores(random))
-    labels = "With all labels" if budget == "all" else f"At {budget} labels per class"
+    labels = _with(budget, found)
     words = {"above": "better than", "below": "worse than"}.get(_word(difference, p), "not told apart from")
     half = half_width([a - b for a, b in zip(_scores(found), _scores(random), strict=True)])
     sure = "one draw, so chance cannot be judged"
@@ -104,6 +107,11 @@ def half_width(values: Sequence[float], level: float = 0.95) -> float | None:
 
     quantile = float(t.ppf((1 + level) / 2, n - 1))
     return quantile * statistics.stdev(values) / math.sqrt(n)
+
+
+def _with(budget: object, row: dict[str, Any]) -> str:
+    """How a sentence about a budget begins."""
+    return f"{'With' if budget == 'all' else 'At'} {budget_name(budget, unit_of(row))}"
 
 
 def _signed(value: float) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from lightning_mmnas.errors import RunDirectoryError
 from lightning_mmnas.files import write_bytes, write_json, write_text
@@ -98,7 +99,7 @@ def render_best(study: FusionStudy) -> Table:
     table.add_column("network")
     for network in best:
         numbers = [number(value) for value in network.values or ()]
-        table.add_row(str(network.number), *numbers, network.genotype.describe())
+        table.add_row(str(network.number), *numbers, Text(network.genotype.describe()))
     return table
 
 

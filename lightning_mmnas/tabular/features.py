@@ -65,7 +65,7 @@ def make_table_data(
         )
     if not labelled.labels:
         raise ConfigError("a table needs labels for its accuracies; set data.init_args.labels of finetune.yaml to true")
-    labelled.labels_per_class = None
+    labelled.use_all_labels()
     unlabelled.setup("fit")
     model.take_means(unlabelled)
     labelled.setup("fit")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_mmnas.errors import GenotypeError, MissingExtraError, TableError
+from lightning_mmnas.errors import GenotypeError, TableError
 from lightning_mmnas.files import write_bytes
 from lightning_mmnas.parsing import parse_json
 from lightning_mmnas.space.genotype import FusionSpace, Genotype
@@ -85,13 +85,10 @@ class FusionTable:
 
         Raises:
             TableError: There is no such table, or the file is not one.
-            MissingExtraError: pyarrow is not installed.
         """
-        try:
-            import pyarrow.parquet as parquet
-            from pyarrow import ArrowException
-        except ImportError:
-            raise MissingExtraError("reading a table needs pyarrow: pip install 'lightning-mmnas[table]'") from None
+        import pyarrow.parquet as parquet
+        from pyarrow import ArrowException
+
         shipped = sorted(path.stem for path in _TABLES.glob("*.parquet"))
         path = _TABLES / f"{table}.parquet" if str(table) in shipped else Path(table)
         if not path.is_file():
@@ -136,11 +133,8 @@ class FusionTable:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the table as one Parquet file, whole or not at all."""
-        try:
-            import pyarrow
-            import pyarrow.parquet as parquet
-        except ImportError:
-            raise MissingExtraError("writing a table needs pyarrow: pip install 'lightning-mmnas[table]'") from None
+        import pyarrow
+        import pyarrow.parquet as parquet
 
         n, seeds = len(self), len(self.seeds)
         data: dict[str, Any] = {

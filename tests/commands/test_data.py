@@ -70,6 +70,19 @@ def test_damage_is_listed_and_ends_with_code_2(
     assert (tmp_path / "out" / "samples.png").is_file()
 
 
+def test_a_split_that_cannot_be_read_ends_with_code_2(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(12, 16):
+        (tmp_path / "files" / f"{i}.txt").write_text("")
+    skip = ["--data.init_args.on_error", "skip"]
+    assert main(["data", str(config), "--output", str(tmp_path / "out"), *skip]) == 2
+    captured = capsys.readouterr()
+    assert "train and val share 1 groups" in captured.out
+    assert "the test split is empty" in captured.err
+    assert (tmp_path / "out" / "data.json").is_file()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -27,7 +27,7 @@ def test_every_help_is_there_without_torch_and_without_extras() -> None:
     code = f"""
 import importlib.util, sys
 find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *rest: None if name in ("optuna", "pyarrow", "timm") else find(name, *rest)
+importlib.util.find_spec = lambda name, *rest: None if name in ("optuna", "timm") else find(name, *rest)
 from lightning_mmnas.commands.mmnas import main
 for command in {(*LIGHTNING, *OWN)}:
     try:

@@ -107,9 +107,7 @@ def test_kinds_are_proposed(tmp_path: Path) -> None:
     assert "column 'n': it numbers the rows" in told
     assert "column 'same': it is constant: '1'" in told
     assert "no label column" in told
-    for stage in ("encoders", "search", "pretrain"):
-        assert f"mmnas fit --config {folder / 'common.yaml'} --config {folder / stage}.yaml" in told
-    assert told.count("mmnas fit") == 3
+    assert f"next: mmnas run {folder} --output runs/c" in told
     names = ["common.yaml", "encoders.yaml", "pretrain.yaml", "search.yaml"]
     assert sorted(path.name for path in folder.iterdir()) == names
     columns = arguments(folder)["columns"]

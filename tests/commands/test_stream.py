@@ -21,8 +21,8 @@ def test_a_table_becomes_shards(table: Path, tmp_path: Path, capsys: pytest.Capt
     assert main(["stream", str(table), "--output", str(folder), "--group", "site", "--files", "decoded"]) == 0
     printed = capsys.readouterr().out
     for line in (
-        "photo: image, of photo (--modality)",
-        "label of each row: column 'label' (--label)",
+        "pixels (h x w), 3 colours; --modality photo=image:photo,size=64x64,channels=3",
+        "label: column 'label', by its name; --label COLUMN takes another, --no-label none",
         "photo: tensors, 12,288 bytes per sample",
         "train 21 samples in 1 shards of",
         f"next: data: {{class_path: StreamDataModule, init_args: {{shards: {folder}}}}}",

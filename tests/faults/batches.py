@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def batches(stages: Sequence[str] = STAGES) -> Record:
                     record.fail(f"{stage}, {name}: {type(error).__name__}: {error}")
                 else:
                     record.work()
-                    _check(record, f"{stage}, {name}: weights", lambda module=module: require_finite(module))
+                    _check(record, f"{stage}, {name}: weights", partial(require_finite, module))
                 for checkpoint in path.rglob("*.ckpt"):
                     state = torch.load(checkpoint, weights_only=True)["state_dict"]
                     if not all(torch.isfinite(v).all() for v in state.values() if v.is_floating_point()):

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def _texts(folder: Path, sentinel: Path, model: Path) -> Iterator[Case]:
         path = folder / "config.yaml"
         yield name + " in a configuration", _with(path, text, lambda p: settings_of(["fit", "--config", str(p)]))
         yield name + " in comparison.yaml", _with(path, text, read_settings)
-        yield name + " on the command line", lambda t=text: read_settings(folder / "none", ["--draws", t])
+        yield name + " on the command line", partial(read_settings, folder / "none", ["--draws", text])
         yield name + " in a genotype", _with(folder / "genotype.json", text, Genotype.load)
         yield name + " in a manifest", _with(folder / "manifest.json", text, lambda p: read_manifest(p.parent))
         yield (
@@ -108,13 +109,16 @@ def _texts(folder: Path, sentinel: Path, model: Path) -> Iterator[Case]:
             _with(folder / "search" / "done.json", text, lambda p: read_record(folder, "search")),
         )
         yield name + " in JSON lines", _with(folder / "table.jsonl", text + "\n", read_table)
-        yield name + " in an index", lambda t=text: read_index(t.encode(), "index")
+        yield name + " in a JSON table", _with(folder / "table.json", text + "\n", read_table)
+        for file in ("state.json", "dataset_dict.json"):
+            yield name + f" in {file}", _with(folder / "datasets" / file, text, lambda p: read_table(p.parent))
+        yield name + " in an index", partial(read_index, text.encode(), "index")
         yield name + " in a tokenizer", _with(folder / "tokenizer.json", text, lambda p: TextTokenizer(str(p), 64))
     space: dict[str, Any] = {"inputs": ["a", "b"], "cells": 1, "steps": 1}
     for field in ("cells", "steps", "cell_outputs", "step_outputs", "channels", "length"):
         yield (
             f"10^9 {field}",
-            lambda f=field: FusionSpace(**{**space, f: 10**9}),
+            partial(FusionSpace, **{**space, field: 10**9}),
         )
         content = json.dumps({"schema_version": 1, "space": {**space, field: 10**15}, "cells": []})
         yield f"10^15 {field} in a genotype", _with(folder / "genotype.json", content, Genotype.load)
@@ -187,7 +191,7 @@ def _arrays(folder: Path, sentinel: Path, model: Path) -> Iterator[Case]:
     contents = {name: _npy(header) for name, header in headers.items()} | {"objects": objects.getvalue()}
     for name, content in contents.items():
         yield f"npy, {name}", _with(folder / "a.npy", content, open_array)
-        yield f"npy in a shard, {name}", lambda c=content: decode_file(".npy", c, vectors)
+        yield f"npy in a shard, {name}", partial(decode_file, ".npy", content, vectors)
         yield f"npy of a cache, {name}", _with(folder / "shard-00000.npy", content, _read_cache)
     side = struct.pack(">II", 10**5, 10**5)
     png = (
@@ -209,7 +213,7 @@ def _names(folder: Path, sentinel: Path, model: Path) -> Iterator[Case]:
     """Names that lead elsewhere."""
     for name in ("../../x", "/x", "a/../../x", "..", "a\\b", "a\0b", "", "label", "a.b"):
         spec = ColumnSpec(kind="features", columns=["x"])
-        yield f"modality {name!r}", lambda n=name, s=spec: TableDataModule(str(folder / "none.csv"), {n: s})
+        yield f"modality {name!r}", partial(TableDataModule, str(folder / "none.csv"), {name: spec})
         index = {"kind": "features", "shape": [1], "dtype": "float32"}
         stream: dict[str, Any] = {
             "modalities": {name: index},
@@ -218,9 +222,15 @@ def _names(folder: Path, sentinel: Path, model: Path) -> Iterator[Case]:
             "splits": {},
             "made_by": {},
         }
-        yield f"modality {name!r} of shards", lambda c=stream: read_index(json.dumps(c).encode(), "index")
+        yield f"modality {name!r} of shards", partial(read_index, json.dumps(stream).encode(), "index")
+    for name in ("../x", "/etc/passwd", "..", "", 7, None, {}, ["a"], "a\0b"):
+        saved, parts = folder / "saved", folder / "parts"
+        state = json.dumps({"_data_files": [{"filename": name}]})
+        yield f"file {name!r} of datasets", _with(saved / "state.json", state, lambda p: read_table(p.parent))
+        split = json.dumps({"splits": [name]})
+        yield f"split {name!r} of datasets", _with(parts / "dataset_dict.json", split, lambda p: read_table(p.parent))
     for name in ("../x", "os", "os.path", "numpy/../..", "numpy/../../../../etc", "/etc", "", "no_such_package"):
-        yield f"package:{name}", lambda n=name: file_in_package(f"package:{n}", "passwd")
+        yield f"package:{name}", partial(file_in_package, f"package:{name}", "passwd")
 
 
 def _models(folder: Path, sentinel: Path, model: Path) -> Iterator[Case]:
@@ -240,14 +250,17 @@ def _models(folder: Path, sentinel: Path, model: Path) -> Iterator[Case]:
 
         return case
 
-    def renamed(content: dict[str, Any], name: str) -> None:
+    def renamed(name: str, content: dict[str, Any]) -> None:
         for part in ("modalities", "encoders"):
             content[part] = {name if key == some else key: value for key, value in content[part].items()}
 
+    def with_file(file: str, content: dict[str, Any]) -> None:
+        content["encoders"][some].update(files={"weights": file})
+
     for name in ("../../x", "/etc/x", "a.b", "", "\0"):
-        yield f"model, modality {name!r}", changed(lambda c, n=name: renamed(c, n))
+        yield f"model, modality {name!r}", changed(partial(renamed, name))
     for file in ("../../x", "/etc/passwd", "..", "none"):
-        yield f"model, file {file}", changed(lambda c, f=file: c["encoders"][some].update(files={"weights": f}))
+        yield f"model, file {file}", changed(partial(with_file, file))
     yield "model, class of another package", changed(lambda c: c["encoders"].update({some: touch}))
     yield (
         "model, function of ours",
@@ -281,11 +294,13 @@ def _models(folder: Path, sentinel: Path, model: Path) -> Iterator[Case]:
         if name != "model.json":  # a text that may be edited, and holds the checksums of the others
             contents["flipped"] = bytes(flipped)
         for kind, content in contents.items():
-            yield f"model, {name} {kind}", lambda n=name, c=content: _load(folder, model, {n: c})
+            yield f"model, {name} {kind}", partial(_load, folder, model, {name: content})
 
 
 def _with(path: Path, content: str | bytes, read: Callable[[Path], Any]) -> Callable[[], Any]:
     def case() -> Any:
+        if path.parent.name == "datasets":
+            shutil.rmtree(path.parent, ignore_errors=True)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return read(path)

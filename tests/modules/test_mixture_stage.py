@@ -20,6 +20,7 @@ from lightning_mmnas.data.samples import Part
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.fusion.readout import LateFeatures
 from lightning_mmnas.objectives.logistic import choose_logistic
+from lightning_mmnas.objectives.mixture import choose_linear
 from lightning_mmnas.objectives.training import build_optimizer, train_together
 from tests.modules.tiny import ENCODERS, KINDS, data_of, modalities, same, split_of, state_of, trainer_of
 
@@ -228,10 +229,10 @@ def test_groups_are_not_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     from lightning_mmnas.modules import convex_start
 
     def noted(*args: Any) -> Any:
-        seen.append(args[3])
-        return choose_logistic(*args)
+        seen.append(args[4])
+        return choose_linear(*args)
 
-    monkeypatch.setattr(convex_start, "choose_logistic", noted)
+    monkeypatch.setattr(convex_start, "choose_linear", noted)
     monkeypatch.setattr(Part, "groups", property(lambda self: self.indices // 4))
     trainer_of(tmp_path).fit(stage(), data_of(labels=True))
     assert seen[0] is not None

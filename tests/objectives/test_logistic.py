@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lightning_mmnas.errors import DataError
-from lightning_mmnas.objectives import logistic
+from lightning_mmnas.objectives.linear import folds
 from lightning_mmnas.objectives.logistic import choose_logistic, fit_logistic
 
 
@@ -78,7 +78,7 @@ def test_choosing_is_the_plain_loop() -> None:
     found = choose_logistic(x, labels, 3, seed=4, strengths=(1e-3, 1e-2))
     for strength, loss in found.losses.items():
         total = 0.0
-        for held in logistic._folds(labels, None, 4):
+        for held in folds(labels, None, 4):
             logits = fit_logistic(x[~held], labels[~held], 3, strength)(x[held])
             total += float(F.cross_entropy(logits, labels[held], reduction="sum"))
         assert total / 30 == pytest.approx(loss, rel=1e-2)
@@ -88,14 +88,14 @@ def test_choosing_is_the_plain_loop() -> None:
 
 def test_folds_hold_every_class_and_no_part_of_a_group() -> None:
     labels = torch.arange(40) % 4
-    folds = list(logistic._folds(labels, None, 0))
-    assert len(folds) == 5
-    assert torch.equal(torch.stack(folds).sum(0), torch.ones(40, dtype=torch.long))
-    assert all(torch.equal(labels[held].bincount(), torch.full((4,), 2)) for held in folds)
+    masks = list(folds(labels, None, 0))
+    assert len(masks) == 5
+    assert torch.equal(torch.stack(masks).sum(0), torch.ones(40, dtype=torch.long))
+    assert all(torch.equal(labels[held].bincount(), torch.full((4,), 2)) for held in masks)
     groups = torch.arange(40) // 7
-    for held in logistic._folds(labels, groups, 0):
+    for held in folds(labels, groups, 0):
         assert not set(groups[held].tolist()) & set(groups[~held].tolist())
-    assert not list(logistic._folds(labels, torch.zeros(40, dtype=torch.long), 0))  # one group cannot be held out
+    assert not list(folds(labels, torch.zeros(40, dtype=torch.long), 0))  # one group cannot be held out
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])

@@ -14,7 +14,8 @@ from lightning_mmnas import FusionNetwork, FusionSpace
 from lightning_mmnas.fusion.readout import LateFeatures
 from lightning_mmnas.objectives.criteria import Project, ViewLoss, ViewPair, label_free_criteria
 from lightning_mmnas.objectives.fusion_objective import projection_head
-from lightning_mmnas.objectives.logistic import LogisticModel, choose_logistic
+from lightning_mmnas.objectives.linear import LinearModel
+from lightning_mmnas.objectives.logistic import choose_logistic
 from lightning_mmnas.objectives.training import build_optimizer
 from lightning_mmnas.space.genotype import Genotype
 from lightning_mmnas.tabular.protocol import GroupTraining, Protocol, TableData, _batches, _seed
@@ -204,7 +205,7 @@ def test_logistic_regression_beside_a_table_chooses_its_strength_by_whole_groups
     training = GroupTraining(table_data, PROTOCOL, 3, {})
     calls = []
 
-    def recorded(*arguments: Any) -> LogisticModel:
+    def recorded(*arguments: Any) -> LinearModel:
         calls.append(arguments)
         return choose_logistic(*arguments)
 

@@ -2,205 +2,220 @@
 
 from __future__ import annotations
 
-import wave
-from collections.abc import Sequence
-from dataclasses import replace
+import re
+import unicodedata
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any
 
-from lightning_mmnas.data.columns.arrays import open_array
+import numpy as np
+
+from lightning_mmnas.commands.init.arrays import read_arrays
+from lightning_mmnas.commands.init.leaks import gives_label_away, gives_row_away
+from lightning_mmnas.commands.init.media import Files, find_files
+from lightning_mmnas.commands.init.sampling import spread
+from lightning_mmnas.commands.init.sizes import Measured, measure
+from lightning_mmnas.commands.init.special import Special
+from lightning_mmnas.data.names import safe_name
 from lightning_mmnas.data.spec import Kind
 from lightning_mmnas.data.table.columns import ColumnSpec
-from lightning_mmnas.data.table.reading import Cell, Table, number, values
-from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError
+from lightning_mmnas.data.table.reading import Cell, Table, number_share
+from lightning_mmnas.errors import DataError
 
-_SUFFIXES: dict[str, Kind] = {
-    **dict.fromkeys((".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm"), "image"),
-    **dict.fromkeys((".wav", ".flac", ".ogg", ".mp3"), "audio"),
-    **dict.fromkeys((".mp4", ".avi", ".mov", ".mkv", ".webm"), "video"),
-}
-_SEEN = 20
-"""Files that are opened to propose a size."""
 _WORDS = 3
 """Mean number of words from which a column is text."""
+_COMPARED = 20_000
+"""Rows in which a column is compared with the label."""
+_MANY = 4
+"""Number columns of one prefix that are a modality of their own beside others."""
+_WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
+"""Scripts whose words are not parted; two characters count as a word."""
+
+Numbers = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def propose(table: Table, taken: Sequence[str | None]) -> tuple[dict[str, ColumnSpec], dict[str, str]]:
+@dataclass
+class Proposal:
+    """What the columns of a table are.
+
+    Attributes:
+        table: The table.
+        folder: What paths are relative to.
+        special: Columns of label, split, group and id.
+        columns: The modalities.
+        left: Columns that are left out, with the reason.
+        told: What to tell the user of what was inferred.
+    """
+
+    table: Table
+    folder: Path
+    special: dict[str, str] = field(default_factory=dict)
+    columns: dict[str, Measured] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
+
+    @property
+    def specs(self) -> dict[str, ColumnSpec]:
+        """How each modality is read."""
+        return {name: measured.spec for name, measured in self.columns.items()}
+
+    def add(self, spec: ColumnSpec, called: str) -> None:
+        """Takes a modality under a safe name made from what it is called."""
+        name = safe_name(called, spec.kind, self.columns)
+        if name != called and called in spec.columns:
+            self.told.append(f"column {called!r} is the modality {name!r}: a name that is safe wherever it is written")
+        self.columns[name] = measure(
+            self.table, spec, self.folder, [n for n in ("axes", "key") if getattr(spec, n, None)]
+        )
+
+
+def propose(table: Table, special: Special, without: Collection[str], folder: Path) -> Proposal:
     """Proposes the modalities of a table.
 
     Args:
         table: The table.
-        taken: Columns that are something else: label, split, group, id.
-
-    Returns:
-        The modalities, and why each other column is left out.
-    """
-    found: dict[str, ColumnSpec] = {}
-    left: dict[str, str] = {}
-    numbers: list[str] = []
-    for name in table.names:
-        if name in taken:
-            continue
-        cells = list(values(table, name))
-        reason = _useless(cells)
-        if reason is not None:
-            left[name] = reason
-        elif (kind := _file_kind(table, cells)) is not None:
-            found[_modality(name)] = describe(table, ColumnSpec(kind, [name], files=kind == "features"))
-        elif all(map(_is_number, cells)):
-            if _counts(cells):
-                left[name] = "it numbers the rows"
-            else:
-                numbers.append(name)
-        elif all(isinstance(cell, str) for cell in cells) and _mean_words(cells) >= _WORDS:
-            found[_modality(name)] = describe(table, ColumnSpec("text", [name]))
-        else:
-            left[name] = "short texts, no numbers and no files that exist; give it with --label, --group or --modality"
-    if numbers:
-        key = "numbers" if "numbers" not in found else "numbers_of_table"
-        found[key] = ColumnSpec("features", numbers)
-    return found, left
-
-
-def parse_modality(table: Table, text: str) -> tuple[str, ColumnSpec]:
-    """Reads `name=kind:column,column`.
+        special: Columns that are something else: label, split, group, id.
+        without: Columns to be left out.
+        folder: What paths are relative to.
 
     Raises:
-        ConfigError: It is not of that form, or names no kind or column that exists.
+        DataError: A column is doubtful; names it and the way out.
     """
-    name, equals, rest = text.partition("=")
-    kind, colon, listed = rest.partition(":")
-    columns = [column.strip() for column in listed.split(",") if column.strip()]
-    if not (equals and colon and name.strip() and columns):
-        raise ConfigError(f"--modality {text!r} is not of the form name=kind:column,column")
-    if kind not in get_args(Kind):
-        raise ConfigError(f"--modality {text!r}: kind {kind!r} is not in {list(get_args(Kind))}")
-    for column in columns:
-        table.need(column, "--modality")
-    files = kind == "features" and not any(map(_is_number, list(values(table, columns[0]))[:_SEEN]))
-    spec = ColumnSpec(cast(Kind, kind), columns, files=files)
-    spec.check(name.strip())
-    return name.strip(), describe(table, spec)
-
-
-def describe(table: Table, spec: ColumnSpec) -> ColumnSpec:
-    """Fills in the sizes, from the first files that can be read."""
-    cells = list(values(table, spec.columns[0]))
-    if spec.kind == "text":
-        words = sorted(len(str(cell).split()) for cell in cells)
-        length = words[int(0.9 * (len(words) - 1))] if words else 1
-        distinct = len({word.lower() for cell in cells for word in str(cell).split()})
-        return replace(spec, length=min(256, max(8, -(-length // 8) * 8)), vocabulary=min(8192, max(64, distinct)))
-    if spec.kind == "features" and not spec.files:
-        return spec
-    paths = [table.path.parent / str(cell).strip() for cell in cells]
-    paths = [path for path in paths if path.is_file()][:_SEEN]
-    if spec.kind == "audio":
-        return _describe_audio(spec, paths)
-    arrays = []
-    for path in paths:
-        if path.suffix.lower() == ".npy":
-            try:
-                arrays.append(open_array(path))
-            except DamagedFilesError:  # all of them are listed when every file is checked
-                continue
-    if not arrays:
-        return replace(spec, length=16) if spec.kind == "video" else spec
-    shapes = [array.shape for array in arrays]
-    longest = sorted(shape[0] if shape else 1 for shape in shapes)[len(shapes) // 2]
-    if spec.kind == "features":
-        return replace(spec, length=longest)
-    if spec.kind == "motion":
-        channels = shapes[0][1] if len(shapes[0]) > 1 else 1
-        return replace(spec, channels=channels, length=min(256, max(16, longest)))
-    if spec.kind == "skeleton":
-        joints = shapes[0][1] if len(shapes[0]) > 1 else 25
-        return replace(spec, joints=joints, length=min(64, max(32, longest)))
-    colour = len(shapes[0]) == (4 if spec.kind == "video" else 3)
-    whites = [float(array.max()) for array in arrays if array.size]
-    bounded = all(a.dtype.name in ("uint8", "bool") for a in arrays) or (
-        arrays[0].dtype.kind == "f" and max(whites) <= 1
-    )
-    maximum = None if bounded or not whites or max(whites) <= 0 else max(whites)
-    return replace(
-        spec, channels=3 if colour else 1, maximum=maximum, length=16 if spec.kind == "video" else spec.length
-    )
-
-
-def _describe_audio(spec: ColumnSpec, paths: Sequence[Path]) -> ColumnSpec:
-    rates, seconds = [], []
-    for path in paths:
-        try:
-            with wave.open(str(path), "rb") as sound:
-                rates.append(sound.getframerate())
-                seconds.append(sound.getnframes() / sound.getframerate())
-        except (wave.Error, EOFError, OSError, ZeroDivisionError):  # another format, or damaged
+    found = Proposal(table, folder)
+    taken = set(special.columns.values())
+    rows = spread(range(len(table)), _COMPARED)
+    label = special.columns.get("label")
+    labels = None if label is None else _some(table.cells(label), rows)
+    numbers: list[str] = []
+    for name in (name for name in table.names if name not in taken):
+        cells = [cell for cell in table.cells(name) if cell is not None]
+        reason = "--without" if name in without else special.aside.get(name) or _useless(cells)
+        if reason is not None:
+            found.left[name] = reason
             continue
-    if not rates:
-        return spec
-    middle = sorted(seconds)[len(seconds) // 2]
-    return replace(spec, rate=min(16_000, min(rates)), seconds=round(min(10.0, max(0.2, middle)), 2))
+        files = find_files(table, name, folder)
+        if isinstance(files, str):
+            found.left[name] = files
+        elif isinstance(files, Files):
+            spec = _of_files(table, name, files)
+            if isinstance(spec, str):
+                found.left[name] = spec
+            else:
+                found.add(spec, name)
+        elif (as_numbers := _numbers(table, name)) is not None:
+            reason = gives_row_away(name, cells, as_numbers) or _leak(table, name, rows, labels, label)
+            if reason is None:
+                numbers.append(name)
+            else:
+                found.left[name] = f"{reason}; --modality makes it an input"
+        else:
+            reason = gives_row_away(name, cells, None) or _leak(table, name, rows, labels, label)
+            if reason is not None:
+                found.left[name] = f"{reason}; --modality makes it an input"
+            elif _is_text(cells):
+                found.add(ColumnSpec("text", [name]), name)
+            else:
+                found.left[name] = _short(name, cells)
+    for called, columns in _parted(numbers):
+        found.add(ColumnSpec("features", columns), called)
+    return found
 
 
-def _file_kind(table: Table, cells: Sequence[Cell]) -> Kind | None:
-    first = [table.path.parent / cell.strip() for cell in cells[:_SEEN] if isinstance(cell, str) and len(cell) < 1000]
-    suffixes = {path.suffix.lower() for path in first}
-    if not first or not any(path.is_file() for path in first):
-        return None
-    for suffix, kind in _SUFFIXES.items():
-        if suffix in suffixes:
-            return kind
-    if suffixes != {".npy"}:
-        return None
-    for path in first:
-        try:
-            shape, dtype = (array := open_array(path)).shape, array.dtype
-        except DamagedFilesError:
-            continue
-        if len(shape) == 3:
-            # (t, joints, 3) and (h, w, 3) look alike; pixels are bytes.
-            return "image" if shape[2] == 3 and dtype.name == "uint8" else "skeleton" if shape[2] == 3 else "video"
-        if len(shape) == 2:
-            # (t, channels) and (h, w) look alike; pixels are bytes, or many in both directions.
-            return "image" if dtype.name == "uint8" or min(shape) > 64 else "motion"
-        return "features" if len(shape) == 1 else "video" if len(shape) == 4 else None
-    return None
+def check_proposal(found: Proposal) -> None:
+    """Raises `DataError` where nothing is left to learn from, or a name cannot be written in a configuration."""
+    used = [*found.special.values(), *(column for spec in found.specs.values() for column in spec.columns)]
+    if odd := [column for column in used if "${" in column]:
+        raise DataError(
+            f"{found.table.path}: column {odd[0]!r} cannot be named in a configuration, where '${{' begins a "
+            f"reference; rename it, or leave it out: --without {odd[0]!r}"
+        )
+    if not found.columns:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left.items())
+        raise DataError(f"{found.table.path} has no column that is a modality ({reasons}); name some with --modality")
+
+
+def _of_files(table: Table, name: str, files: Files) -> ColumnSpec | str:
+    if files.media == "array":
+        return read_arrays(table, name, files.paths)
+    kind: Kind = files.media if files.flat else "video"
+    return ColumnSpec(kind, [name])
 
 
 def _useless(cells: Sequence[Cell]) -> str | None:
     if not cells:
         return "it is empty"
-    if any(isinstance(cell, list | dict) for cell in cells):
+    if any(isinstance(cell, list) for cell in cells):
         return "lists are labels only; give it with --label"
-    if len({str(cell) for cell in cells}) == 1:
-        return f"it is constant: {str(cells[0])[:40]!r}"
+    first = cells[0]
+    if all(cell == first for cell in cells):
+        return f"it is constant: {str(first)[:40]!r}"
     return None
 
 
-def _is_number(cell: Cell) -> bool:
+def _numbers(table: Table, name: str) -> Numbers | None:
+    """The cells that are not empty as numbers, where most of them are; None: it is no column of numbers."""
+    if number_share(table, name) <= 0.5:
+        return None
     try:
-        number(cell)
-    except ValueError:
-        return False
-    return True
+        found = table.numbers(name)
+    except DataError as error:
+        raise DataError(
+            f"{error}; most cells of the column are numbers: mend the others or empty them, or leave the column out: "
+            f"--without {name!r}"
+        ) from None
+    there: Numbers = found[~np.isnan(found)]
+    return there
 
 
-def _counts(cells: Sequence[Any]) -> bool:
-    found = [number(cell) for cell in cells]
-    return len(found) > 2 and sorted(found) == [min(found) + i for i in range(len(found))]
+def _leak(table: Table, name: str, rows: Sequence[int], labels: Sequence[Cell] | None, label: str | None) -> str | None:
+    if labels is None:
+        return None
+    reason = gives_label_away(_some(table.cells(name), rows), labels)
+    return None if reason is None else f"{reason} ({label!r})"
 
 
-def _mean_words(cells: Sequence[str]) -> float:
-    return sum(len(cell.split()) for cell in cells) / len(cells)
+def _some(cells: Sequence[Cell], rows: Sequence[int]) -> list[Cell]:
+    return [cells[row] for row in rows]
 
 
-def _modality(name: str) -> str:
-    kept = "".join(c if c.isalnum() else "_" for c in name).strip("_") or "column"
-    return f"{kept}_" if kept == "label" or kept[0].isdigit() else kept
+def _is_text(cells: Sequence[Cell]) -> bool:
+    some = spread(cells)
+    texts = [cell for cell in some if isinstance(cell, str)]
+    return len(texts) > len(some) / 2 and sum(map(_words, texts)) / len(texts) >= _WORDS
 
 
-def check_proposal(table: Table, columns: dict[str, ColumnSpec], left: dict[str, str]) -> None:
-    """Raises `DataError` where nothing is left to learn from."""
-    if not columns:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in left.items())
-        raise DataError(f"{table.path} has no column that is a modality ({reasons}); name some with --modality")
+def _words(text: str) -> float:
+    """Words of a text, about."""
+    dense = sum(unicodedata.name(c, "").startswith(_WITHOUT_SPACES) for c in text[:200] if ord(c) > 0xDFF)
+    return len(text.split()) + dense / 2
+
+
+def _short(name: str, cells: Sequence[Cell]) -> str:
+    different = len({str(cell) for cell in cells})
+    return (
+        f"short texts, {different} different ones, no numbers and no files that exist; give it with --label, --group "
+        f"or --modality {safe_name(name, 'text')}=text:{name}"
+    )
+
+
+def _parted(numbers: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    """Number columns by what their names begin with: v1_*, v2_*; together where that tells nothing."""
+    groups: dict[str, list[str]] = {}
+    for name in numbers:
+        groups.setdefault(_prefix(name), []).append(name)
+    whole = "" not in groups and len(groups) > 1 and all(len(group) > 1 for group in groups.values())
+    alone = {prefix: group for prefix, group in groups.items() if prefix and (whole or len(group) >= _MANY)}
+    yield from alone.items()
+    rest = [name for name in numbers if not any(name in group for group in alone.values())]
+    if rest:
+        yield "numbers", rest
+
+
+def _prefix(name: str) -> str:
+    """What a name begins with, up to a number at its end, or else up to a sign or a change from lower to upper case."""
+    counted = re.fullmatch(r"(.*?[^\d\s_.\-\[(])[\s_.\-\[(]*\d+[\])]?", name)
+    parted = re.match(r"([^\s_.\-:/]+)[\s_.\-:/]+\S", name)
+    if counted is not None and re.search(r"[\s_.\-:/\[(]|\d", name[len(counted[1]) :]) is not None:
+        return counted[1]
+    return parted[1] if parted is not None else ""

@@ -7,23 +7,26 @@ import shlex
 import shutil
 import tempfile
 import warnings
-from collections.abc import Sequence
+from argparse import BooleanOptionalAction
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_mmnas.commands.parser import Parser
-from lightning_mmnas.commands.shared import COMMON, config_options
-from lightning_mmnas.errors import ConfigError, RunDirectoryError
+from lightning_mmnas.errors import ConfigError, MMNASError, RunDirectoryError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import Tensor
 
+    from lightning_mmnas.commands.init.columns import Proposal
     from lightning_mmnas.commands.init.configs import Plan
+    from lightning_mmnas.commands.init.task import Choice
     from lightning_mmnas.data.table.columns import ColumnSpec
     from lightning_mmnas.data.table.data_module import TableDataModule
-
-_GUESSED = ("label", "split", "group", "id")
-"""Columns of these very names are taken for what they say, unless an option says otherwise."""
 
 
 def command(args: Sequence[str]) -> None:
@@ -31,8 +34,8 @@ def command(args: Sequence[str]) -> None:
     parser = Parser(
         prog="mmnas init",
         description="Looks at a table of your data (.csv, .jsonl or .parquet), proposes its modalities, checks every "
-        "file, and writes a folder of configurations for `mmnas run`. Columns named label, split, group or id are "
-        "taken for that.",
+        "file, and writes a folder of configurations for `mmnas run`. Columns that are called label, split, group or "
+        "id, or nearly so (class, target, fold, subject, index, ...), are taken for that, and never for inputs.",
         allow_abbrev=False,
     )
     parser.add_argument("table", help="one row per sample; files are named relative to the table's folder")
@@ -44,13 +47,23 @@ def command(args: Sequence[str]) -> None:
         default="small",
         help="of images and texts: small ones, trained in stage 0 (default), or pretrained ones (extra pretrained)",
     )
+    parser.add_argument(
+        "--task",
+        choices=["classes", "regression"],
+        help="what the labels are: classes, or real numbers to be predicted as such (default: told from the column)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the splits and of the stages (default: 0)")
     options = parser.parse_args(list(args))
     if not 0 <= options.seed < 2**32:
         raise ConfigError(f"--seed must be from 0 to 4294967295, got {options.seed}")
     from rich.console import Console
 
-    init(**vars(options), console=Console())
+    from lightning_mmnas.commands.init.telling import as_options
+
+    try:
+        init(**vars(options), console=Console())
+    except MMNASError as error:
+        raise as_options(error) from error
 
 
 def add_table_options(parser: Parser) -> None:
@@ -60,52 +73,99 @@ def add_table_options(parser: Parser) -> None:
     parser.add_argument("--split", metavar="COLUMN", help="train, val or test; otherwise splits are drawn")
     parser.add_argument("--group", metavar="COLUMN", help="what must not straddle splits, such as the person")
     parser.add_argument("--id", metavar="COLUMN", help="must be different in every row")
+    for role in ("label", "split", "group", "id"):
+        parser.add_argument(
+            f"--no-{role}",
+            dest="without_roles",
+            action="append_const",
+            const=role,
+            default=[],
+            help=f"no column is the {role}, whatever it is called",
+        )
     parser.add_argument(
         "--modality",
         action="append",
         default=[],
         metavar="NAME=KIND:COLUMN,...",
-        help="a modality and its columns, in place of the proposed ones; may be repeated",
+        help="a modality, its columns (v1_* for all that begin so) and, if wanted, settings, such as "
+        "song=audio:song,seconds=5,rate=8000 or depth=image:depth,size=128x128,channels=1; in place of the proposed "
+        "ones; may be repeated",
+    )
+    parser.add_argument(
+        "--without", action="append", default=[], metavar="COLUMN", help="leave a column out; may be repeated"
+    )
+    parser.add_argument(
+        "--files-from", metavar="FOLDER", help="what the table names files relative to (default: its own folder)"
+    )
+    parser.add_argument("--separator", metavar="TEXT", help="between cells, such as ; or tab (default: recognised)")
+    parser.add_argument("--decimal", choices=[".", ","], help="mark of numbers that are texts (default: recognised)")
+    parser.add_argument(
+        "--header",
+        action=BooleanOptionalAction,
+        default=None,
+        help="whether the first row names the columns (default: it does, unless it looks otherwise)",
+    )
+    parser.add_argument(
+        "--empty",
+        action="append",
+        metavar="TEXT",
+        help="what stands for an empty cell; may be repeated (default: NaN, NA, N/A, null, None, ?, - and the like)",
     )
     parser.add_argument("--missing", choices=["error", "drop", "mask"], default="error", help="empty cells")
     parser.add_argument("--on-error", choices=["raise", "skip"], default="raise", help="damaged files")
 
 
 def read_columns(
-    table: str, special: dict[str, str | None], modality: Sequence[str]
-) -> tuple[dict[str, str], dict[str, ColumnSpec], dict[str, str]]:
+    table: str,
+    special: Mapping[str, str | None],
+    modality: Sequence[str],
+    without: Sequence[str] = (),
+    without_roles: Sequence[str] = (),
+    files_from: str | None = None,
+    reading: Mapping[str, Any] | None = None,
+) -> Proposal:
     """Proposes what the columns of a table are.
 
     Args:
         table: The table.
         special: The columns of label, split, group and id, as far as they are given.
         modality: Modalities in place of the proposed ones, as `mmnas init --modality` takes them.
-
-    Returns:
-        The columns of label, split, group and id that there are; the modalities; columns left out, with the reason.
+        without: Columns to be left out.
+        without_roles: Those of label, split, group and id that there are not to be.
+        files_from: What the table names files relative to; None: its folder.
+        reading: Separator, decimal mark, header and spellings of empty cells, as far as they are given.
 
     Raises:
-        DataError: The table cannot be used.
+        DataError: The table cannot be used, or a column is doubtful.
         ConfigError: A modality is given wrongly.
     """
-    from lightning_mmnas.commands.init.columns import check_proposal, parse_modality, propose
-    from lightning_mmnas.data.table.reading import read_table
+    from lightning_mmnas.commands.init.columns import Proposal, check_proposal, propose
+    from lightning_mmnas.commands.init.modality import parse_modality
+    from lightning_mmnas.commands.init.sizes import measure
+    from lightning_mmnas.commands.init.special import find_special
+    from lightning_mmnas.data.table.paths import base_folder
+    from lightning_mmnas.data.table.reading import Reading, read_table
 
-    content = read_table(Path(table))
-    special = dict(special)
-    for name in _GUESSED:
-        if special[name] is None and name in content.names and name not in special.values():
-            special[name] = name
-        elif (column := special[name]) is not None:
-            content.need(column, f"--{name}")
+    content = read_table(Path(table), Reading(**(reading or {})))
+    folder = base_folder(Path(table), files_from)
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}; check --files-from")
+    for column in without:
+        content.need(column, "--without")
     given = [parse_modality(content, text) for text in modality]
-    if len(dict(given)) < len(given):
+    if len({name.lower() for name, _, _ in given}) < len(given):
         raise ConfigError("--modality names a modality twice")
-    claimed = [column for _, spec in given for column in spec.columns]
-    proposed, left = propose(content, [*special.values(), *claimed]) if not given else ({}, {})
-    columns: dict[str, ColumnSpec] = {**proposed, **dict(given)}
-    check_proposal(content, columns, left)
-    return {name: column for name, column in special.items() if column is not None}, columns, left
+    claimed = {column for _, spec, _ in given for column in spec.columns}
+    found_special = find_special(content, special, without_roles, {*claimed, *without})
+    if given:
+        measured = {name: measure(content, spec, folder, fixed) for name, spec, fixed in given}
+        found = Proposal(content, folder, columns=measured)
+    else:
+        found = propose(content, found_special, without, folder)
+    found.special = found_special.columns
+    found.told = [*(f"read: {line}" for line in content.told), *found_special.told, *found.told]
+    check_proposal(found)
+    return found
 
 
 def init(
@@ -118,10 +178,18 @@ def init(
     group: str | None = None,
     id: str | None = None,
     modality: Sequence[str] = (),
+    without: Sequence[str] = (),
+    without_roles: Sequence[str] = (),
+    files_from: str | None = None,
     encoders: str = "small",
+    separator: str | None = None,
+    decimal: str | None = None,
+    header: bool | None = None,
+    empty: Sequence[str] | None = None,
     missing: str = "error",
     on_error: str = "raise",
     seed: int = 0,
+    task: Choice | None = None,
     console: Console | None = None,
 ) -> Path:
     """Writes the configurations for a table; the arguments are the options of `mmnas init`.
@@ -137,52 +205,110 @@ def init(
     from rich.console import Console
 
     from lightning_mmnas.commands.init.configs import write_configs
-    from lightning_mmnas.commands.init.pretrained import proposal, with_pretrained
+    from lightning_mmnas.commands.init.pretrained import proposal
+    from lightning_mmnas.commands.init.telling import in_options, report
     from lightning_mmnas.data.table.data_module import TableDataModule
 
     console = console or Console()
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     folder = Path(output)
     if folder.exists() or folder.is_symlink():
         raise RunDirectoryError(f"{folder} exists; nothing was changed. Choose a new folder as --output")
     special = {"label": label, "split": split, "group": group, "id": id}
-    found, columns, left = read_columns(table, special, modality)
+    given = {"separator": separator, "decimal": decimal, "header": header, "empty": empty}
+    reading = {name: value for name, value in given.items() if value is not None}
+    found = read_columns(table, special, modality, without, without_roles, files_from, reading)
     if encoders == "pretrained":
-        columns = with_pretrained(columns)
+        found = _with_pretrained(found)
+    columns = found.specs
 
     shared: dict[str, Any] = {"table": str(Path(table).resolve())}
-    shared |= found
+    shared |= found.special
+    shared |= {"files_from": str(Path(files_from).resolve())} if files_from is not None else {}
+    shared |= _recognised(found) | reading
     shared |= {"label_separator": label_separator} if label_separator is not None else {}
+    task, why = _task(found, label_separator, task)
+    shared |= {"task": "regression"} if task == "regression" else {}
     shared |= {"missing": missing, "on_error": on_error, "split_seed": seed}
-    with warnings.catch_warnings(record=True) as told:
+    guessed = found.special.get("group") if group is None else None
+    with warnings.catch_warnings(record=True) as told, _naming_group(guessed):
         warnings.simplefilter("always")
         data = TableDataModule(**shared, columns=columns, batch_size=2, labels=False)
         for part in ("train", "val", "test"):
             data.build(part)
-    for message in dict.fromkeys(str(warning.message) for warning in told):
-        console.print(f"note: {message}", highlight=False, markup=False, soft_wrap=True)
-    plan = _plan(data, shared, columns, f"runs/{folder.name}", seed, encoders == "pretrained")
+    for message in dict.fromkeys([*(str(warning.message) for warning in told), *data.notes]):
+        say(f"note: {in_options(message)}")
+    if why is not None:
+        say(f"note: {why}")
+    with _naming_group(guessed):
+        plan = _plan(data, shared, columns, f"runs/{folder.name}", seed, encoders == "pretrained")
     files = write_configs(plan)
     _write(folder, files)
-    _report(data, plan, left, console)
+    report(data, plan, found, console)
     if encoders == "small" and (hint := proposal(columns)) is not None:
-        console.print(f"note: {hint}", highlight=False, markup=False, soft_wrap=True)
-    if plan.classes:
-        next_one = shlex.join(["mmnas", "run", str(folder), "--output", plan.run_dir])
-        console.print(f"wrote {folder}; next: {next_one}", highlight=False, markup=False, soft_wrap=True)
-    else:
-        console.print(
-            "the table has no label column, so nothing can be fine-tuned or compared; wrote the stages before that. "
-            "Next, one after another:",
-            highlight=False,
-            markup=False,
-            soft_wrap=True,
-        )
-        for name in files:
-            if name == COMMON:
-                continue
-            line = shlex.join(["mmnas", "fit", *config_options(folder / name)])
-            console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
+        say(f"note: {hint}")
+    say(f"wrote {folder}; look at the data: {shlex.join(['mmnas', 'data', str(folder)])}")
+    if not plan.supervised:
+        say("the table has no label column, so nothing can be fine-tuned or compared: the run ends after pretraining")
+    say(f"next: {shlex.join(['mmnas', 'run', str(folder), '--output', plan.run_dir])}")
     return folder
+
+
+def _recognised(found: Proposal) -> dict[str, Any]:
+    """What is not the usual in how the table is written, so that it is read the same way again."""
+    separator = found.table.separated
+    dialect: dict[str, Any] = {}
+    if separator not in (None, ","):
+        dialect["separator"] = "tab" if separator == "\t" else separator
+    return dialect | ({"decimal": ","} if found.table.decimal == "," else {})
+
+
+@contextmanager
+def _naming_group(guessed: str | None) -> Iterator[None]:
+    """Has errors about groups say that a column was taken for the group by its name alone."""
+    try:
+        yield
+    except MMNASError as error:
+        if guessed is not None and "group" in str(error):
+            text = f"{error}; column {guessed!r} was taken for the group by its name: --no-group leaves that"
+            error.args = (text, *error.args[1:])
+        raise
+
+
+def _task(found: Proposal, separator: str | None, task: Choice | None) -> tuple[Choice | None, str | None]:
+    """What the labels are, and what is to be told about it; None: there are none."""
+    import numpy as np
+
+    from lightning_mmnas.commands.init.task import propose_task
+    from lightning_mmnas.data.table.reading import number_share
+
+    label = found.special.get("label")
+    if label is None:
+        if task is not None:
+            raise ConfigError(f"--task {task} needs labels; give their column as --label")
+        return None, None
+    if task is not None or separator is not None:
+        return task, None
+    cells = found.table.cells(label)
+    if number_share(found.table, label) == 1:
+        numbers = found.table.numbers(label)
+        cells = numbers[~np.isnan(numbers)].tolist()
+    return propose_task(cells, label, str(found.table.path))
+
+
+def _with_pretrained(found: Proposal) -> Proposal:
+    """The modalities as pretrained encoders want them, texts measured in the tokens of their model."""
+    from lightning_mmnas.commands.init.pretrained import with_pretrained
+    from lightning_mmnas.commands.init.sizes import measure
+
+    columns = dict(found.columns)
+    for name, spec in with_pretrained(found.specs).items():
+        before = found.columns[name]
+        if spec != before.spec:
+            spec = replace(spec, **{setting: getattr(before.spec, setting) for setting in before.given})
+            given = {*before.given, "tokenizer" if spec.kind == "text" else "size"}
+            columns[name] = measure(found.table, spec, found.folder, given)
+    return replace(found, columns=columns)
 
 
 def _plan(
@@ -194,6 +320,7 @@ def _plan(
     pretrained: bool,
 ) -> Plan:
     from lightning_mmnas.commands.init.configs import Plan
+    from lightning_mmnas.data.samples import labelled_rows
     from lightning_mmnas.data.splits import split_groups
     from lightning_mmnas.errors import DataError
 
@@ -209,20 +336,25 @@ def _plan(
     if data.task is not None:
         for part in ("train", "val", "test"):
             known = data.source(part).labels
-            rows = None if known is None else known.view(len(known), -1)
-            if rows is None or not bool((rows[:, 0] >= 0).any()):
+            if known is None or not bool(labelled_rows(known, data.task).any()):
                 raise DataError(f"{data.path}: the {part} split has no labelled row")
         labels = train.labels
         if labels is not None:
-            several = data.task == "multilabel"
-            there = labels[labels.view(len(labels), -1)[:, 0] >= 0]
-            found = there.sum(0) if several else there.bincount(minlength=len(data.class_names))
-            counts = dict(zip(data.class_names, map(int, found.tolist()), strict=True))
+            there = labels[labelled_rows(labels, data.task)]
+            counts = {} if data.task == "regression" else _counts(data, there)
             labelled = len(there)
-        if len([count for count in counts.values() if count]) < 2:
-            raise DataError(f"{data.path}: the training rows are of {list(counts)} only; leave --label out")
+        if data.task != "regression" and len([count for count in counts.values() if count]) < 2:
+            raise DataError(f"{data.path}: the training rows are of {list(counts)} only; leave label out")
     several = data.task == "multilabel"
-    return Plan(shared, columns, run_dir, len(train), least, counts, labelled, several, seed, pretrained)
+    regression = data.task == "regression"
+    return Plan(shared, columns, run_dir, len(train), least, counts, labelled, several, seed, pretrained, regression)
+
+
+def _counts(data: TableDataModule, labels: Tensor) -> dict[str, int]:
+    """Rows of each class."""
+    several = data.task == "multilabel"
+    found = labels.sum(0) if several else labels.bincount(minlength=len(data.class_names))
+    return dict(zip(data.class_names, map(int, found.tolist()), strict=True))
 
 
 def _write(folder: Path, files: dict[str, str]) -> None:
@@ -243,28 +375,3 @@ def _write(folder: Path, files: dict[str, str]) -> None:
         raise
     except OSError as error:
         raise RunDirectoryError(f"cannot write {folder}: {error.strerror or error}; choose another --output") from error
-
-
-def _report(data: TableDataModule, plan: Plan, left: dict[str, str], console: Console) -> None:
-    from rich.markup import escape
-    from rich.table import Table as Grid
-
-    grid = Grid("modality", "kind", "columns", "sample", "empty", title=escape(str(data.path)))
-    for name, spec in plan.columns.items():
-        columns = ", ".join(spec.columns) if len(spec.columns) < 6 else f"{len(spec.columns)} columns"
-        shape = " x ".join(map(str, data.available_modalities[name].shape))
-        empty = sum(any(row[column] is None for column in spec.columns) for row in data.content.rows)
-        grid.add_row(escape(name), spec.kind, escape(columns), shape, str(empty))
-    console.print(grid)
-    sizes = ", ".join(f"{part} {len(data.source(part))}" for part in ("train", "val", "test"))
-    how = f"of column {data.split!r}" if data.split else f"drawn with seed {data.split_seed}"
-    whole = f", whole groups of column {data.group!r}" if data.group else ""
-    lines = [f"{len(data.content.rows)} rows; splits {how}{whole}: {sizes}"]
-    if plan.classes:
-        shown = ", ".join(f"{name} {count}" for name, count in list(plan.classes.items())[:20])
-        several = "several per row" if plan.several else "one per row"
-        lines.append(f"{len(plan.classes)} classes ({several}) in column {data.label!r}; training rows: {shown}")
-        lines.append(f"{plan.train - plan.labelled} training rows have no label; they serve the stages without labels")
-    lines += [f"left out: column {name!r}: {reason}" for name, reason in left.items()]
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)

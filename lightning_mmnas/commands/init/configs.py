@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, cast
+
+import yaml
 
 from lightning_mmnas.commands.init.pretrained import ENCODERS as PRETRAINED
 from lightning_mmnas.commands.shared import COMMON
+from lightning_mmnas.data.spec import Kind
 from lightning_mmnas.data.table.columns import ColumnSpec
 
 _TITLES = {
@@ -27,15 +31,16 @@ _ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
     "text": ("TextEncoder", {}),
     "video": ("VideoEncoder", {}),
 }
-_READ_BY_KIND = {
+_READ_BY_KIND: dict[Kind, tuple[str, ...]] = {
     "audio": ("rate", "seconds"),
-    "features": ("files", "length"),
-    "image": ("size", "channels", "maximum"),
-    "motion": ("channels", "length", "fit"),
-    "skeleton": ("length", "joints"),
+    "features": ("files", "length", "axes", "key"),
+    "image": ("size", "channels", "maximum", "clip", "axes", "key"),
+    "motion": ("channels", "length", "fit", "axes", "key"),
+    "skeleton": ("length", "joints", "axes", "key"),
     "text": ("length", "vocabulary", "tokenizer"),
-    "video": ("size", "channels", "length", "maximum"),
+    "video": ("size", "channels", "length", "maximum", "clip", "axes", "key"),
 }
+_ONLY_IF_GIVEN = ("fit", "maximum", "clip", "tokenizer", "axes", "key")
 _TRAINER = """\
 trainer:
   accelerator: auto
@@ -55,6 +60,8 @@ _BEST = """\
         monitor: val/loss
         enable_version_counter: false
 """
+_BARE = re.compile(r"[A-Za-z/][A-Za-z0-9_/.-]*")
+_WORDS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
 # Weight steps that a stage is worth on small data; epochs follow from them.
 _STEPS = {"encoders": 400, "search": 200, "pretrain": 300, "finetune": 200}
 
@@ -74,6 +81,7 @@ class Plan:
         several: Whether a row may have several classes.
         seed: Seed of all stages.
         pretrained: Whether images and texts get encoders that come with their weights.
+        regression: Whether labels are real numbers.
     """
 
     data: Mapping[str, Any]
@@ -86,6 +94,12 @@ class Plan:
     several: bool
     seed: int
     pretrained: bool = False
+    regression: bool = False
+
+    @property
+    def supervised(self) -> bool:
+        """Whether there are labels."""
+        return self.regression or bool(self.classes)
 
     @property
     def frozen(self) -> list[str]:
@@ -99,7 +113,9 @@ class Plan:
 
     @property
     def budgets(self) -> list[int | str]:
-        """Label budgets that exist, for the comparison."""
+        """Label budgets that exist, for the comparison: per class, or of a regression in all."""
+        if self.regression:
+            return [*(budget for budget in (20, 100) if budget < self.labelled), "all"]
         if self.several:
             return ["all"]
         least = min(self.classes.values())
@@ -115,13 +131,13 @@ def power_of_two(most: float, least: int, largest: int) -> int:
 def write_configs(plan: Plan) -> dict[str, str]:
     """The files of a configuration folder: name and content; without labels no fine-tuning and no comparison."""
     first = ["encoders"] if plan.encoders_stage else []
-    stages = [*first, "search", "pretrain", *(["finetune"] if plan.classes else [])]
+    stages = [*first, "search", "pretrain", *(["finetune"] if plan.supervised else [])]
     files = {COMMON: _common(plan), **{f"{stage}.yaml": _stage(stage, plan) for stage in stages}}
-    if plan.classes:
+    if plan.supervised:
         batch = power_of_two(plan.labelled / 2, 2, 128)
         files["comparison.yaml"] = (
             "# What the search gained: how much is compared (see ComparisonSettings).\n"
-            f"labels_per_class: [{', '.join(map(str, plan.budgets))}]\n"
+            f"{'labels_total' if plan.regression else 'labels_per_class'}: [{', '.join(map(str, plan.budgets))}]\n"
             "draws: 3\nrandom_architectures: 3\nsteps: 100\nsteps_all: 200\n"
             f"batch_size: {min(64, batch)}\nbatch_size_all: {batch}\n"
         )
@@ -143,14 +159,14 @@ def _common(plan: Plan) -> str:
         encoder, arguments = (PRETRAINED if name in plan.frozen else _ENCODERS)[spec.kind]
         arguments = arguments | ({"rate": spec.rate} if spec.kind == "audio" else {})
         inner = f", init_args: {_value(arguments)}" if arguments else ""
-        lines.append(f"    {name}: {{class_path: {encoder}{inner}}}")
+        lines.append(f"    {_quoted(name)}: {{class_path: {encoder}{inner}}}")
     weights = "${run_dir}/encoders/checkpoints/last.ckpt" if plan.encoders_stage else "null # they come with theirs"
     lines += [f"  encoder_weights: {weights}"]
     lines += ["  readout: branch # of the network that was found, in pretraining and fine-tuning"]
     lines += _TRAINER.splitlines()
     lines += ["data:", "  class_path: TableDataModule", "  init_args:"]
     lines += [f"    {name}: {_value(value)}" for name, value in plan.data.items()]
-    lines += ["    columns:", *(f"      {name}: {_column(spec)}" for name, spec in plan.columns.items())]
+    lines += ["    columns:", *(f"      {_quoted(name)}: {_column(spec)}" for name, spec in plan.columns.items())]
     return "\n".join(lines) + "\n"
 
 
@@ -188,7 +204,7 @@ def _model(stage: str, plan: Plan) -> list[str]:
     lines = ["model:", f"  class_path: {names.get(stage, 'FineTuning')}", "  init_args:"]
     lines += ["    encoders: ${shared.encoders}"]
     if stage == "encoders":
-        lines += [f"    frozen: [{', '.join(plan.frozen)}] # they come with their weights"] if plan.frozen else []
+        lines += [f"    frozen: {_value(plan.frozen)} # they come with their weights"] if plan.frozen else []
         return [*lines, "    temperature: 0.2", "    lr: 2.0e-3"]
     lines += ["    encoder_weights: ${shared.encoder_weights}"]
     if stage == "search":
@@ -202,14 +218,22 @@ def _model(stage: str, plan: Plan) -> list[str]:
     return [*lines, "    mode: mixture", "    lr: 2.0e-3"]
 
 
-def _column(spec: ColumnSpec) -> str:
+def setting_names(kind: str) -> list[str]:
+    """What can be said of how a kind is read."""
+    return list(_READ_BY_KIND[cast(Kind, kind)])
+
+
+def settings_of(spec: ColumnSpec) -> dict[str, Any]:
+    """How a modality is read, less its kind, its columns and what stays as it is by default."""
     content, defaults = asdict(spec), {f.name: f.default for f in fields(ColumnSpec)}
-    kept = {"kind": spec.kind, "columns": spec.columns}
-    for name in _READ_BY_KIND[spec.kind]:
-        numbers_in_cells = spec.kind == "features" and not spec.files
-        if not numbers_in_cells and not (name in ("fit", "maximum", "tokenizer") and content[name] == defaults[name]):
-            kept[name] = list(content[name]) if isinstance(content[name], tuple) else content[name]
-    return _value(kept)
+    if spec.kind == "features" and not spec.files:  # numbers in cells
+        return {}
+    names = [n for n in _READ_BY_KIND[spec.kind] if n not in _ONLY_IF_GIVEN or content[n] != defaults[n]]
+    return {name: list(content[name]) if isinstance(content[name], tuple) else content[name] for name in names}
+
+
+def _column(spec: ColumnSpec) -> str:
+    return _value({"kind": spec.kind, "columns": spec.columns, **settings_of(spec)})
 
 
 def _value(value: Any) -> str:
@@ -223,7 +247,7 @@ def _value(value: Any) -> str:
 
 def _quoted(text: str) -> str:
     """Text as YAML: bare where nothing can be read into it, else quoted; `${` must not be taken for interpolation."""
-    plain = text.replace("_", "").replace("/", "").replace(".", "").replace("-", "").isalnum() and text[0].isalpha()
-    if plain and text.lower() not in ("true", "false", "null", "yes", "no", "on", "off", "y", "n"):
+    if _BARE.fullmatch(text) and text.lower() not in _WORDS:
         return text
-    return json.dumps(text, ensure_ascii=False).replace("${", "\\\\${")
+    escaped = re.sub(r"(\\*)\$\{", lambda found: f"{2 * found[1]}\\${{", text)
+    return str(yaml.safe_dump(escaped, default_style='"', allow_unicode=True, width=math.inf)).rstrip("\n")

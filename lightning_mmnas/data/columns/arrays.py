@@ -1,7 +1,9 @@
-"""Columns that are rows of a `.npy` file, read through a memory map."""
+"""Arrays in `.npy` and `.npz` files; columns that are rows of a `.npy` file, read through a memory map."""
 
+import io
 import os
 import warnings
+import zipfile
 from collections.abc import Sequence
 from math import prod
 from pathlib import Path
@@ -12,28 +14,99 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas.data.columns.column import Column, damaged
+from lightning_mmnas.errors import DamagedFilesError
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
-def open_array(path: Path) -> Array:
-    """Opens a `.npy` file of numbers as a memory map; nothing in it is executed.
+ARRAYS = (".npy", ".npz")
+"""Suffixes of files that hold arrays."""
+
+
+def open_array(path: Path, key: str | None = None) -> Array:
+    """Opens a `.npy` file of numbers as a memory map, or reads an array of a `.npz` file; nothing in it is executed.
+
+    Args:
+        path: The file.
+        key: Name of the array in a `.npz` file; None: it holds only one.
 
     Raises:
-        DamagedFilesError: The file is missing, cut short, or holds no array of numbers.
+        DamagedFilesError: The file is missing, cut short, holds no array of numbers, or several and none is named.
     """
     if not path.is_file():
         raise damaged(path, "there is no such file")
+    return _load(path, key, path)
+
+
+def is_array(path: Path) -> bool:
+    """Whether a file is a `.npy` file whatever its name says."""
+    with path.open("rb") as file:
+        return file.read(6) == b"\x93NUMPY"
+
+
+def array_in(content: bytes, key: str | None = None, source: str = "an array") -> Array:
+    """The array in the content of a `.npy` or `.npz` file; see `open_array`.
+
+    Raises:
+        DamagedFilesError: As of a file; `source` is what it calls it.
+    """
+    return _load(io.BytesIO(content), key, source)
+
+
+def _load(file: Path | io.BytesIO, key: str | None, source: Path | str) -> Array:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about headers of Python 2
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            array = _archived(file, key, source)
+            if array is None:
+                array = np.load(file, mmap_mode="r" if isinstance(file, Path) else None, allow_pickle=False)
+    except DamagedFilesError:
+        raise
     except Exception as error:  # numpy raises dozens of types for damaged files
         text = str(error).strip().splitlines()
-        raise damaged(path, f"{type(error).__name__}: {text[0] if text else 'cannot be read'}") from error
+        raise damaged(source, f"{type(error).__name__}: {text[0] if text else 'cannot be read'}") from error
+    return numbers_only(array, source)
+
+
+def _archived(file: Path | io.BytesIO, key: str | None, source: Path | str) -> Any:
+    """The array of a `.npz` file; None: it is none. We open it, as numpy leaves damaged archives open."""
+    with open(file, "rb") if isinstance(file, Path) else io.BytesIO(file.getbuffer()) as stream:
+        if stream.read(2) != b"PK":
+            return None
+        stream.seek(0)
+        with zipfile.ZipFile(stream):  # damaged ones end here
+            stream.seek(0)
+            with np.load(stream, allow_pickle=False) as archive:
+                return archive[_member(source, archive.files, key)]
+
+
+def numbers_only(array: Any, path: Path | str) -> Array:
+    """Refuses what is no array of numbers; `path` is what messages call it."""
     if not isinstance(array, np.ndarray) or array.dtype.kind not in "buif":
         raise damaged(path, f"it holds no numbers but {getattr(array, 'dtype', type(array).__name__)}")
     return array
+
+
+def finite(array: Array, path: Path | str) -> Array:
+    """Copies numbers as float32 where that holds them as they are, else as float64; `path` is what messages call them.
+
+    Raises:
+        DamagedFilesError: They are NaN, or infinity in float32.
+    """
+    exact = array.dtype.kind == "b" or array.dtype.itemsize < (4 if array.dtype.kind in "iu" else 8)
+    found = np.array(array, dtype=np.float32 if exact else np.float64)
+    if not np.isfinite(found).all() or (not exact and np.abs(found).max(initial=0) > np.finfo(np.float32).max):
+        raise damaged(path, "it holds NaN or infinity")
+    return found
+
+
+def _member(path: Path | str, names: list[str], key: str | None) -> str:
+    if key is None and len(names) == 1:
+        return names[0]
+    if key is not None and key in names:
+        return key
+    held = f"it holds the arrays {names}" if names else "it holds no array"
+    raise damaged(path, f"{held}; set key to one of them" if key is None else f"{held}, none is the key {key!r}")
 
 
 class ArrayColumn(Column):

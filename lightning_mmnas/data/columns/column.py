@@ -18,6 +18,9 @@ from lightning_mmnas.errors import DamagedFilesError, DataError, MissingExtraErr
 
 OnError = Literal["raise", "skip"]
 
+Flaws = Mapping[int, Sequence[tuple[str, str]]]
+"""By sample: its files or cells that cannot be used, each with the reason."""
+
 _NAMED = 5
 """Damaged files that a warning names; the others are counted."""
 _MEAN_SAMPLES = 256
@@ -50,6 +53,15 @@ class Column(ABC):
         """Hash of a sample's content; equal for identical files."""
         return tensor_digest(self.read(index))
 
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """Reads several samples, stacked."""
+        found: Tensor = default_collate([self.read(index) for index in indices])
+        return found
+
+    def flaws(self) -> Flaws | None:
+        """The samples that cannot be used, where that is known without reading each; None: it is not."""
+        return None
+
 
 class TensorColumn(Column):
     """A modality that is in memory.
@@ -70,6 +82,14 @@ class TensorColumn(Column):
         """Returns one sample."""
         return self.values[index]
 
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """Returns several samples."""
+        return self.values.index_select(0, torch.as_tensor(indices, dtype=torch.long))
+
+    def flaws(self) -> Flaws | None:
+        """There are none."""
+        return {}
+
     def source(self, index: int) -> str:
         """Name and row."""
         return f"{self.name}, row {index}"
@@ -85,10 +105,12 @@ class FileColumn(Column):
     Args:
         paths: The files.
         decode: Reads one file; any exception it raises is reported as damage to that file.
+        folders: Whether a path may be a folder, whose files are the sample.
     """
 
-    def __init__(self, paths: Sequence[Path], decode: Callable[[Path], Tensor]) -> None:
+    def __init__(self, paths: Sequence[Path], decode: Callable[[Path], Tensor], folders: bool = False) -> None:
         self.paths = list(paths)
+        self.folders = folders
         self.decode = decode
         self._reading = _described(decode)
 
@@ -103,7 +125,7 @@ class FileColumn(Column):
             MissingExtraError: A package that the decoder needs is not installed.
         """
         path = self.paths[index]
-        if not path.is_file():
+        if not (path.is_file() or (self.folders and path.is_dir())):
             raise damaged(path, "there is no such file")
         try:
             value = self.decode(path)
@@ -121,15 +143,25 @@ class FileColumn(Column):
 
     def fingerprint(self, index: int) -> str:
         """Path, size and time of change of the file, and how it is read."""
-        path = self.paths[index]
-        if not path.is_file():
-            return f"{path} missing"
-        status = path.stat()
-        return f"{path} {status.st_size} {status.st_mtime_ns} {self._reading}"
+        files = self.files(index)
+        if not files:
+            return f"{self.paths[index]} missing"
+        states = [f"{path} {(status := path.stat()).st_size} {status.st_mtime_ns}" for path in files]
+        return f"{' '.join(states)} {self._reading}"
 
     def digest(self, index: int) -> str:
         """Hash of the file's bytes."""
-        return hashlib.blake2b(self.paths[index].read_bytes(), digest_size=16).hexdigest()
+        found = hashlib.blake2b(digest_size=16)
+        for path in self.files(index) or [self.paths[index]]:
+            found.update(path.read_bytes())
+        return found.hexdigest()
+
+    def files(self, index: int) -> list[Path]:
+        """The file of a sample, or those of its folder; none where it is missing."""
+        path = self.paths[index]
+        if self.folders and path.is_dir():
+            return sorted(file for file in path.iterdir() if file.is_file())
+        return [path] if path.is_file() else []
 
 
 class KeptColumn(Column):
@@ -184,6 +216,10 @@ class SelectedColumn(Column):
         """Reads one sample."""
         return self.column.read(self.rows[index])
 
+    def batch(self, indices: Sequence[int]) -> Tensor:
+        """Reads several samples."""
+        return self.column.batch([self.rows[index] for index in indices])
+
     def source(self, index: int) -> str:
         """That of the other column."""
         return self.column.source(self.rows[index])
@@ -231,10 +267,7 @@ class ColumnSamples(Samples):
         """Returns the samples at `indices` (shape (b,)), collated."""
         batch: Batch = {}
         for name, column in self.columns.items():
-            if isinstance(column, TensorColumn):
-                batch[name] = column.values.index_select(0, indices)
-            else:
-                batch[name] = default_collate([column.read(i) for i in indices.tolist()])
+            batch[name] = column.batch(indices.tolist())
         if self.labels is not None:
             batch[LABEL] = self.labels[indices]
         return batch
@@ -293,11 +326,16 @@ def usable_rows(
         from rich.progress import track
 
         rows = track(rows, "checking files")
+    known = {name: column.flaws() for name, column in columns.items()}
+    unread = {name: column for name, column in columns.items() if known[name] is None}
     broken: list[tuple[str, str]] = []
     good = []
-    for row in rows:
+    for row in rows if unread else range(size):
         before = len(broken)
-        for column in columns.values():
+        for name, column in columns.items():
+            if (flaws := known[name]) is not None:
+                broken += flaws.get(row, ())
+                continue
             try:
                 column.read(row)
             except DamagedFilesError as error:

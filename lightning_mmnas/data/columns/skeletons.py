@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns.arrays import Array, open_array
+from lightning_mmnas.data.columns.arrays import Array, finite, open_array
+from lightning_mmnas.data.columns.axes import arrange, way_out
 from lightning_mmnas.data.columns.column import Column, damaged
+from lightning_mmnas.data.columns.motion import lowpass
 from lightning_mmnas.errors import ConfigError, DamagedFilesError
 from lightning_mmnas.files import replacing
 
@@ -81,8 +83,8 @@ def parse_skeleton(path: Path) -> _Floats:
     return np.ascontiguousarray(tracks[kept].transpose(1, 2, 3, 0))
 
 
-def read_joints(path: Path) -> _Floats:
-    """Reads a `.npy` file of joints (t, joints, 3) or (t, joints, 3, bodies), as (3, t, joints, bodies), float32.
+def read_joints(path: Path) -> Array:
+    """Reads a file of joints (t, joints, 2 or 3) or (t, joints, 2 or 3, bodies), as (3, t, joints, bodies).
 
     Raises:
         DamagedFilesError: It is no such array, or holds NaN or infinity.
@@ -90,24 +92,33 @@ def read_joints(path: Path) -> _Floats:
     return to_joints(open_array(path), path)
 
 
-def to_joints(array: Array, path: Path | str) -> _Floats:
-    """An array of joints, as `read_joints` reads it from a file; `path` is what messages call it.
+def to_joints(array: Array, path: Path | str, axes: str | None = None) -> Array:
+    """An array of joints as (3, t, joints, bodies), float32 where that holds it as it is, else float64.
+
+    Args:
+        array: Its joints have three coordinates, or the two of a picture: the third is then zero.
+        path: What messages call it.
+        axes: See `arrange`; None: (t, joints, coordinates) or (t, joints, coordinates, bodies).
 
     Raises:
         DamagedFilesError: It is no such array, or holds NaN or infinity.
     """
-    if array.ndim not in (3, 4) or array.shape[2] != 3 or min(array.shape) == 0:
-        raise damaged(path, f"an array of shape {array.shape} instead of (t, joints, 3) or (t, joints, 3, bodies)")
-    with np.errstate(over="ignore"):
-        values = np.asarray(array, dtype=np.float32)
-    if not np.isfinite(values).all():
-        raise damaged(path, "it holds NaN or infinity")
+    values = arrange(array, "skeleton", axes, path)
+    if values.shape[2] not in (2, 3):
+        found = f"an array of shape {array.shape} has {values.shape[2]} coordinates instead of 2 or 3"
+        raise damaged(path, found + way_out(array, "skeleton", axes))
+    values = finite(values, path)
     if values.ndim == 3:
         values = values[..., None]
-    return np.ascontiguousarray(values.transpose(2, 0, 1, 3))
+    values = values.transpose(2, 0, 1, 3)
+    if len(values) == 2:
+        values = np.concatenate((values, np.zeros_like(values[:1])))
+    return np.ascontiguousarray(values)
 
 
-def prepare_skeleton(joints: Tensor, frames: int, centre: int | None = SPINE, bodies: int = BODIES) -> Tensor:
+def prepare_skeleton(
+    joints: Tensor, frames: int, centre: int | None = SPINE, bodies: int = BODIES, smooth: bool = False
+) -> Tensor:
     """Brings a skeleton to the shape of a sample.
 
     A body that is not seen in a frame stands as in the frame before, or in its first one; a body that is never seen is
@@ -120,11 +131,12 @@ def prepare_skeleton(joints: Tensor, frames: int, centre: int | None = SPINE, bo
         frames: Length of the result.
         centre: The joint that goes to the origin; None: the mean of the joints.
         bodies: Bodies of the result; further ones are left out.
+        smooth: Whether motion that is too fast for a shorter result is removed first; see `lowpass`.
 
     Returns:
         Shape (3, frames, joints, bodies), float32.
     """
-    joints = joints[..., :bodies].float()
+    joints = joints[..., :bodies] if joints.is_floating_point() else joints[..., :bodies].float()
     t, present = joints.shape[1], (joints != 0).any(2).any(0)  # (t, bodies)
     moments = torch.arange(t).unsqueeze(1)
     latest = moments.where(present, -1).cummax(0).values
@@ -136,6 +148,9 @@ def prepare_skeleton(joints: Tensor, frames: int, centre: int | None = SPINE, bo
         pose = joints[:, 0, :, whole]
         origin = pose.mean(1) if centre is None else pose[:, centre]
         joints = torch.where(present.any(0), joints - origin.view(3, 1, 1, 1), joints)
+    joints = joints.float()  # only now: places on a map differ little for their size
+    if smooth and t > frames:
+        joints = lowpass(joints.transpose(1, 3).reshape(-1, t), frames).view(3, joints.shape[3], -1, t).transpose(1, 3)
     positions = torch.linspace(0, t - 1, frames)
     left = positions.floor().long().clamp(max=max(t - 2, 0))
     weight = (positions - left).view(1, -1, 1, 1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas.data.columns.column import TensorColumn, damaged
+from lightning_mmnas.data.columns.words import accents_count, load_tokenizers, word_tokenizer
 from lightning_mmnas.data.packages import model_folder
 from lightning_mmnas.data.spec import Vocabulary
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError, MissingExtraError
@@ -21,9 +22,10 @@ _RESERVED = ("[PAD]", "[UNK]", "[MASK]")
 class TextTokenizer:
     """Turns texts into ids of one length.
 
-    A learnt tokenizer knows words: texts are brought to lower case without accents and cut at white space and
-    punctuation; the most frequent words of the training texts get an id, equally frequent ones in alphabetical order,
-    so that the same texts give the same ids. Its vocabulary is known before any text is read, since `size` bounds it.
+    A learnt tokenizer knows words: texts are brought to lower case without accents where these are of no account, and
+    cut as `word_tokenizer` does; the most frequent words of the training texts get an id, equally frequent ones in
+    alphabetical order, so that the same texts give the same ids. Its vocabulary is known before any text is read, since
+    `size` bounds it.
 
     A data module makes one when it is built, asks for `vocabulary` in `available_modalities`, and calls `fit` with its
     training texts before it encodes any split.
@@ -33,6 +35,9 @@ class TextTokenizer:
             otherwise learnt and written there, for another data set to use the same ids; anything else: name or folder
             of a transformers model (extra ``transformers``), or ``package:NAME``, one in an installed package.
         size: Greatest number of ids of a learnt tokenizer, reserved ones included.
+
+    Attributes:
+        keeps_accents: Whether it has just learnt Latin letters with their accents, as tones; see `accents_count`.
 
     Raises:
         MissingExtraError: The package it needs is not installed.
@@ -45,6 +50,7 @@ class TextTokenizer:
             raise ConfigError(f"a vocabulary of {size} ids has no room for words; it takes more than {len(_RESERVED)}")
         self.source = source
         self.size = size
+        self.keeps_accents = False
         self._learnt: Any = None
         self._pretrained: Any = None
         if source is None:
@@ -55,6 +61,12 @@ class TextTokenizer:
             self.size = max(self._pretrained.get_vocab().values()) + 1
         elif Path(source).is_file():
             self._learnt = _read(Path(source), size)
+
+    @property
+    def known(self) -> int:
+        """Number of ids that are in use, reserved ones included; 0 before a learnt tokenizer is fitted."""
+        tokenizer = self._learnt if self._pretrained is None else self._pretrained
+        return 0 if tokenizer is None else len(tokenizer.get_vocab())
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -80,7 +92,9 @@ class TextTokenizer:
         """
         if self._learnt is not None or self._pretrained is not None:
             return
-        self._learnt = _learn([text for text in texts() if _flaw(text) is None], self.size)
+        usable = [text for text in texts() if _flaw(text) is None]
+        self.keeps_accents = accents_count(usable)
+        self._learnt = _learn(usable, self.size, self.keeps_accents)
         if self.source is not None:
             with replacing(Path(self.source)) as path:
                 self._learnt.save(str(path))
@@ -107,6 +121,13 @@ class TextTokenizer:
             kept = encoding.ids[:length]
             ids[row, : len(kept)] = torch.tensor(kept, dtype=torch.long)
         return ids
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Ids that each text needs, those that a pretrained tokenizer adds included; it need not be fitted."""
+        if self._pretrained is not None:
+            return [len(ids) for ids in self._pretrained(list(texts), verbose=False)["input_ids"]] if texts else []
+        tokenizer = self._learnt if self._learnt is not None else word_tokenizer(accents=False)
+        return [len(encoding.ids) for encoding in tokenizer.encode_batch(list(texts))]
 
     def save(self, folder: Path, name: str) -> None:
         """Writes the tokenizer, for another one to be made of it: ``<name>.json``, or a folder ``<name>``.
@@ -208,25 +229,11 @@ def _flaw(text: str) -> str | None:
     return None
 
 
-def _tokenizers() -> Any:
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise MissingExtraError(
-            "learning a tokenizer needs the package tokenizers; run: pip install 'lightning-mmnas[text]'"
-        ) from error
-    return tokenizers
-
-
-def _learn(texts: Sequence[str], size: int) -> Any:
-    library = _tokenizers()
-    tokenizer = library.Tokenizer(library.models.WordLevel(unk_token=_RESERVED[1]))
-    normalizers = library.normalizers
-    tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
+def _learn(texts: Sequence[str], size: int, accents: bool) -> Any:
+    tokenizer = word_tokenizer(accents)
+    trainer = load_tokenizers().trainers.WordLevelTrainer(
+        vocab_size=size, special_tokens=list(_RESERVED), show_progress=False
     )
-    tokenizer.pre_tokenizer = library.pre_tokenizers.Whitespace()
-    trainer = library.trainers.WordLevelTrainer(vocab_size=size, special_tokens=list(_RESERVED), show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     if tokenizer.get_vocab_size() <= len(_RESERVED):
         raise DataError(f"there is not one word in the {len(texts)} training texts")
@@ -234,7 +241,7 @@ def _learn(texts: Sequence[str], size: int) -> Any:
 
 
 def _read(path: Path, size: int) -> Any:
-    library = _tokenizers()
+    library = load_tokenizers()
     try:
         tokenizer = library.Tokenizer.from_file(str(path))
         tokenizer.encode("\ue000")  # an unknown word: it fails here rather than later

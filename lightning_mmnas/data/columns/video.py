@@ -1,22 +1,31 @@
-"""Videos, as files or as folders of frames, read as clips of a fixed number of frames."""
+"""Videos, animations and folders of frames, read as clips of a fixed number of frames."""
 
 import hashlib
+import re
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from lightning_mmnas.data.columns import ffmpeg
 from lightning_mmnas.data.columns.column import Column, FileColumn, damaged
-from lightning_mmnas.data.columns.images import Channels, decode_image
-from lightning_mmnas.errors import ConfigError, MissingExtraError
+from lightning_mmnas.data.columns.content import form_of
+from lightning_mmnas.data.columns.images import decode_frames, decode_image, frame_seconds
+from lightning_mmnas.data.columns.pixels import Channels
+from lightning_mmnas.errors import ConfigError
 
 Sampling = Literal["uniform", "random", "centre"]
 
-_MAX_SIDE = 16_384
-"""Pixels; larger frames come from damaged headers."""
+_PICTURES = frozenset(
+    {".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm"}
+    | {".tif", ".tiff", ".webp"}
+)
+"""Suffixes of frames in a folder."""
 
 
 def clip_positions(length: int, frames: int, sampling: Sampling, seed: int = 0, key: str = "") -> list[int]:
@@ -70,7 +79,7 @@ def video_column(
     check_clip(frames, size, channels, sampling)
     seed = seed if sampling == "random" else 0  # other clips do not depend on it, nor should their fingerprints
     read = partial(read_video, frames=frames, size=(size[0], size[1]), channels=channels, sampling=sampling, seed=seed)
-    return FileColumn(paths, read)
+    return FileColumn(paths, read, folders=True)
 
 
 def check_clip(frames: int, size: tuple[int, int], channels: int = 3, sampling: str = "uniform") -> None:
@@ -95,18 +104,27 @@ def read_video(
     channels: Channels = 3,
     sampling: Sampling = "uniform",
     seed: int = 0,
+    maximum: float | None = None,
+    clip: bool = False,
 ) -> Tensor:
-    """Reads a clip of a video file of any format that FFmpeg knows, by PyAV (our extra `video`).
+    """Reads a clip as a player shows it: of a video file, an animated picture or a folder of frames.
 
-    Frames are squeezed into `size` whatever their proportions, with antialiasing.
+    Video files may be of any format that FFmpeg knows; PyAV reads them (our extra `video`). They are turned and
+    mirrored as their display matrix says. Where the rate of frames varies, "uniform" cuts the video into segments of
+    equal duration, not of equally many frames. Animated GIF, PNG, WebP and AVIF files are read likewise, the pages of a
+    TIFF file and the pictures of a folder one after the other, a folder in natural order (2.png before 10.png). What is
+    transparent shows white, or black where the rest is nearly white. Frames are squeezed into `size` whatever their
+    proportions, with antialiasing.
 
     Args:
-        path: The file; its name is the key of random clips.
+        path: The file or the folder; its name is the key of random clips.
         frames: Frames of the clip.
         size: (h, w) of every frame.
         channels: 3 for RGB, 1 for grey.
         sampling: See `clip_positions`.
         seed: See `clip_positions`.
+        maximum: Of pictures: see `decode_image`.
+        clip: Of pictures: see `decode_image`.
 
     Returns:
         Pixels in [0, 255], uint8, shape (channels, frames, h, w).
@@ -115,92 +133,71 @@ def read_video(
         DamagedFilesError: The file is empty, cut short, no video, or its frames cannot be decoded.
         MissingExtraError: PyAV is not installed.
     """
-    length = video_length(path)
-    positions = clip_positions(length, frames, sampling, seed, path.name)
-    found = _decode(path, length, set(positions), size, channels)
+    if path.is_dir():
+        pictures = frame_files(path)
+        positions = clip_positions(len(pictures), frames, sampling, seed, path.name)
+        found = {i: decode_image(pictures[i], size, channels, maximum, clip) for i in set(positions)}
+    elif _is_picture(path):
+        times = list(accumulate(frame_seconds(path), initial=0.0))
+        positions = _positions(times, frames, sampling, seed, path.name)
+        wanted, found = set(positions), {}
+        for index, pixels in enumerate(decode_frames(path, size, channels, maximum, clip)):
+            if index in wanted:
+                found[index] = pixels
+    else:
+        times = ffmpeg.frame_times(path)
+        positions = _positions(times, frames, sampling, seed, path.name)
+        found = ffmpeg.decode_frames(path, len(times) - 1, set(positions), size, channels)
     return torch.stack([found[i] for i in positions], dim=1)
 
 
 def video_length(path: Path) -> int:
-    """Number of frames of a video file, without decoding them.
+    """Number of frames of a video, without decoding them.
 
     Raises:
         DamagedFilesError: It is no video, or holds fewer frames than its header says.
         MissingExtraError: PyAV is not installed.
     """
-    av = _av()
-    if path.stat().st_size == 0:
-        raise damaged(path, "it is empty")
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise damaged(path, "it holds no video")
-            stream = container.streams.video[0]
-            if not (0 < stream.width <= _MAX_SIDE and 0 < stream.height <= _MAX_SIDE):
-                raise damaged(path, f"its header says {stream.width} x {stream.height} pixels")
-            announced = stream.frames
-            length = sum(1 for packet in container.demux(stream) if packet.size)
-    except (av.error.FFmpegError, ValueError, OverflowError, MemoryError) as error:
-        raise damaged(path, _reason(error)) from error
-    if length == 0:
-        raise damaged(path, "it holds no frame")
-    if length < announced - _tolerance(announced):
-        raise damaged(path, f"it is cut short: {length:,} frames of {announced:,}")
-    return length
+    if path.is_dir():
+        return len(frame_files(path))
+    return len(frame_seconds(path)) if _is_picture(path) else len(ffmpeg.frame_times(path)) - 1
 
 
-def _decode(path: Path, length: int, wanted: set[int], size: tuple[int, int], channels: int) -> dict[int, Tensor]:
-    av = _av()
-    pixels = "rgb24" if channels == 3 else "gray"
-    found: dict[int, Tensor] = {}
-    count = 0
-    last = None
-    try:
-        with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.codec_context.thread_count = 1  # loaders have processes for that
-            for frame in container.decode(stream):
-                last = frame
-                if count in wanted:
-                    if frame.is_corrupt:
-                        raise damaged(path, f"frame {count} cannot be decoded")
-                    found[count] = _pixels(frame, pixels, size)
-                count += 1
-                if len(found) == len(wanted):
-                    return found
-    except (av.error.FFmpegError, ValueError, OverflowError, MemoryError) as error:
-        raise damaged(path, _reason(error)) from error
-    if last is None or count < length - _tolerance(length):
-        raise damaged(path, f"only {count:,} frames of {length:,} can be decoded")
-    # Some encoders write a packet or two without a picture: the last frame stands for them.
-    closing = _pixels(last, pixels, size)
-    return {i: found.get(i, closing) for i in wanted}
+def frame_files(folder: Path) -> list[Path]:
+    """The pictures in a folder in natural order: numbers within names count as numbers.
+
+    Raises:
+        DamagedFilesError: There are none.
+    """
+    files = [file for file in folder.iterdir() if file.suffix.lower() in _PICTURES and not file.name.startswith(".")]
+    if not files:
+        raise damaged(folder, f"the folder holds no pictures ({', '.join(sorted(_PICTURES))})")
+    return sorted(files, key=lambda file: (_natural(file.name), file.name))
 
 
-def _pixels(frame: Any, pixels: str, size: tuple[int, int]) -> Tensor:
-    array = frame.reformat(width=size[1], height=size[0], format=pixels).to_ndarray()
-    values = torch.from_numpy(array)
-    return values.unsqueeze(0) if values.ndim == 2 else values.permute(2, 0, 1)
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name.lower())]
 
 
-def _tolerance(length: int) -> int:
-    """Packets without a picture that are no damage."""
-    return max(2, length // 50)
+def _is_picture(path: Path) -> bool:
+    form = form_of(path)
+    return form is not None and form.kind == "image"
 
 
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+def _positions(times: Sequence[float], frames: int, sampling: Sampling, seed: int, key: str) -> list[int]:
+    """The frames of a clip; `times` has one more entry than there are frames: the end of the last one."""
+    length = len(times) - 1
+    if sampling != "uniform" or _is_steady(times):
+        return clip_positions(length, frames, sampling, seed, key)
+    duration = times[-1] - times[0]
+    moments = [times[0] + (2 * i + 1) * duration / (2 * frames) for i in range(frames)]
+    return [min(bisect_right(times, moment), length) - 1 for moment in moments]
 
 
-def _av() -> Any:
-    try:
-        import av
-        import av.error
-    except ImportError:
-        raise MissingExtraError(
-            "videos are read by the package av, which is not installed; run: pip install 'lightning-mmnas[video]'"
-        ) from None
-    return av
+def _is_steady(times: Sequence[float]) -> bool:
+    """Whether no frame is shown half a frame's time, or more, from where a constant rate would show it."""
+    step = (times[-1] - times[0]) / (len(times) - 1)
+    return all(abs(time - times[0] - i * step) < max(step / 2, 1e-9) for i, time in enumerate(times))
 
 
 class FrameRange(NamedTuple):
@@ -307,7 +304,7 @@ class PresenceColumn(Column):
     def read(self, index: int) -> Tensor:
         """Checks one sample; returns nothing of use."""
         column = self.column
-        files = [column.paths[index]] if isinstance(column, FileColumn) else column.files(index)
+        files = column.files(index) or [column.paths[index]] if isinstance(column, FileColumn) else column.files(index)
         for path in dict.fromkeys(files):
             if not path.is_file():
                 raise damaged(path, "there is no such file")

@@ -37,7 +37,7 @@ class Film(NamedTuple):
 
 
 def read_split(path: Path) -> dict[Split, list[str]]:
-    """The ids of every split, in order, from `split.json`.
+    """The ids of every split, in order, from `split.json`; numbers stand for names of seven digits.
 
     Raises:
         DataError: It is not what MM-IMDB's is: a list of ids for each of train, dev and test, no id in two of them.
@@ -46,9 +46,12 @@ def read_split(path: Path) -> dict[Split, list[str]]:
     lists = {split: content.get(name) if isinstance(content, dict) else None for split, name in SPLIT_NAMES.items()}
     found: dict[Split, list[str]] = {}
     for split, ids in lists.items():
-        if not isinstance(ids, list) or not all(isinstance(i, str) for i in ids):
-            raise DataError(f"{path} has no list of ids named {SPLIT_NAMES[split]!r}")
-        found[split] = ids
+        name = SPLIT_NAMES[split]
+        if not isinstance(ids, list):
+            raise DataError(f"{path} has no list of ids named {name!r}")
+        if wrong := [i for i in ids if not isinstance(i, str | int) or isinstance(i, bool)]:
+            raise DataError(f"{path}: its list {name!r} holds {wrong[0]!r}; ids are texts or whole numbers")
+        found[split] = [i if isinstance(i, str) else f"{i:07}" for i in ids]
     every = [i for ids in found.values() for i in ids]
     if len(set(every)) < len(every):
         twice = sorted({i for i in every if every.count(i) > 1})[:5] if len(every) < 10_000 else "some"

@@ -1,17 +1,11 @@
 """Samples that are read from shards, and what becomes of a record."""
 
-import io
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns.column import FileColumn, damaged
-from lightning_mmnas.data.columns.images import decode_image
 from lightning_mmnas.data.samples import LABEL, Batch, Samples
 from lightning_mmnas.data.spec import ModalitySpec, Split
 from lightning_mmnas.data.stream.index import (
@@ -24,7 +18,9 @@ from lightning_mmnas.data.stream.index import (
 )
 from lightning_mmnas.data.stream.shards import Shards
 from lightning_mmnas.data.stream.source import ShardSource
-from lightning_mmnas.data.table.columns import ColumnSpec, read_cell, read_values
+from lightning_mmnas.data.table.columns import ColumnSpec, read_cell
+from lightning_mmnas.data.table.embedded import Content, decode_media
+from lightning_mmnas.data.table.standardised import standardise
 from lightning_mmnas.errors import DamagedFilesError, DataError
 
 
@@ -141,7 +137,7 @@ class StreamedSamples(Samples):
             raise DataError(f"{self.shards.place(index)}: {name!r}: {error.files[0][1]}") from None
         if f"{name}/mean" not in self.statistics:
             return value
-        return (value - self._statistic(name, "mean")) / self._statistic(name, "std")
+        return standardise(value, self._statistic(name, "mean"), self._statistic(name, "std"))
 
     def _statistic(self, name: str, what: str) -> Tensor:
         if f"{name}/{what}" not in self.statistics:
@@ -165,20 +161,5 @@ def decode_file(suffix: str, content: bytes, spec: ColumnSpec) -> Tensor:
         DamagedFilesError: It is not what the kind asks for.
         MissingExtraError: A package that reads it is not installed.
     """
-    array = suffix == ".npy" and spec.kind != "audio"
-    if not array and spec.kind != "image":  # sounds and videos are read by libraries that want a file
-        with tempfile.NamedTemporaryFile(suffix=suffix.replace("/", "")) as file:
-            file.write(content)
-            file.flush()
-            return FileColumn([Path(file.name)], partial(read_cell, spec=spec)).read(0)
-    try:
-        if not array:
-            return decode_image(content, spec.size, 1 if spec.channels == 1 else 3)
-        values = np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)
-        if values.dtype.kind not in "buif":
-            raise damaged("an array", f"it holds no numbers but {values.dtype}")
-        return read_values(values, spec, "an array")
-    except DamagedFilesError:
-        raise
-    except Exception as error:  # as with files, of many types
-        raise damaged("an array", f"{type(error).__name__}: {error}".splitlines()[0]) from error
+    # Whatever cannot be read is damage of the content, as of a file.
+    return decode_media(Content(content, suffix), partial(read_cell, spec=spec), "a file in memory")

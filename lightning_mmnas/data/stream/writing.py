@@ -30,8 +30,8 @@ from lightning_mmnas.data.stream.index import (
     StreamIndex,
     read_shard_index,
 )
-from lightning_mmnas.data.table.columns import StandardisedColumn
 from lightning_mmnas.data.table.data_module import TableDataModule
+from lightning_mmnas.data.table.standardised import StandardisedColumn
 from lightning_mmnas.errors import ConfigError, MissingExtraError, RunDirectoryError
 from lightning_mmnas.files import write_bytes, write_text
 
@@ -116,6 +116,8 @@ class _Writer:
         seed: int,
         advance: Callable[[int], None],
     ) -> None:
+        if data.task == "regression":
+            raise ConfigError("shards hold classes, not the targets of a regression; train from the table itself")
         self.data = data
         self.folder = folder
         self.shard_bytes = shard_bytes
@@ -225,7 +227,7 @@ class _Writer:
         column = next(iter(samples.columns.values()))
         row = self.data.rows[split][column.rows[index] if isinstance(column, SelectedColumn) else index]
         table = self.data.content
-        return str(table.lines[row] if self.data.id is None else table.rows[row][self.data.id])
+        return str(table.line(row) if self.data.id is None else table.cell(row, self.data.id))
 
     def _declared(self, name: str) -> Any:
         assert isinstance(self.data, TableDataModule)

@@ -4,25 +4,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate, pad
 
-from lightning_mmnas.data.columns.arrays import open_array
-from lightning_mmnas.data.columns.audio import read_audio
-from lightning_mmnas.data.columns.column import Column, FileColumn, damaged
+from lightning_mmnas.data.columns.arrays import ARRAYS, array_in, finite, is_array, open_array
+from lightning_mmnas.data.columns.audio import Waveform, read_audio
+from lightning_mmnas.data.columns.axes import arrange, check_axes
+from lightning_mmnas.data.columns.column import FileColumn, damaged
+from lightning_mmnas.data.columns.frames import read_frames
 from lightning_mmnas.data.columns.images import decode_image
+from lightning_mmnas.data.columns.motion import read_motion
 from lightning_mmnas.data.columns.skeletons import prepare_skeleton, to_joints
-from lightning_mmnas.data.columns.video import clip_positions, read_video
-from lightning_mmnas.data.samples import tensor_digest
+from lightning_mmnas.data.columns.video import read_video
 from lightning_mmnas.data.spec import Kind, ModalitySpec, Vocabulary
-from lightning_mmnas.data.table.reading import Table, number
+from lightning_mmnas.data.table.embedded import EmbeddedColumn, Media, is_embedded
+from lightning_mmnas.data.table.paths import base_folder, locate
+from lightning_mmnas.data.table.reading import Table
 from lightning_mmnas.errors import ConfigError
 
 _PER_FILE = ("image", "audio", "video", "motion", "skeleton", "text")
+_ARRAYS = (b"\x93NUMPY", b"PK\x03\x04")
+"""How the content of `.npy` and `.npz` files begins."""
 
 
 @dataclass(frozen=True)
@@ -30,23 +36,30 @@ class ColumnSpec:
     """One modality of a table.
 
     Args:
-        kind: What it is: "image" (picture files, or `.npy` of shape (h, w) or (h, w, 3)), "audio" (sound files),
-            "video" (video files, or `.npy` clips of shape (t, h, w) or (t, h, w, 3)), "motion" (`.npy`
-            of shape (t, channels) or (t,)), "skeleton" (`.npy` of shape (t, joints, 3)), "text", or "features" (numbers
-            in one or several columns, or `.npy` vectors).
+        kind: What it is: "image" (picture files, or arrays of shape (h, w) or (h, w, colours)), "audio" (sound files),
+            "video" (video files, or arrays of shape (t, h, w) or (t, h, w, colours)), "motion" (arrays of shape
+            (t, channels) or (t,)), "skeleton" (arrays of shape (t, joints, coordinates), with or without a last axis of
+            bodies; of two coordinates, the third is zero), "text", or "features" (numbers in one or several columns, or
+            arrays of shape (length,)). Arrays are `.npy` and `.npz` files.
         columns: The columns it lies in: one, or several for numbers.
-        files: Only for features: the column holds paths of `.npy` vectors of `length` numbers.
+        files: Only for features: the column holds paths of arrays of `length` numbers.
         size: (h, w) of images and of the frames of videos.
         channels: 1 or 3 for images and videos; channels of motion.
         length: Time steps of motion and skeletons, tokens of a text, frames of a video, numbers of a vector.
-        fit: How motion is brought to its length: "resample" (linearly) or "crop" (the middle, or zeros at the end).
+        fit: How motion is brought to its length: "resample" (linearly, what is too fast removed) or "crop" (the middle,
+            or zeros at the end).
         rate: Samples per second of audio, in Hz.
         seconds: Length of audio, in seconds.
         joints: Joints of a skeleton.
         vocabulary: Greatest number of token ids of a text.
         tokenizer: Of a text, see `TextTokenizer`; None: learnt from the training texts.
-        maximum: Value in image and video arrays that becomes white; None: 255 for uint8, 65535 for uint16, 1 for
-            floats.
+        maximum: Value that becomes white in image and video arrays, and in picture files of 16 or 32 bits or floats;
+            None: 255 for uint8, 65535 for uint16, 1 for the floats of arrays.
+        clip: Whether greater values become white too; otherwise they are an error.
+        axes: What the axes of arrays are, one letter each, where they are others than above: t(ime), c(hannels, colours
+            or coordinates), h(eight), w(idth), j(oints), b(odies), d (numbers of a vector), 1 (to be dropped), such as
+            "ct" or "chw".
+        key: Name of the array in `.npz` files that hold several.
     """
 
     kind: Kind
@@ -62,6 +75,9 @@ class ColumnSpec:
     vocabulary: int = 8192
     tokenizer: str | None = None
     maximum: float | None = None
+    clip: bool = False
+    axes: str | None = None
+    key: str | None = None
 
     def check(self, name: str) -> None:
         """Raises `ConfigError` for what cannot be."""
@@ -73,6 +89,10 @@ class ColumnSpec:
         numbers = (*self.size, self.channels, self.length, self.rate, self.joints, round(self.rate * self.seconds))
         if min(numbers) < 1 or len(self.size) != 2 or (self.maximum is not None and not self.maximum > 0):
             raise ConfigError(f"sizes and lengths must be positive, got {self}; {where}")
+        try:
+            check_axes(self.kind, self.axes)
+        except ConfigError as error:
+            raise ConfigError(f"{error}; {where}") from None
         if self.kind in ("image", "video") and self.channels not in (1, 3):
             raise ConfigError(f"channels of kind {self.kind!r} are 1 or 3, got {self.channels}; {where}")
 
@@ -99,73 +119,46 @@ class ColumnSpec:
         return self.kind in ("features", "motion")
 
 
-class NumberColumn(Column):
-    """Numbers in the cells of one or several columns.
-
-    Args:
-        table: The table.
-        names: The columns.
-        rows: Which rows are the samples.
-    """
-
-    def __init__(self, table: Table, names: Sequence[str], rows: Sequence[int]) -> None:
-        self.table = table
-        self.names = list(names)
-        self.rows = list(rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def read(self, index: int) -> Tensor:
-        """Returns the numbers of one row, shape (d,), float32.
-
-        Raises:
-            DamagedFilesError: A cell is no number; names line and column.
-        """
-        row = self.rows[index]
-        found = []
-        for name in self.names:
-            try:
-                found.append(number(self.table.rows[row][name]))
-            except ValueError as error:
-                raise damaged(self.table.place(row, name), str(error)) from None
-        return torch.tensor(found)
-
-    def source(self, index: int) -> str:
-        """File and line."""
-        return f"{self.table.path}, line {self.table.lines[self.rows[index]]}"
-
-    def fingerprint(self, index: int) -> str:
-        """The cells."""
-        row = self.table.rows[self.rows[index]]
-        return repr([row[name] for name in self.names])
-
-    def digest(self, index: int) -> str:
-        """Hash of the numbers."""
-        return tensor_digest(self.read(index))
+def file_column(
+    spec: ColumnSpec, table: Table, rows: Sequence[int], files_from: str | None = None
+) -> FileColumn | EmbeddedColumn:
+    """The column of a modality that lies in files, or in the table's cells; see `locate`."""
+    cells, find = table.cells(spec.columns[0]), partial(locate, base_folder(table.path, files_from))
+    decode = partial(read_cell, spec=spec)
+    if is_embedded(cells):
+        return EmbeddedColumn(table, spec.columns[0], rows, decode, find, repr(spec))
+    return FileColumn([find(str(cells[row])) for row in rows], decode, folders=spec.kind == "video")
 
 
-def file_column(spec: ColumnSpec, table: Table, rows: Sequence[int]) -> FileColumn:
-    """The column of a modality that lies in files, relative to the table's folder."""
-    cells = (str(table.rows[row][spec.columns[0]]).strip() for row in rows)
-    return FileColumn([table.path.parent / cell for cell in cells], partial(read_cell, spec=spec))
-
-
-def read_cell(path: Path, spec: ColumnSpec) -> Tensor:
-    """Reads one file as a sample of the modality.
+def read_cell(media: Media, spec: ColumnSpec) -> Tensor:
+    """Reads a file, or the content of one, as a sample of the modality.
 
     Raises:
-        DamagedFilesError: The file is not what the kind asks for.
+        DamagedFilesError: It is not what the kind asks for.
+        MissingExtraError: A package that reads it is not installed.
     """
     channels: Literal[1, 3] = 1 if spec.channels == 1 else 3
-    array = path.suffix.lower() == ".npy"
+    if isinstance(media, Waveform):
+        if spec.kind != "audio":
+            raise damaged("a cell", f"it is a sound, not of kind {spec.kind!r}")
+        return read_audio(media, spec.rate, spec.seconds)
+    source = media if isinstance(media, Path) else media.data
+    suffix = media.suffix.lower() if isinstance(media, Path) else media.suffix
+    array = suffix in ARRAYS or (source.startswith(_ARRAYS) if isinstance(source, bytes) else is_array(source))
     if spec.kind == "image" and not array:
-        return decode_image(path, spec.size, channels)
-    if spec.kind == "video" and not array:
-        return read_video(path, spec.length, spec.size, channels)
+        return decode_image(source, spec.size, channels, spec.maximum, spec.clip)
     if spec.kind == "audio":
-        return read_audio(path, spec.rate, spec.seconds)
-    return read_values(open_array(path), spec, path)
+        return read_audio(source, spec.rate, spec.seconds)
+    if spec.kind == "video" and not array:
+        if isinstance(source, Path):
+            return read_video(source, spec.length, spec.size, channels, maximum=spec.maximum, clip=spec.clip)
+        with NamedTemporaryFile(suffix=suffix.replace("/", "")) as file:  # the library wants a file
+            file.write(source)
+            file.flush()
+            return read_video(Path(file.name), spec.length, spec.size, channels, maximum=spec.maximum, clip=spec.clip)
+    if isinstance(source, Path):
+        return read_values(open_array(source, spec.key), spec, source)
+    return read_values(array_in(source, spec.key), spec, "an array")
 
 
 def read_values(values: np.ndarray[Any, np.dtype[Any]], spec: ColumnSpec, source: Path | str) -> Tensor:
@@ -176,132 +169,25 @@ def read_values(values: np.ndarray[Any, np.dtype[Any]], spec: ColumnSpec, source
         spec: The modality.
         source: What to call it in messages.
 
+    Returns:
+        The sample; motion and vectors are float64 where float32 would not do, until they are standardised.
+
     Raises:
         DamagedFilesError: It is not what the kind asks for.
     """
-    if spec.kind == "image":
-        return _array_frames(source, values, spec, clip=False)[:, 0]
-    if spec.kind == "video":
-        return _array_frames(source, values, spec, clip=True)
+    place = str(source)
+    if spec.kind in ("image", "video"):
+        frames = spec.length if spec.kind == "video" else None
+        return read_frames(values, spec.size, spec.channels, frames, spec.maximum, spec.clip, spec.axes, place)
     if spec.kind == "motion":
-        return _motion(source, values, spec)
+        return read_motion(values, spec.channels, spec.length, spec.fit, spec.axes, place)
     if spec.kind == "skeleton":
-        joints = to_joints(values, source)
+        joints = to_joints(values, place, spec.axes)
         if joints.shape[2] != spec.joints:
-            raise damaged(source, f"it has {joints.shape[2]} joints instead of {spec.joints}")
-        return prepare_skeleton(torch.from_numpy(joints), spec.length, centre=None, bodies=1)
-    if values.shape != (spec.length,):
-        raise damaged(source, f"an array of shape {values.shape} instead of ({spec.length},)")
-    return torch.from_numpy(_floats(source, values))
-
-
-def _motion(path: Path | str, array: np.ndarray[Any, np.dtype[Any]], spec: ColumnSpec) -> Tensor:
-    values = _floats(path, array)
-    if values.ndim == 1:
-        values = values[:, None]
-    if values.ndim != 2 or values.shape[1] != spec.channels or len(values) == 0:
-        raise damaged(path, f"an array of shape {values.shape} instead of (t, {spec.channels})")
-    signal = torch.from_numpy(values).T.contiguous()
-    t = signal.shape[1]
-    if spec.fit == "crop":
-        start = max(0, (t - spec.length) // 2)
-        signal = signal[:, start : start + spec.length]
-        return pad(signal, (0, spec.length - signal.shape[1])).contiguous()
-    if t == spec.length:
-        return signal
-    return interpolate(signal[None], spec.length, mode="linear", align_corners=True)[0]
-
-
-def _array_frames(path: Path | str, values: np.ndarray[Any, np.dtype[Any]], spec: ColumnSpec, clip: bool) -> Tensor:
-    """Frames of an array as uint8 pixels, shape (channels, t, h, w); an image is one frame."""
-    wanted = "(t, h, w) or (t, h, w, 3)" if clip else "(h, w) or (h, w, 3)"
-    grey = values.ndim == (3 if clip else 2)
-    colour = values.ndim == (4 if clip else 3) and values.shape[-1] == 3
-    if not (grey or colour) or min(values.shape) == 0:
-        raise damaged(path, f"an array of shape {values.shape} instead of {wanted}")
-    if clip:
-        values = values[clip_positions(len(values), spec.length, "uniform")]
-    whites = {"u1": 255.0, "u2": 65535.0, "b1": 1.0}
-    kind = f"{values.dtype.kind}{values.dtype.itemsize}"
-    white = spec.maximum or (1.0 if values.dtype.kind == "f" else whites.get(kind))
-    if white is None:
-        raise damaged(path, f"numbers of type {values.dtype} have no known white; set maximum")
-    numbers = torch.from_numpy(_floats(path, values)) / white
-    if numbers.min() < 0 or (spec.maximum is None and numbers.max() > 1):
-        raise damaged(path, f"pixels from {numbers.min() * white:g} to {numbers.max() * white:g}, not 0 to {white:g}")
-    numbers = numbers.clamp(max=1)
-    frames = numbers if clip else numbers[None]
-    frames = frames.unsqueeze(1) if grey else frames.permute(0, 3, 1, 2)  # (t, c, h, w)
-    if frames.shape[1] != spec.channels:
-        frames = frames.expand(-1, 3, -1, -1) if spec.channels == 3 else frames.mean(1, keepdim=True)
-    if tuple(frames.shape[2:]) != tuple(spec.size):
-        frames = interpolate(frames, tuple(spec.size), mode="bilinear", antialias=True)
-    return (frames * 255).round().clamp(0, 255).to(torch.uint8).transpose(0, 1).contiguous()
-
-
-def _floats(path: Path | str, values: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
-    with np.errstate(over="ignore"):
-        found = np.array(values, dtype=np.float32)
-    if not np.isfinite(found).all():
-        raise damaged(path, "it holds NaN or infinity")
-    return found
-
-
-class StandardisedColumn(Column):
-    """Another column, less its mean and divided by its standard deviation; its empty cells are filled.
-
-    Args:
-        column: The samples that are there.
-        places: Place of each sample in `column`; None where the cell is empty.
-        fill: What stands for an empty cell, in the unit of the result.
-        mean: Broadcast to a sample; None: samples stay as they are.
-        std: Likewise.
-        name: What to call an empty cell in messages.
-    """
-
-    def __init__(
-        self,
-        column: Column,
-        places: Sequence[int | None],
-        fill: Tensor,
-        mean: Tensor | None = None,
-        std: Tensor | None = None,
-        name: str = "",
-    ) -> None:
-        self.column = column
-        self.places = list(places)
-        self.fill = fill
-        self.mean = mean
-        self.std = std
-        self.name = name
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def read(self, index: int) -> Tensor:
-        """Reads one sample."""
-        place = self.places[index]
-        if place is None:
-            return self.fill.clone()
-        value = self.column.read(place)
-        return value if self.mean is None or self.std is None else (value - self.mean) / self.std
-
-    def source(self, index: int) -> str:
-        """That of the other column."""
-        place = self.places[index]
-        return f"{self.name}, sample {index}, an empty cell" if place is None else self.column.source(place)
-
-    def fingerprint(self, index: int) -> str:
-        """That of the other column."""
-        place = self.places[index]
-        statistics = (
-            f" {tensor_digest(self.mean)} {tensor_digest(self.std)}"
-            if self.mean is not None and self.std is not None
-            else ""
-        )
-        return (f"empty {tensor_digest(self.fill)}" if place is None else self.column.fingerprint(place)) + statistics
-
-    def digest(self, index: int) -> str:
-        """That of the other column; of an empty cell, the row's own."""
-        place = self.places[index]
-        return f"empty {self.name} {index}" if place is None else self.column.digest(place)
+            raise damaged(place, f"it has {joints.shape[2]} joints instead of {spec.joints}")
+        return prepare_skeleton(torch.from_numpy(joints), spec.length, centre=None, bodies=1, smooth=True)
+    vector = arrange(values, "features", spec.axes, place)
+    if vector.shape != (spec.length,):
+        raise damaged(place, f"an array of shape {values.shape} instead of ({spec.length},)")
+    found = torch.from_numpy(finite(vector, place))
+    return found if not torch.equal(found.float().double(), found.double()) else found.float()

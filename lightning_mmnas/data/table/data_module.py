@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from lightning.fabric.utilities import rank_zero_warn
 from torch import Tensor
@@ -12,47 +13,58 @@ from torch import Tensor
 from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split, Task
 from lightning_mmnas.data.columns.column import Column, ColumnSamples, OnError, SelectedColumn, usable_rows
 from lightning_mmnas.data.columns.texts import TextColumn, TextTokenizer
-from lightning_mmnas.data.spec import is_modality_name, to_unit
-from lightning_mmnas.data.table.columns import ColumnSpec, NumberColumn, StandardisedColumn, file_column
-from lightning_mmnas.data.table.reading import Cell, Table, read_table
-from lightning_mmnas.data.table.splits import (
+from lightning_mmnas.data.names import flaw
+from lightning_mmnas.data.spec import TargetScale, to_unit
+from lightning_mmnas.data.table.columns import ColumnSpec, file_column
+from lightning_mmnas.data.table.label_notes import label_notes
+from lightning_mmnas.data.table.labels import (
     Classes,
-    check_classes,
+    class_name,
     class_names,
-    drawn_splits,
     encode_classes,
-    given_splits,
-    group_numbers,
+    is_unlabelled,
     read_classes,
+    shown,
 )
+from lightning_mmnas.data.table.reading import Cell, Decimal, Mask, Reading, Table, read_table
+from lightning_mmnas.data.table.splits import check_classes, drawn_splits, given_splits, group_numbers
+from lightning_mmnas.data.table.standardised import NumberColumn, StandardisedColumn, mean_and_deviation
+from lightning_mmnas.data.table.targets import read_targets
+from lightning_mmnas.data.targets import measure_scale, standardised
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError
 
 Missing = Literal["error", "drop", "mask"]
 
-_NAMED = 5
 _MEAN_SAMPLES = 256
 
 
 class TableDataModule(MultimodalDataModule):
-    """Samples of a CSV, JSON lines or Parquet file, one per row; `mmnas init` writes a configuration for it.
+    """Samples of a table, one per row; `mmnas init` writes a configuration for it.
 
-    Files are named relative to the table's folder. Numbers and motion are standardised by mean and standard deviation
-    of the training rows. Without a split column, 15 % of the rows are for validation and 15 % for test: whole groups
-    where there is a group column, otherwise each class by itself. A row without a label serves the stages without
-    labels, in which it is -1.
+    Files are named relative to the table's folder, or to `files_from`. Numbers and motion are standardised by mean and
+    standard deviation of the training rows. Without a split column, 15 % of the rows are for validation and 15 % for
+    test: whole groups where there is a group column, otherwise each class by itself. A row without a label serves the
+    stages without labels, in which it is -1.
 
     Args:
-        table: A `.csv`, `.jsonl` or `.parquet` file.
+        table: A file with suffix `.csv`, `.tsv`, `.jsonl`, `.json` or `.parquet`, a folder of Parquet files,
+            or a folder that Hugging Face's `datasets` has saved.
         columns: The modalities: how each is read, and from which columns.
-        label: Column of the class, or of a list of classes; None: there are no labels.
+        label: Column of the class, of a list of classes, or of a regression's target; None: there are no labels.
         label_separator: What parts several classes in one cell, such as "|"; lists need none.
-        split: Column that says train, val (valid, validation, dev) or test; None: splits are drawn.
+        split: Column that says train, val (validation, dev, eval) or test (holdout); None: splits are drawn.
         group: Column of what must not straddle splits, such as the person; None: each row stands alone.
         id: Column that must be different in every row.
         missing: What an empty cell of a modality does: "error"; "drop": its row is left out; "mask": the modality is
             its training mean there, or all padding for a text.
         on_error: "raise": damaged files and cells are an error; "skip": their rows are left out with a warning.
+        separator: What parts the cells of a text: one character, or "tab"; None: recognised.
+        decimal: Decimal mark of numbers that are texts; None: recognised.
+        header: Whether the first row of a text names the columns; None: it does, and one that looks otherwise is an
+            error.
+        empty: What stands for an empty cell beside white space; None: NaN, NA, N/A, null, None, ?, - and the like.
         split_seed: Which draw of the splits.
+        files_from: Folder that files are named relative to; None: that of the table.
         modalities: See `MultimodalDataModule`, as for all that follow.
         batch_size: Samples per batch.
         num_workers: Worker processes per loader.
@@ -62,9 +74,11 @@ class TableDataModule(MultimodalDataModule):
         labels_per_class: Label budget; None: all.
         label_seed: Which draw of the label budget.
         seed: Seed of the shuffling and of the architecture split.
+        labels_total: Label budget of a regression.
+        task: "regression": the label is a real number, to be predicted as such; None: classes.
 
     Raises:
-        ConfigError: A modality is declared in a way that cannot be.
+        ConfigError: A modality is declared in a way that cannot be, or an argument does not fit the task.
     """
 
     def __init__(
@@ -78,7 +92,12 @@ class TableDataModule(MultimodalDataModule):
         id: str | None = None,
         missing: Missing = "error",
         on_error: OnError = "raise",
+        separator: str | None = None,
+        decimal: Literal[".", ","] | None = None,
+        header: bool | None = None,
+        empty: Sequence[str] | None = None,
         split_seed: int = 0,
+        files_from: str | None = None,
         modalities: Sequence[str] | None = None,
         batch_size: int = 128,
         num_workers: int = 0,
@@ -88,22 +107,31 @@ class TableDataModule(MultimodalDataModule):
         labels_per_class: int | None = None,
         label_seed: int = 0,
         seed: int = 0,
+        labels_total: int | None = None,
+        task: Literal["regression"] | None = None,
     ) -> None:
         for name, spec in columns.items():
-            if not is_modality_name(name):
-                raise ConfigError(f"{name!r} cannot be the name of a modality; check data.init_args.columns")
+            if (reason := flaw(name)) is not None:
+                raise ConfigError(f"{name!r} cannot be the name of a modality: {reason}; check data.init_args.columns")
             spec.check(name)
         for argument, value, accepted in (
             ("missing", missing, ("error", "drop", "mask")),
             ("on_error", on_error, ("raise", "skip")),
+            ("task", task, (None, "regression")),
         ):
             if value not in accepted:
                 raise ConfigError(f"{argument} {value!r} is not in {list(accepted)}; check data.init_args.{argument}")
         if label_separator == "":
             raise ConfigError("label_separator must not be empty; check data.init_args.label_separator")
+        if task == "regression" and (label is None or label_separator is not None):
+            raise ConfigError(
+                "task regression needs a label column of one number per row, and no label_separator; check "
+                "data.init_args.label and label_separator"
+            )
         if split_seed < 0:
             raise ConfigError(f"split_seed must be at least 0, got {split_seed}; check data.init_args.split_seed")
         self.path = Path(table)
+        self.files_from = files_from
         self.declared = dict(columns)
         self.label = label
         self.label_separator = label_separator
@@ -112,7 +140,9 @@ class TableDataModule(MultimodalDataModule):
         self.id = id
         self.missing: Missing = missing
         self.on_error: OnError = on_error
+        self.reading = Reading(separator, decimal, header, None if empty is None else list(empty))
         self.split_seed = split_seed
+        self._regression = task == "regression"
         self.tokenizers = {n: TextTokenizer(s.tokenizer, s.vocabulary) for n, s in columns.items() if s.kind == "text"}
         super().__init__(
             modalities=modalities,
@@ -124,7 +154,10 @@ class TableDataModule(MultimodalDataModule):
             labels_per_class=labels_per_class,
             label_seed=label_seed,
             seed=seed,
+            labels_total=labels_total,
         )
+        if self._regression:  # of classes the table has to be read first
+            self._check_budget(task)
 
     @property
     def available_modalities(self) -> dict[str, ModalitySpec]:
@@ -136,21 +169,32 @@ class TableDataModule(MultimodalDataModule):
 
     @property
     def class_names(self) -> list[str]:
-        """The classes of the training rows, sorted; reads the table, but no other file."""
+        """The classes of the training rows, sorted; reads the table, but no other file. Of a regression the column."""
         if self.label is None:
             return []
+        if self._regression:
+            return [self.label]
         rows = self.rows  # checks that no class is only in validation or test
         return class_names([self._classes[0][row] for row in rows["train"]])
 
     @property
     def task(self) -> Task | None:
-        """Whether a row has one class or several; None without a label column."""
+        """Whether a row has one class, several, or a target; None without a label column."""
+        if self._regression:
+            return "regression"
         return None if self.label is None else "multilabel" if self._classes[1] else "multiclass"
+
+    @cached_property
+    def target_scale(self) -> TargetScale | None:
+        """Mean and deviation of the training rows' targets; reads the table, but no other file."""
+        if not self._regression:
+            return None
+        return measure_scale(self._targets, self.rows["train"], f"{self.path}, column {self.label!r}")
 
     @cached_property
     def content(self) -> Table:
         """The table; its columns are checked."""
-        table = read_table(self.path)
+        table = read_table(self.path, self.reading)
         for name, spec in self.declared.items():
             for column in spec.columns:
                 table.need(column, f"data.init_args.columns.{name}")
@@ -158,47 +202,66 @@ class TableDataModule(MultimodalDataModule):
             column = getattr(self, argument)
             if column is not None:
                 table.need(column, f"data.init_args.{argument}")
-        if self.id is not None:
-            first: dict[str, int] = {}
-            for row, cells in enumerate(table.rows):
-                key = repr(cells[self.id])
-                if key in first:
-                    raise DataError(
-                        f"{table.place(row, self.id)}: id {cells[self.id]!r} is also in line {table.lines[first[key]]}"
-                    )
-                first[key] = row
-        again = table.repeated()
-        if again:
-            lines = ", ".join(str(table.lines[row]) for row in again[:_NAMED])
-            rank_zero_warn(f"{table.path}: {len(again)} row(s) repeat an earlier one: line {lines}")
+        if self.id is not None and (again := table.repeated([self.id])):
+            cells = table.cells(self.id)
+            cell, first = cells[again[0]], cells.index(cells[again[0]])
+            raise DataError(f"{table.place(again[0], self.id)}: id {cell!r} is also in {table.lines([first])}")
+        if again := table.repeated():
+            rank_zero_warn(f"{table.path}: {len(again)} row(s) repeat an earlier one: {table.lines(again)}")
         return table
+
+    @property
+    def decimal(self) -> Decimal | None:
+        """Decimal mark of the numbers; None: there are none, and it was not given."""
+        some = any(spec.kind == "features" and not spec.files for spec in self.declared.values())
+        return self.content.decimal if some else self.reading.decimal
 
     @cached_property
     def rows(self) -> dict[Split, list[int]]:
         """Rows of the table in each split."""
-        table, classes = self.content, self._classes if self.label is not None else None
+        table, classes = self.content, self._row_classes()
         groups = self._groups
-        incomplete = [row for row in range(len(table.rows)) if any(self._empty(row, name) for name in self._selected)]
+        there = np.stack([self._present[name] for name in self._selected])
+        incomplete = np.flatnonzero(~there.all(0)).tolist()
         if incomplete and self.missing == "error":
-            lines = ", ".join(str(table.lines[row]) for row in incomplete[:_NAMED])
             raise DataError(
-                f"{table.path}: {len(incomplete)} row(s) lack a modality: line {lines}; set data.init_args.missing to "
-                "drop or mask"
+                f"{table.path}: {len(incomplete)} row(s) lack a modality: {table.lines(incomplete)}; set "
+                "data.init_args.missing to drop or mask"
             )
-        gone = set(incomplete) if self.missing == "drop" else set()
-        gone |= {row for row in incomplete if all(self._empty(row, name) for name in self._selected)}
-        kept = [row for row in range(len(table.rows)) if row not in gone]
+        gone = set(incomplete) if self.missing == "drop" else set(np.flatnonzero(~there.any(0)).tolist())
+        kept = [row for row in range(len(table)) if row not in gone]
         if len(kept) < 3:
-            raise DataError(f"{table.path}: {len(kept)} row(s) are left; training, validation and test need 3")
+            raise DataError(
+                f"{table.path}: {len(kept)} of {len(table)} row(s) can be used; train, val and test need one each"
+            )
         if self.split is not None:
             given = given_splits(table, self.split, groups, self.split_seed)
             found: dict[Split, list[int]] = {name: [r for r in rows if r not in gone] for name, rows in given.items()}
+            if lost := [name for name, rows in found.items() if not rows]:
+                raise DataError(
+                    f"{table.path}: every row of the {lost[0]} split lacks a modality; set data.init_args.missing to "
+                    "mask"
+                )
         else:
             several = classes is not None and classes[1]
-            found = drawn_splits(kept, classes[0] if classes else None, several, groups, self.split_seed)
+            place = str(table.path) if self.label is None else f"{table.path}, column {self.label!r}"
+            found = drawn_splits(kept, classes[0] if classes else None, several, groups, self.split_seed, place)
         if classes is not None and self.label is not None:
             check_classes(table, self.label, classes[0], found)
         return found
+
+    @property
+    def notes(self) -> list[str]:
+        """What was read in a way that somebody may not expect, in sentences; `mmnas init` prints them."""
+        found = [
+            f"{self.path}: {name}: Latin letters keep their accents, since half of the texts with any are Vietnamese "
+            "or alike"
+            for name, tokenizer in self.tokenizers.items()
+            if tokenizer.keeps_accents
+        ]
+        if self.label is None or self._regression:
+            return found
+        return found + label_notes(self.content, self.label, *self._classes)
 
     def build(self, split: Split) -> None:
         """Builds one split; errors name the table."""
@@ -225,11 +288,24 @@ class TableDataModule(MultimodalDataModule):
             columns = {name: SelectedColumn(column, good) for name, column in columns.items()}
             rows = [rows[i] for i in good]
         labels = None
-        if self.label is not None:
+        if self.target_scale is not None:
+            labels = standardised(self._targets[rows], self.target_scale)
+        elif self.label is not None:
             classes, several = self._classes
             labels = encode_classes([classes[row] for row in rows], self.class_names, several)
         groups = None if self._groups is None else group_numbers([self._groups[row] for row in rows])
         return ColumnSamples(columns, labels, groups)
+
+    def _row_classes(self) -> tuple[Sequence[Classes | None], bool] | None:
+        """What splits are drawn by: the classes of each row; of a target only whether there is one."""
+        if self._regression:
+            return [None if missing else () for missing in self._targets.isnan().tolist()], True
+        return None if self.label is None else self._classes
+
+    @cached_property
+    def _targets(self) -> Tensor:
+        assert self.label is not None
+        return read_targets(self.content, self.label)
 
     @cached_property
     def _classes(self) -> tuple[list[Classes | None], bool]:
@@ -242,17 +318,33 @@ class TableDataModule(MultimodalDataModule):
         if self.group is None:
             return None
         table = self.content
-        for row, cells in enumerate(table.rows):
-            if cells[self.group] is None or isinstance(cells[self.group], list | dict):
-                raise DataError(f"{table.place(row, self.group)}: {cells[self.group]!r} is no group")
-        return [str(cells[self.group]).strip() for cells in table.rows]
+        cells = table.cells(self.group)
+        wrong = [row for row, cell in enumerate(cells) if is_unlabelled(cell) or isinstance(cell, list | dict)]
+        if wrong:
+            cell = cells[wrong[0]]
+            what = "an empty cell" if cell is None else shown(cell)
+            raise DataError(
+                f"{table.place(wrong[0], self.group)}: {what} is no group ({len(wrong)} such "
+                "cell(s)); name a group in every row, or leave group out"
+            )
+        first = {cell: row for row, cell in reversed(list(enumerate(cells)))}
+        names = {cell: class_name(cell, table.place(row, self.group)) for cell, row in first.items()}
+        return [names[cell] for cell in cells]
 
-    def _empty(self, row: int, modality: str) -> bool:
-        return any(self.content.rows[row][column] is None for column in self.declared[modality].columns)
+    @cached_property
+    def _present(self) -> dict[str, Mask]:
+        """By modality, the rows that have it, shape (n,); a cell that is no number is damaged, not absent."""
+        found = {}
+        for name in self._selected:
+            there = np.ones(len(self.content), bool)
+            for column in self.declared[name].columns:
+                there &= self.content.filled(column)
+            found[name] = there
+        return found
 
     def _column(self, name: str, split: Split) -> Column:
         spec, rows = self.declared[name], self.rows[split]
-        places, there = _places([not self._empty(row, name) for row in rows])
+        places, there = _places(self._present[name][rows].tolist())
         whole = [rows[i] for i in there]
         if spec.kind == "text":
             tokenizer = self.tokenizers[name]
@@ -266,11 +358,15 @@ class TableDataModule(MultimodalDataModule):
     def _plain(self, name: str, rows: Sequence[int]) -> Column:
         spec = self.declared[name]
         numbers = spec.kind == "features" and not spec.files
-        return NumberColumn(self.content, spec.columns, rows) if numbers else file_column(spec, self.content, rows)
+        return NumberColumn(self.content, spec.columns, rows) if numbers else self._files(spec, rows)
+
+    def _files(self, spec: ColumnSpec, rows: Sequence[int]) -> Column:
+        return file_column(spec, self.content, rows, self.files_from)
 
     def _texts(self, name: str, rows: Sequence[int]) -> list[str]:
         column = self.declared[name].columns[0]
-        return ["" if (cell := self.content.rows[row][column]) is None else str(cell) for row in rows]
+        cells = self.content.cells(column)
+        return ["" if cells[row] is None else str(cells[row]) for row in rows]
 
     @cached_property
     def statistics(self) -> Mapping[str, tuple[Tensor | None, Tensor | None, Tensor]]:
@@ -279,13 +375,17 @@ class TableDataModule(MultimodalDataModule):
 
     def _measure(self, name: str) -> tuple[Tensor | None, Tensor | None, Tensor]:
         spec, modality = self.declared[name], self.available_modalities[name]
-        rows = [row for row in self.rows["train"] if not self._empty(row, name)]
+        present = self._present[name]
+        rows = [row for row in self.rows["train"] if present[row]]
         if not spec.standardised:
             if self.missing != "mask":  # no cell is empty then
                 return None, None, torch.zeros(modality.shape, dtype=modality.dtype)
             drawn = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[:_MEAN_SAMPLES].tolist()
             rows = [rows[i] for i in drawn]
         column = self._plain(name, rows)
+        if isinstance(column, NumberColumn) and len(values := column.good()):
+            mean, std = mean_and_deviation(values)
+            return mean, std, torch.zeros(modality.shape)
         count, total = 0, torch.zeros(modality.shape, dtype=torch.float64)
         sums = torch.zeros(len(total), 2, dtype=torch.float64)
         first: Tensor | None = None  # squares are summed around it, for numbers far from zero
@@ -309,10 +409,11 @@ class TableDataModule(MultimodalDataModule):
             return None, None, ((unit * 255).round() if pixels else unit).to(modality.dtype)
         mean, square = (sums / count).unbind(1)
         std = (square - mean.square()).clamp(min=0).sqrt()
-        std = torch.where(std > 1e-12, std, 1.0)  # a constant column becomes zero
+        mean = mean + first[:, 0]
+        # A constant column becomes zero; what varies by rounding errors alone is one.
+        std = torch.where(std > 16 * torch.finfo(torch.float64).eps * mean.abs(), std, 1.0)
         shape = (-1, *[1] * (len(modality.shape) - 1))
-        centre = (mean + first[:, 0]).view(shape).float()
-        return centre, std.view(shape).float(), torch.zeros(modality.shape)
+        return mean.view(shape), std.view(shape), torch.zeros(modality.shape)
 
 
 def _places(present: Sequence[bool]) -> tuple[list[int | None], list[int]]:

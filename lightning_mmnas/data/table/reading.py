@@ -1,259 +1,351 @@
-"""Tables as rows of cells: CSV, JSON lines and Parquet."""
+"""Tables as columns of cells: CSV and its kin, JSON, Parquet, folders of files."""
 
-import csv
-import json
-import math
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from lightning_mmnas.errors import DataError, DatasetNotFoundError, MissingExtraError
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-_ROWS = 1024
-"""Rows of a Parquet file that are read at once."""
+from lightning_mmnas.data.table.arrow_files import ArrowFiles, plain
+from lightning_mmnas.data.table.delimited import DelimitedFile
+from lightning_mmnas.data.table.dialect import Reading, check_names
+from lightning_mmnas.data.table.numbers import (
+    Cell,
+    Decimal,
+    Marks,
+    Numbers,
+    decimal_mark,
+    is_empty,
+    marks_of,
+    number,
+    parse_numbers,
+    why_wrong,
+)
+from lightning_mmnas.data.table.records import JsonLines, JsonList, joined, open_json
+from lightning_mmnas.errors import DataError, DatasetNotFoundError
 
-Cell = Any
-"""Text, number, truth value or list; None where the cell is empty."""
+__all__ = [
+    "Cell",
+    "Decimal",
+    "Mask",
+    "Reading",
+    "Table",
+    "number",
+    "number_share",
+    "read_table",
+    "stream_table",
+    "values",
+]
+
+DELIMITED = (".csv", ".tsv", ".tab")
+SUFFIXES = (*DELIMITED, ".jsonl", ".ndjson", ".json", ".parquet", ".arrow")
+"""Of the files that can be read."""
+
+_NAMED = 5
+"""Cells that a message names."""
+_KEPT = 2
+"""Columns whose cells are kept as Python's values, since they are asked for again and again."""
+
+Column = Any
+"""`pyarrow.ChunkedArray`, or a list where cells are of several types."""
+Mask = np.ndarray[Any, np.dtype[np.bool_]]
 
 
-@dataclass(frozen=True)
 class Table:
-    """A table in memory.
+    """A table in memory, by columns.
 
-    Attributes:
-        path: Its file.
-        names: Names of the columns, in order.
-        rows: The cells of each row; None where one is empty.
+    Args:
+        path: Its file or folder.
+        columns: The cells of each column, of one type or of several; those that mean nothing become empty.
         lines: Where each row begins, for messages: line of the file, or number of the row from 1.
+        reading: What the user said of it.
+        told: What was recognised in it.
+        separated: What parts its cells; None: it is no text.
+        files: Of a folder: each file, with the number of rows before it.
     """
 
-    path: Path
-    names: list[str]
-    rows: list[dict[str, Cell]]
-    lines: list[int]
+    def __init__(
+        self,
+        path: Path,
+        columns: Mapping[str, Column],
+        lines: Sequence[int] | np.ndarray[Any, np.dtype[np.int64]],
+        reading: Reading | None = None,
+        told: Sequence[str] = (),
+        separated: str | None = None,
+        files: Sequence[tuple[Path, int]] = (),
+    ) -> None:
+        self.path = path
+        self.reading = reading or Reading()
+        self.separated = separated
+        self.names = list(columns)
+        self._told = list(told)
+        self._lines = lines
+        self._files = list(files)
+        self._columns: dict[str, Column] = {}
+        self._emptied: dict[str, dict[str, int]] = {}
+        for name, column in columns.items():
+            self._columns[name], self._emptied[name] = _emptied(column, self.reading.spellings)
+        self._numbers: dict[str, Numbers] = {}
+        self._cells: dict[str, list[Cell]] = {}
+
+    def __len__(self) -> int:
+        return len(self._lines)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that files are named relative to."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    @property
+    def told(self) -> list[str]:
+        """What was recognised so far, and the options that override it."""
+        decimal = ["decimal comma (--decimal)"] if self.__dict__.get("decimal") == "," else []
+        read = {name: ", ".join(f"{n} {text!r}" for text, n in found.items()) for name, found in self._emptied.items()}
+        empty = [f"column {name!r}: read as empty: {found} (--empty)" for name, found in read.items() if found]
+        noted = [f"column {name!r}: {found.note}" for name, found in self._numbers.items() if found.note]
+        return [*self._told, *decimal, *empty, *noted]
+
+    def cells(self, name: str) -> list[Cell]:
+        """The cells of a column; None where one is empty."""
+        column = self._columns[name]
+        if isinstance(column, list):
+            return column
+        if name not in self._cells:
+            if len(self._cells) >= _KEPT:
+                del self._cells[next(iter(self._cells))]
+            self._cells[name] = column.to_pylist()
+        return self._cells[name]
+
+    def cell(self, row: int, name: str) -> Cell:
+        """One cell; None where it is empty."""
+        column = self._columns[name]
+        return column[row] if isinstance(column, list) else column[int(row)].as_py()
+
+    def emptied(self, name: str) -> dict[str, int]:
+        """How the cells of a column that are empty, and not white space, are spelt, and how many of each there are."""
+        return self._emptied[name]
+
+    def filled(self, name: str) -> Mask:
+        """Which cells of a column are not empty, shape (n,)."""
+        column = self._columns[name]
+        if isinstance(column, list):
+            return np.array([cell is not None for cell in column], bool)
+        found: Mask = column.is_valid().to_numpy()
+        return found
+
+    @cached_property
+    def decimal(self) -> Decimal:
+        """The decimal mark of numbers that are texts.
+
+        Raises:
+            DataError: It is doubtful; says what to give.
+        """
+        if self.reading.decimal is not None:
+            return self.reading.decimal
+        marks = {name: marks_of(column) for name, column in self._columns.items()}
+        return decimal_mark(self.path, marks, self.separated in (",", None), self.reading.likely[1])
+
+    def parsed(self, name: str) -> Numbers:
+        """A column as numbers, and which of its cells are none."""
+        if name not in self._numbers:
+            self._numbers[name] = parse_numbers(self._columns[name], self.decimal)
+        return self._numbers[name]
+
+    def numbers(self, name: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """A column as numbers, shape (n,); NaN where a cell is empty.
+
+        Raises:
+            DataError: Cells are no numbers; names the first lines and the ways out.
+        """
+        found = self.parsed(name)
+        if len(found.wrong):
+            shown = "; ".join(f"{self._word} {self.line(row)}: {self.wrong(row, name)}" for row in found.wrong[:_NAMED])
+            count = int(self.filled(name).sum())
+            raise DataError(
+                f"{self.path}, column {name!r}: {len(found.wrong)} of {count} cells are no numbers: {shown}; mend "
+                "them, or give what means an empty cell (--empty)"
+            )
+        return found.values
+
+    def wrong(self, row: int, name: str) -> str:
+        """Why a cell is no number."""
+        return why_wrong(self.cell(row, name), self.decimal)
+
+    def line(self, row: int) -> int:
+        """Line of the file in which a row begins, or its number from 1."""
+        return int(self._lines[row])
+
+    def lines(self, rows: Sequence[int]) -> str:
+        """Names the first of some rows for a message."""
+        return f"{self._word} {', '.join(str(self.line(row)) for row in rows[:_NAMED])}"
+
+    def row(self, row: int) -> str:
+        """Names a row for a message."""
+        if not self._files:
+            return f"{self.path}, {self._word} {self.line(row)}"
+        path, before = self._files[bisect_right([before for _, before in self._files], row) - 1]
+        return f"{path}, row {row - before + 1}"
 
     def place(self, row: int, column: str) -> str:
         """Names a cell for a message."""
-        return f"{self.path}, line {self.lines[row]}, column {column!r}"
+        return f"{self.row(row)}, column {column!r}"
 
     def need(self, column: str, argument: str) -> None:
         """Raises `DataError` unless there is such a column."""
         if column not in self.names:
             raise DataError(f"{self.path} has no column {column!r}, but {self.names}; check {argument}")
 
-    def repeated(self) -> list[int]:
-        """Rows that are equal to an earlier one."""
-        seen: set[str] = set()
-        again = []
-        for index, row in enumerate(self.rows):
-            key = json.dumps([repr(row[name]) for name in self.names])
-            if key in seen:
-                again.append(index)
-            seen.add(key)
-        return again
+    def repeated(self, names: Sequence[str] | None = None) -> list[int]:
+        """Rows that are equal to an earlier one in some columns, or in all."""
+        key = np.zeros(len(self), np.int64)
+        for name in self.names if names is None else names:
+            codes, count = _codes(self._columns[name])
+            found, first, key = np.unique(key * (count + 1) + codes, return_index=True, return_inverse=True)
+            if len(found) == len(self):
+                return []
+        again = np.ones(len(self), bool)
+        again[first] = False
+        return [int(row) for row in np.flatnonzero(again)]
+
+    @property
+    def _word(self) -> str:
+        return "line" if self.path.suffix.lower() in (*DELIMITED, ".jsonl", ".ndjson") else "row"
 
 
-def read_table(path: Path) -> Table:
-    """Reads a `.csv`, `.jsonl` (`.ndjson`) or `.parquet` file.
+def read_table(path: Path, reading: Reading | None = None) -> Table:
+    """Reads a table: text with separators, JSON, Parquet, or a folder of Parquet files or of Hugging Face's `datasets`.
 
-    CSV is UTF-8 with or without a byte order mark, its first line names the columns, cells that hold commas or line
-    breaks are quoted. A line of JSON lines is one object; a key that it lacks is an empty cell. Cells of white space
-    are empty.
+    Text is UTF-8, or UTF-16 with its mark; its first row names the columns; cells that hold separators or line breaks
+    are quoted. A row of JSON is one object; a key that it lacks is an empty cell.
+
+    Args:
+        path: The file or folder.
+        reading: What is known of it; the rest is recognised.
 
     Raises:
         DatasetNotFoundError: There is no such file.
         DataError: It cannot be read as what its suffix says, or has no rows; names the line.
-        MissingExtraError: pyarrow is needed for Parquet.
     """
-    known, stream = stream_table(path)
-    rows, lines = [], []
-    for line, row in stream:
-        rows.append(row)
-        lines.append(line)
-    if not rows:
+    reading = reading or Reading()
+    source = _open(path, reading)
+    pieces: dict[str, list[Any]] = {name: [] for name in source.names}
+    lines: list[np.ndarray[Any, np.dtype[np.int64]]] = []
+    for columns, places in source.blocks():
+        for name in pieces | columns:
+            if name not in pieces:  # JSON: earlier rows lack it
+                pieces[name] = [pa.nulls(len(block)) for block in lines]
+            pieces[name].append(columns[name] if name in columns else pa.nulls(len(places)))
+        lines.append(np.asarray(places, np.int64))
+    if not lines:
         raise DataError(f"{path} has no rows")
-    names = list(known or dict.fromkeys(name for row in rows for name in row))
-    _check_names(path, names)
-    if not known:
-        rows = [{name: row.get(name) for name in names} for row in rows]
-    return Table(path, names, rows, lines)
+    check_names(path, list(pieces))
+    whole = {name: joined(pieces.pop(name)) for name in list(pieces)}
+    files = source.sizes if isinstance(source, ArrowFiles) and path.is_dir() else ()
+    return Table(path, whole, np.concatenate(lines), reading, source.told, _separated(source), files)
 
 
-def stream_table(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Cell]]]]:
-    """Opens a table to be read row by row, whatever its size; see `read_table`.
+def stream_table(path: Path, reading: Reading | None = None, numbers: Collection[str] = ()) -> Iterator[Table]:
+    """Reads a table block by block, whatever its size; see `read_table`.
 
-    Returns:
-        The names of its columns, none for JSON lines, whose rows have their own; and each row's line (or its number,
-        from 1) and cells.
+    Args:
+        path: The file or folder.
+        reading: What is known of it; the rest is recognised.
+        numbers: Columns whose cells tell the decimal mark, which all blocks then share.
 
     Raises:
         DatasetNotFoundError: There is no such file.
         DataError: It cannot be read; errors of rows are raised while they are read.
-        MissingExtraError: pyarrow is needed for Parquet.
     """
-    readers: dict[str, Callable[[Path], tuple[list[str], Iterator[tuple[int, dict[str, Cell]]]]]] = {
-        ".csv": _csv,
-        ".jsonl": _json_lines,
-        ".ndjson": _json_lines,
-        ".parquet": _parquet,
-    }
-    if path.suffix.lower() not in readers:
-        raise DataError(f"{path}: the suffix {path.suffix!r} is not in {list(readers)}")
-    if not path.is_file():
-        raise DatasetNotFoundError(f"there is no table {path}; check data.init_args.table")
-    return readers[path.suffix.lower()](path)
+    reading = reading or Reading()
+    source = _open(path, reading)
+    if reading.decimal is None and numbers:
+        marks: dict[str, Marks] = dict.fromkeys(numbers, Marks())
+        for columns, _ in source.blocks():
+            for name in set(columns).intersection(numbers):
+                marks[name] |= marks_of(_emptied(columns[name], reading.spellings)[0])
+        found = decimal_mark(path, marks, _separated(source) in (",", None), reading.likely[1])
+        reading = replace(reading, decimal=found)
+    some = False
+    for columns, places in source.blocks():
+        some = True
+        yield Table(path, columns, places, reading, (), _separated(source))
+    if not some and source.names:
+        yield Table(path, {name: pa.array([], pa.string()) for name in source.names}, [], reading)
 
 
-def _csv(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Cell]]]]:
-    reader = csv.reader(_lines(path), strict=True)
-    try:
-        names = [name.strip() for name in next(reader, [])]
-    except csv.Error as error:
-        raise DataError(f"{path}, line {reader.line_num}: {error}") from None
-    _check_names(path, names)
-
-    def rows() -> Iterator[tuple[int, dict[str, Cell]]]:
-        before = reader.line_num
-        try:
-            for cells in reader:
-                line, before = before + 1, reader.line_num
-                if not cells:
-                    continue
-                if len(cells) != len(names):
-                    raise DataError(
-                        f"{path}, line {line}: {len(cells)} cells instead of {len(names)}, as the header has"
-                    )
-                yield line, dict(zip(names, map(_emptied, cells), strict=True))
-        except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: {error}") from None
-
-    return names, rows()
-
-
-def _json_lines(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Cell]]]]:
-    def rows() -> Iterator[tuple[int, dict[str, Cell]]]:
-        for line, text in enumerate(_lines(path, newline="\n"), start=1):
-            if not text.strip():
-                continue
-            try:
-                row = json.loads(text, object_pairs_hook=_once)
-            except (ValueError, RecursionError) as error:
-                raise DataError(f"{path}, line {line}: not JSON: {error}") from None
-            if not isinstance(row, dict):
-                raise DataError(f"{path}, line {line}: a {type(row).__name__} instead of an object")
-            yield line, {name: _emptied(cell) for name, cell in row.items()}
-
-    return [], rows()
-
-
-def _parquet(path: Path) -> tuple[list[str], Iterator[tuple[int, dict[str, Cell]]]]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise MissingExtraError(
-            "reading Parquet needs the package pyarrow; run: pip install 'lightning-mmnas[table]'"
-        ) from error
-
-    def unreadable(error: Exception) -> DataError:
-        reason = str(error).strip().splitlines()
-        return DataError(f"{path} is no readable Parquet file: {reason[0] if reason else type(error).__name__}")
-
-    try:
-        content = parquet.ParquetFile(path)
-        names = list(content.schema_arrow.names)
-    except Exception as error:  # pyarrow raises a dozen types for damaged files
-        raise unreadable(error) from None
-    _check_names(path, names)
-
-    def rows() -> Iterator[tuple[int, dict[str, Cell]]]:
-        line = 0
-        batches = content.iter_batches(_ROWS)
-        while True:
-            try:
-                batch = next(batches, None)
-                cells = [] if batch is None else batch.to_pylist()
-            except Exception as error:
-                raise unreadable(error) from None
-            if batch is None:
-                return
-            for row in cells:
-                line += 1
-                yield line, {name: _emptied(cell) for name, cell in row.items()}
-
-    return names, rows()
-
-
-def _lines(path: Path, newline: str = "") -> Iterator[str]:
-    """The lines of a text in UTF-8, with their ends as they are.
-
-    Raises:
-        DataError: A byte is not UTF-8, or a character is NUL; names the line.
-    """
-    line = 0
-    with open(path, encoding="utf-8-sig", newline=newline) as file:
-        try:
-            for line, text in enumerate(file, start=1):
-                if "\0" in text:
-                    raise DataError(f"{path}, line {line}: a NUL character")
-                yield text
-        except UnicodeDecodeError as error:
-            line, byte = _first_wrong_byte(path)
-            raise DataError(f"{path}, line {line}: byte {byte:#x} is not UTF-8; save the table as UTF-8") from error
-
-
-def _first_wrong_byte(path: Path) -> tuple[int, int]:
-    """Line and value of the first byte that is not UTF-8; a text is decoded in pieces, so the reader does not know."""
-    with open(path, "rb") as file:
-        for line, content in enumerate(file, start=1):
-            try:
-                content.decode("utf-8-sig")
-            except UnicodeDecodeError as error:
-                return line, content[error.start]
-    raise AssertionError(f"{path} is UTF-8")
-
-
-def _check_names(path: Path, names: list[str]) -> None:
-    if not names:
-        raise DataError(f"{path} is empty; its first line names the columns")
-    if "" in names:
-        raise DataError(f"{path}: column {names.index('') + 1} has no name")
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise DataError(f"{path}: several columns have the names {twice}; each needs its own")
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
-    if twice:
-        raise ValueError(f"the keys {twice} occur twice")
-    return dict(pairs)
-
-
-def _emptied(cell: Cell) -> Cell:
-    return None if isinstance(cell, str) and not cell.strip() else cell
-
-
-def number(cell: Cell) -> float:
-    """A cell as a number.
-
-    Raises:
-        ValueError: It is none, or NaN or infinity.
-    """
-    if isinstance(cell, bool) or not isinstance(cell, str | int | float):
-        if isinstance(cell, bool):
-            return float(cell)
-        raise ValueError(f"{cell!r} is not a number")
-    try:
-        value = float(cell)
-    except (ValueError, OverflowError):
-        raise ValueError(f"{str(cell)[:40]!r} is not a number") from None
-    if not math.isfinite(value) or abs(value) > 1e30:
-        raise ValueError(f"{value} is not a usable number")
-    return value
+def number_share(table: Table, name: str) -> float:
+    """Share of numbers among the cells of a column that are not empty; 0 where all are."""
+    count = int(table.filled(name).sum())
+    return 1 - len(table.parsed(name).wrong) / count if count else 0.0
 
 
 def values(table: Table, column: str) -> Iterator[Cell]:
     """The cells of a column that are not empty."""
-    return (row[column] for row in table.rows if row[column] is not None)
+    return (cell for cell in table.cells(column) if cell is not None)
+
+
+_Source = DelimitedFile | ArrowFiles | JsonLines | JsonList
+
+
+def _open(path: Path, reading: Reading) -> _Source:
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        return ArrowFiles(path)
+    if suffix not in SUFFIXES:
+        raise DataError(f"{path}: the suffix {path.suffix!r} is not in {list(SUFFIXES)}")
+    if not path.is_file():
+        raise DatasetNotFoundError(f"there is no table {path}; check data.init_args.table")
+    if suffix in DELIMITED:
+        return DelimitedFile(path, reading)
+    if suffix in (".parquet", ".arrow"):
+        return ArrowFiles(path)
+    return open_json(path) if suffix == ".json" else JsonLines(path)
+
+
+def _separated(source: _Source) -> str | None:
+    return source.dialect.separator if isinstance(source, DelimitedFile) else None
+
+
+def _emptied(column: Any, spellings: Sequence[str]) -> tuple[Column, dict[str, int]]:
+    """A column whose cells that mean nothing are empty, and how many of them are spelt how, but for white space."""
+    if isinstance(column, list):
+        texts = pa.chunked_array([pa.array([c if isinstance(c, str) else None for c in column], pa.string())])
+        kept, counts = _emptied(texts, spellings)
+        there = [c is not None for c in kept] if isinstance(kept, list) else kept.is_valid().to_pylist()
+        pairs = zip(column, there, strict=True)
+        cells = [c if t or not (isinstance(c, str) or is_empty(c)) else None for c, t in pairs]
+        return cells, counts
+    if isinstance(column, pa.Array):
+        column = pa.chunked_array([column])
+    if pa.types.is_floating(column.type):
+        return pa.chunked_array([plain(chunk) for chunk in column.chunks], column.type), {}
+    if not pa.types.is_string(column.type):
+        return column, {}
+    trimmed = pc.utf8_trim_whitespace(column)
+    if "-" in spellings and pc.any(pc.equal(trimmed, "+")).as_py():
+        spellings = [spelling for spelling in spellings if spelling != "-"]  # plus and minus
+    gone = pc.is_in(trimmed, pa.array(["", *spellings], pa.string()))
+    if not pc.any(gone).as_py():
+        return column, {}
+    found = pc.value_counts(trimmed.filter(gone)).to_pylist()
+    counts = {str(entry["values"]): int(entry["counts"]) for entry in found if entry["values"]}
+    return pc.if_else(gone, pa.scalar(None, pa.string()), column), counts
+
+
+def _codes(column: Column) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:
+    """Equal cells have equal numbers; and how many different ones there are."""
+    if isinstance(column, list):
+        column = pa.chunked_array([pa.array([None if cell is None else repr(cell) for cell in column], pa.string())])
+    try:
+        encoded = column.dictionary_encode().combine_chunks()
+    except (pa.ArrowNotImplementedError, pa.ArrowInvalid):  # lists and structures
+        return _codes([None if cell is None else cell for cell in column.to_pylist()])
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.chunk(0) if encoded.num_chunks else pa.array([], encoded.type)
+    indices = pc.add(pc.fill_null(encoded.indices.cast(pa.int64()), -1), 1)
+    return indices.to_numpy(), len(encoded.dictionary)

@@ -1,90 +1,36 @@
-"""Labels, groups and splits of a table's rows."""
+"""Splits of a table's rows: those that a column names, or drawn ones."""
 
-from collections.abc import Sequence
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from lightning_mmnas.data.spec import Split
 from lightning_mmnas.data.splits import split_groups
+from lightning_mmnas.data.table.labels import Classes, class_names, is_number, is_unlabelled, shown
 from lightning_mmnas.data.table.reading import Cell, Table
 from lightning_mmnas.errors import DataError
 
-_SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
+_SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training", "trn"),
+    "val": ("val", "valid", "validate", "validation", "dev", "devel", "development", "eval", "evaluation"),
+    "test": ("test", "testing", "tst", "holdout"),
 }
+_SPLITS: dict[str, Split] = {name: split for split, names in _SPLIT_NAMES.items() for name in names}
 _SHARE = 0.15
 """Share of validation and of test where the table names no splits."""
 _DRAWS = 50
 """Draws of whole groups that are tried until every class is in the training split."""
-
-Classes = tuple[str, ...]
-
-
-def read_classes(table: Table, column: str, separator: str | None) -> tuple[list[Classes | None], bool]:
-    """The classes of each row, None where it is unlabelled, and whether a row may have several.
-
-    Args:
-        table: The table.
-        column: The label column.
-        separator: What parts the classes of a cell; None: a cell is one class, unless cells are lists.
-
-    Raises:
-        DataError: A cell is neither a text, a number nor a list of these; names the line.
-    """
-    cells = [row[column] for row in table.rows]
-    several = separator is not None or any(isinstance(cell, list) for cell in cells)
-    found = [cell_classes(cell, separator, several, table.place(row, column)) for row, cell in enumerate(cells)]
-    if all(classes is None for classes in found):
-        raise DataError(f"{table.path}: no row has a label in column {column!r}; leave label out")
-    return found, several
+_NAMED = 5
+_DRAWN = "leave split out to have it drawn"
 
 
-def cell_classes(cell: Cell, separator: str | None, several: bool, place: str) -> Classes | None:
-    """The classes in one cell, None where it is empty; see `read_classes`.
-
-    Args:
-        cell: The cell.
-        separator: What parts several classes; None: lists do.
-        several: Whether there may be several.
-        place: Of the cell, for messages.
-    """
-    if cell is None:
-        return None
-    if several and not isinstance(cell, list) and separator is None:
-        raise DataError(f"{place}: {cell!r} is no list, as other labels are")
-    parts = cell if isinstance(cell, list) else str(cell).split(separator) if separator else [cell]
-    names = [_class_name(part, place) for part in parts]
-    if len(set(names)) < len(names):
-        raise DataError(f"{place}: a class occurs twice in {names}")
-    return tuple(names)
-
-
-def class_names(classes: Sequence[Classes | None]) -> list[str]:
-    """All classes, sorted; whole numbers by their value."""
-    names = {name for row in classes for name in row or ()}
-    whole = all(name.lstrip("-").isdecimal() for name in names)
-    return sorted(names, key=int) if whole else sorted(names)
-
-
-def encode_classes(classes: Sequence[Classes | None], names: Sequence[str], several: bool) -> Tensor:
-    """Labels of rows, shape (n,), or (n, num_classes) where there are several; -1 where a row is unlabelled."""
-    place = {name: index for index, name in enumerate(names)}
-    if not several:
-        return torch.tensor([-1 if row is None else place[row[0]] for row in classes], dtype=torch.long)
-    labels = torch.zeros(len(classes), len(names), dtype=torch.long)
-    for index, row in enumerate(classes):
-        if row is None:
-            labels[index] = -1
-        else:
-            labels[index, [place[name] for name in row]] = 1
-    return labels
+def split_of(cell: Cell) -> Split | None:
+    """The split that a cell names, whatever its case, "Training set" and "hold-out" included; None: none."""
+    text = re.sub(r"[\s_-]", "", cell.casefold()) if isinstance(cell, str) else ""
+    return _SPLITS.get(re.sub(r"(set|split|data)$", "", text))
 
 
 def given_splits(table: Table, column: str, groups: Sequence[Cell] | None, seed: int) -> dict[Split, list[int]]:
@@ -93,30 +39,72 @@ def given_splits(table: Table, column: str, groups: Sequence[Cell] | None, seed:
     Raises:
         DataError: A cell names no split, there is no training or test row, or a group is in two splits.
     """
+    cells = table.cells(column)
+    known = {text: split_of(text) for text in {cell for cell in cells if isinstance(cell, str)}}
+    found = [known.get(cell) if isinstance(cell, str) else None for cell in cells]
+    _check_names(table, column, found)
     rows: dict[Split, list[int]] = {"train": [], "val": [], "test": []}
-    for index, row in enumerate(table.rows):
-        name = str(row[column]).strip().lower()
-        if name not in _SPLIT_NAMES:
-            raise DataError(f"{table.place(index, column)}: {row[column]!r} is not in {list(_SPLIT_NAMES)}")
-        rows[_SPLIT_NAMES[name]].append(index)
+    for index, split in enumerate(found):
+        if split is not None:
+            rows[split].append(index)
     for split in ("train", "test"):
         if not rows[split]:
-            raise DataError(f"{table.path}: no row of column {column!r} is {split}; leave split out to have it drawn")
+            there = ", ".join(f"{name!r} is {of}" for name, of in sorted(known.items()))
+            raise DataError(f"{table.path}: no row of column {column!r} is {split} ({there}); name some, or {_DRAWN}")
     if groups is not None:
-        home: dict[Cell, Split] = {}
-        for split, members in rows.items():
-            for index in members:
-                if home.setdefault(groups[index], split) != split:
-                    raise DataError(
-                        f"{table.path}: group {groups[index]!r} is in the splits {home[groups[index]]} and {split} "
-                        f"(line {table.lines[index]}); a group must not straddle splits"
-                    )
+        _check_groups(table, column, rows, groups)
     if not rows["val"]:
         members = rows["train"]
         numbers = None if groups is None else group_numbers([groups[index] for index in members])
+        units = len(members) if numbers is None else int(numbers.max()) + 1
+        if units < 2:
+            what = "one row" if len(members) == 1 else f"{len(members)} rows of one group"
+            raise DataError(
+                f"{table.path}: no row of column {column!r} is val, and the training rows ({what}) cannot be divided; "
+                "name some rows val"
+            )
         train, val = split_groups(len(members), numbers, _SHARE, seed)
         rows["train"], rows["val"] = [members[i] for i in train.tolist()], [members[i] for i in val.tolist()]
     return rows
+
+
+def _check_names(table: Table, column: str, found: Sequence[Split | None]) -> None:
+    """Refuses a column in which a cell names no split."""
+    cells = table.cells(column)
+    wrong = [row for row, split in enumerate(found) if split is None]
+    if not wrong:
+        return
+    lines = ", ".join(str(table.line(row)) for row in wrong[:_NAMED]) + (", ..." if len(wrong) > _NAMED else "")
+    if all(is_unlabelled(cells[row]) for row in wrong):
+        what = "all cells are" if len(wrong) == len(cells) else f"{len(wrong)} cell(s) are"
+        raise DataError(
+            f"{table.path}, column {column!r}: {what} empty (line {lines}); name a split in every row, or {_DRAWN}"
+        )
+    names = sorted({str(cells[row]) for row in wrong if not is_unlabelled(cells[row])})
+    if len(wrong) == len(cells) and all(map(is_number, names)):
+        low, high = min(names, key=float), max(names, key=float)
+        raise DataError(
+            f"{table.path}, column {column!r}: numbers from {low} to {high} are folds and no splits; write train, val "
+            f"or test in their place, or {_DRAWN} (by whole folds: set data.init_args.group to {column!r})"
+        )
+    first = next(row for row in wrong if not is_unlabelled(cells[row]))
+    raise DataError(
+        f"{table.place(first, column)}: {shown(cells[first])} is not in {list(_SPLITS)} ({len(wrong)} such cell(s)); "
+        f"mend it, or {_DRAWN}"
+    )
+
+
+def _check_groups(table: Table, column: str, rows: dict[Split, list[int]], groups: Sequence[Cell]) -> None:
+    home: dict[Cell, tuple[Split, int]] = {}
+    for split, members in rows.items():
+        for index in members:
+            other, where = home.setdefault(groups[index], (split, index))
+            if other != split:
+                raise DataError(
+                    f"{table.path}: group {groups[index]!r} is in the splits {other} and {split} (lines "
+                    f"{table.line(where)} and {table.line(index)}); a group must not straddle splits: mend them, or "
+                    f"{_DRAWN}"
+                )
 
 
 def drawn_splits(
@@ -125,11 +113,12 @@ def drawn_splits(
     several: bool,
     groups: Sequence[Cell] | None,
     seed: int,
+    place: str = "the table",
 ) -> dict[Split, list[int]]:
     """Draws 70 % for training, 15 % for validation, 15 % for test, with a seed.
 
     Whole groups where there are any; otherwise each class by itself, where a row has one. Unlabelled rows without
-    a group go to training, if any row is labelled.
+    a group go to training, if any row is labelled. What alone has a class goes to training too.
 
     Args:
         kept: The rows that are divided.
@@ -137,13 +126,25 @@ def drawn_splits(
         several: Whether a row may have several classes.
         groups: Of all rows.
         seed: Same seed, same splits.
+        place: What to call the table in messages.
+
+    Raises:
+        DataError: There are too few rows or groups, or too few of each class.
     """
     if groups is None and classes is not None and not several:
-        return _stratified(kept, classes, seed)
+        return _stratified(kept, classes, seed, place)
     labelled = [row for row in kept if classes is None or groups is not None or classes[row] is not None]
     free = sorted(set(kept) - set(labelled))
     every = {name for row in kept for name in (classes[row] or () if classes else ())}
     numbers = None if groups is None else group_numbers([groups[row] for row in labelled])
+    units = len(labelled) if numbers is None else int(numbers.max()) + 1
+    if units < 3:
+        what = "labelled rows" if groups is None else f"groups for {len(labelled)} rows"
+        more = "" if groups is None else ", or leave group out"
+        raise DataError(
+            f"{place}: there are {units} {what}, and train, val and test need one each; name them in a column "
+            f"(data.init_args.split){more}"
+        )
     for draw in range(_DRAWS):
         rest, test = split_groups(len(labelled), numbers, _SHARE, seed + draw * 1_000_003)
         inner = None if numbers is None else numbers[rest]
@@ -154,8 +155,27 @@ def drawn_splits(
             "test": [labelled[i] for i in test.tolist()],
         }
         if classes is None or every == {name for row in parts["train"] for name in classes[row] or ()}:
-            break
-    return parts
+            return parts
+    assert classes is not None  # the loop has returned otherwise
+    return _with_every_class(parts, classes, (lambda row: row) if groups is None else groups.__getitem__, place)
+
+
+def _with_every_class(
+    parts: dict[Split, list[int]], classes: Sequence[Classes | None], unit: Callable[[int], Cell], place: str
+) -> dict[Split, list[int]]:
+    """Moves rows, or whole groups, of classes that training lacks to it."""
+    known = {name for row in parts["train"] for name in classes[row] or ()}
+    moved = {unit(row) for split in ("val", "test") for row in parts[split] if set(classes[row] or ()) - known}
+    found: dict[Split, list[int]] = {"train": list(parts["train"])}
+    for split in ("val", "test"):
+        found[split] = [row for row in parts[split] if unit(row) not in moved]
+        found["train"] += [row for row in parts[split] if unit(row) in moved]
+        if not found[split]:
+            raise DataError(
+                f"{place}: no draw leaves rows for the {split} split and every class in training; too few rows or "
+                "groups have each class. Name splits in a column (data.init_args.split), or drop the rarest classes"
+            )
+    return {**found, "train": sorted(found["train"])}
 
 
 def check_classes(table: Table, column: str, classes: Sequence[Classes | None], rows: dict[Split, list[int]]) -> None:
@@ -167,7 +187,7 @@ def check_classes(table: Table, column: str, classes: Sequence[Classes | None], 
                 if name not in known:
                     raise DataError(
                         f"{table.place(row, column)}: class {name!r} is in the {split} split, but never in the train "
-                        "split; mend the label, or the splits"
+                        f"split; mend the label, or the splits, or {_DRAWN}"
                     )
 
 
@@ -177,23 +197,29 @@ def group_numbers(groups: Sequence[Cell]) -> Tensor:
     return torch.tensor([place.setdefault(group, len(place)) for group in groups], dtype=torch.long)
 
 
-def _stratified(kept: Sequence[int], classes: Sequence[Classes | None], seed: int) -> dict[Split, list[int]]:
+def _stratified(
+    kept: Sequence[int], classes: Sequence[Classes | None], seed: int, place: str
+) -> dict[Split, list[int]]:
     generator = torch.Generator().manual_seed(seed)
+    members: dict[str | None, list[int]] = defaultdict(list)
+    for row in kept:
+        of = classes[row]
+        members[None if of is None else of[0]].append(row)
+    names = class_names([classes[row] for row in kept])
     rows: dict[Split, list[int]] = {"train": [], "val": [], "test": []}
-    for name in [None, *class_names([classes[row] for row in kept])]:
-        members = [row for row in kept if classes[row] == (None if name is None else (name,))]
-        order = [members[i] for i in torch.randperm(len(members), generator=generator).tolist()]
+    for name in [None, *names]:
+        order = [members[name][i] for i in torch.randperm(len(members[name]), generator=generator).tolist()]
         # A class of one or two rows is for training only.
-        share = 0 if name is None or len(members) < 3 else max(1, round(_SHARE * len(members)))
+        share = 0 if name is None or len(order) < 3 else max(1, round(_SHARE * len(order)))
         rows["val"] += order[:share]
         rows["test"] += order[share : 2 * share]
         rows["train"] += order[2 * share :]
-    return {split: sorted(members) for split, members in rows.items()}
-
-
-def _class_name(part: Cell, place: str) -> str:
-    if isinstance(part, bool | int) or (isinstance(part, float) and part.is_integer()):
-        return str(part) if isinstance(part, bool) else str(int(part))
-    if isinstance(part, str) and part.strip():
-        return part.strip()
-    raise DataError(f"{place}: {part!r} is no class; a class is a text or a whole number")
+    if not rows["val"]:
+        count = sum(len(found) for name, found in members.items() if name is not None)
+        amounts = "to predict amounts set data.init_args.task to regression, " if all(map(is_number, names)) else ""
+        raise DataError(
+            f"{place}: {len(names)} classes in {count} labelled rows, and none has the three rows that train, val and "
+            f"test need; {amounts}set data.init_args.label to another column, leave label out, or name splits in a "
+            "column (data.init_args.split)"
+        )
+    return {split: sorted(found) for split, found in rows.items()}

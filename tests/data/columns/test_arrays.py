@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_mmnas.data.columns.arrays import ArrayColumn, open_array
+from lightning_mmnas.data.columns.arrays import ArrayColumn, array_in, open_array
 from lightning_mmnas.errors import DamagedFilesError
 
 
@@ -52,6 +52,26 @@ def test_damage_is_named(tmp_path: Path) -> None:
     for index, row in ((1, 0), (2, 1)):
         with pytest.raises(DamagedFilesError, match=rf"a\.npy, row {row}: it holds NaN"):
             column.read(index)
+
+
+def test_archives_of_arrays(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    accelerometer, gyroscope = np.arange(6.0).reshape(3, 2), np.ones((3, 2))
+    np.savez_compressed(path, accelerometer)
+    assert np.array_equal(open_array(path), accelerometer)
+    np.savez(path, accelerometer=accelerometer, gyroscope=gyroscope)
+    assert np.array_equal(open_array(path, "gyroscope"), gyroscope)
+    assert np.array_equal(array_in(path.read_bytes(), "accelerometer"), accelerometer)
+    with pytest.raises(DamagedFilesError, match=r"a\.npz: it holds the arrays .*'gyroscope'.*; set key to one of them"):
+        open_array(path)
+    with pytest.raises(DamagedFilesError, match=r"an array: it holds the arrays .*none is the key 'x'"):
+        array_in(path.read_bytes(), "x")
+    np.savez(path, np.array([{"a": 1}], dtype=object))
+    with pytest.raises(DamagedFilesError, match=r"a\.npz: ValueError: Object arrays cannot be loaded"):
+        open_array(path)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(DamagedFilesError, match=r"a\.npz: "):
+        open_array(path)
 
 
 def test_random_damage_is_reported_or_harmless(tmp_path: Path) -> None:

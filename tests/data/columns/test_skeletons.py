@@ -10,7 +10,13 @@ import pytest
 import torch
 
 from lightning_mmnas.data.columns import skeletons
-from lightning_mmnas.data.columns.skeletons import SkeletonColumn, parse_skeleton, prepare_skeleton, read_joints
+from lightning_mmnas.data.columns.skeletons import (
+    SkeletonColumn,
+    parse_skeleton,
+    prepare_skeleton,
+    read_joints,
+    to_joints,
+)
 from lightning_mmnas.errors import ConfigError, DamagedFilesError
 from tests.data.columns.make_skeletons import moving_body, write_skeleton
 
@@ -132,6 +138,29 @@ def test_arrays_of_joints(tmp_path: Path) -> None:
         np.save(path, wrong)
         with pytest.raises(DamagedFilesError, match=f"a.npy: .*{reason}"):
             SkeletonColumn([path], 8).read(0)
+
+
+def test_skeletons_in_a_picture_have_a_third_coordinate_of_zero() -> None:
+    flat = np.random.default_rng(0).normal(size=(6, 17, 2))
+    found = to_joints(flat, "a")
+    assert np.array_equal(found, np.concatenate([flat, np.zeros((6, 17, 1))], 2).transpose(2, 0, 1)[..., None])
+    assert np.array_equal(to_joints(flat.transpose(2, 0, 1), "a", "ctj"), found)
+    with pytest.raises(DamagedFilesError, match=r"25 coordinates instead of 2 or 3; if it is 50 .* set axes: ctj"):
+        to_joints(np.zeros((3, 50, 25)), "a")
+
+
+def test_places_on_a_map_keep_their_motion() -> None:
+    steps = np.random.default_rng(0).normal(size=(6, 17, 3)) * 0.01
+    found = prepare_skeleton(torch.from_numpy(to_joints(5_400_000 + steps, "a")), 6, centre=None, bodies=1)
+    wanted = torch.from_numpy(steps - steps[0].mean(0)).permute(2, 0, 1)
+    torch.testing.assert_close(found[..., 0], wanted.float(), atol=1e-5, rtol=0)
+
+
+def test_trembling_does_not_become_a_sway() -> None:
+    tremble = np.sin(2 * np.pi * 60 * np.arange(500) / 500)[:, None, None] + np.full((500, 4, 3), 3)
+    joints = torch.from_numpy(to_joints(tremble, "a"))
+    assert prepare_skeleton(joints, 64, None, 1)[:, 4:-4].abs().max() > 0.9  # as 3D networks sample NTU
+    assert prepare_skeleton(joints, 64, None, 1, smooth=True)[:, 4:-4].abs().max() < 0.05
 
 
 @pytest.mark.parametrize(

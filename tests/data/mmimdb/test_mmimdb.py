@@ -187,6 +187,7 @@ def test_two_hundred_damaged_json_files(raw: Path) -> None:
         ("[]", "has no list of ids named 'train'"),
         ('{"train": ["1"], "dev": ["2"]}', "has no list of ids named 'test'"),
         ('{"train": ["1"], "dev": ["2"], "test": ["1"]}', r"names ids more than once: \['1'\]"),
+        ('{"train": [1, 2.5], "dev": [], "test": []}', "its list 'train' holds 2.5; ids are texts or whole numbers"),
         ("{", "is not JSON in UTF-8"),
     ],
 )
@@ -215,3 +216,12 @@ def test_the_published_layout() -> None:
         data.build("train")
     assert len(data.source("train")) == 30
     assert data.tensors("train")["label"].sum(1).min() > 0
+
+
+def test_ids_may_be_numbers(tmp_path: Path) -> None:
+    (tmp_path / "split.json").write_text('{"train": [23, 1234567], "dev": ["0000042"], "test": [7]}')
+    assert read_split(tmp_path / "split.json") == {
+        "train": ["0000023", "1234567"],
+        "val": ["0000042"],
+        "test": ["0000007"],
+    }

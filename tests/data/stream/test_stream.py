@@ -56,7 +56,7 @@ def test_every_sample_is_that_of_the_table(files: str, table: Path, tmp_path: Pa
         there, wanted = streamed(data.source(split)), raw.source(split)
         assert len(there) == len(wanted)
         place = {there.id(index): index for index in range(len(there))}
-        order = torch.tensor([place[raw.content.rows[row]["id"]] for row in raw.rows[split]])
+        order = torch.tensor([place[raw.content.cell(row, "id")] for row in raw.rows[split]])
         found, expected = there.batch(order), wanted.batch(torch.arange(len(wanted)))
         assert found.keys() == expected.keys()
         for name, value in expected.items():

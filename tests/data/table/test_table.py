@@ -192,6 +192,47 @@ def test_arrays_of_every_shape(tmp_path: Path) -> None:
     torch.testing.assert_close(motion.mean((0, 2)), torch.zeros(3), atol=1e-5, rtol=0)
 
 
+def test_motion_is_standardised_before_it_is_rounded(tmp_path: Path) -> None:
+    draw, rows, raw = np.random.default_rng(0), [], []
+    for i in range(12):
+        array = np.stack([1.7e9 + draw.integers(0, 100, 20), 1e-14 * draw.normal(size=20), draw.normal(size=20)])
+        np.save(tmp_path / f"{i}.npy", array)
+        np.save(tmp_path / f"v{i}.npy", array[:2, 0])
+        rows.append({"m": f"{i}.npy", "v": f"v{i}.npy"})
+        raw.append(array)
+    columns = {
+        "m": ColumnSpec("motion", ["m"], channels=3, length=20, axes="ct"),
+        "v": ColumnSpec("features", ["v"], files=True, length=2),
+    }
+    data = built(write(tmp_path / "t.csv", rows), columns, labels=False)
+    whole = np.stack([raw[row] for row in data.rows["train"]])
+    wanted = (whole - whole.mean((0, 2), keepdims=True)) / whole.std((0, 2), keepdims=True)
+    found = data.tensors("train")
+    assert found["m"].dtype == found["v"].dtype == torch.float32
+    np.testing.assert_allclose(found["m"], wanted, atol=1e-5)
+    first = whole[:, :2, 0]
+    np.testing.assert_allclose(found["v"], (first - first.mean(0)) / first.std(0), atol=1e-5)
+
+
+def test_axes_and_keys_of_arrays(tmp_path: Path) -> None:
+    draw, rows = np.random.default_rng(0), []
+    for i in range(6):
+        np.save(tmp_path / f"i{i}.npy", draw.integers(0, 255, (3, 7, 9), dtype=np.uint8))
+        np.savez(tmp_path / f"s{i}.npz", joints=draw.normal(size=(8, 17, 2)), score=np.ones(8))
+        rows.append({"i": f"i{i}.npy", "s": f"s{i}.npz"})
+    columns = {
+        "i": ColumnSpec("image", ["i"], size=(7, 9), axes="chw"),
+        "s": ColumnSpec("skeleton", ["s"], joints=17, length=8, key="joints"),
+    }
+    data = built(write(tmp_path / "t.csv", rows), columns, labels=False)
+    found, first = data.tensors("train"), data.rows["train"][0]
+    assert torch.equal(found["i"][0], torch.from_numpy(np.load(tmp_path / f"i{first}.npy")))
+    joints = torch.from_numpy(np.load(tmp_path / f"s{first}.npz")["joints"]).permute(2, 0, 1)
+    torch.testing.assert_close(found["s"][0, :2, ..., 0], (joints - joints[:, 0].mean(1)[:, None, None]).float())
+    with pytest.raises(ConfigError, match=r"letters of 't' or 'tc'.*check data.init_args.columns.m"):
+        built(tmp_path / "t.csv", {"m": ColumnSpec("motion", ["i"], axes="hw")})
+
+
 @pytest.mark.filterwarnings("ignore:.*are left out")
 def test_damaged_files_are_named_or_left_out(tmp_path: Path) -> None:
     path = make_table(tmp_path)

@@ -1,0 +1,202 @@
+"""Tables as Parquet files, and as folders of them or of a Hugging Face data set."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lightning_mmnas.data.table.dialect import check_names
+from lightning_mmnas.errors import DataError
+from lightning_mmnas.parsing import parse_json
+
+_ROWS = 1024
+"""Rows of a Parquet file that are read at once."""
+_SPLIT = re.compile(r"^(train(?:ing)?|val(?:id|idation)?|dev|test)(?:[-_.]|$)", re.IGNORECASE)
+
+
+class ArrowFiles:
+    """A table in one or several files that hold typed columns.
+
+    Args:
+        path: Its file or folder.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.told: list[str] = []
+        self.files = _found(path) if path.is_dir() else [(path, {})]
+        self.sizes: list[tuple[Path, int]] = []
+        """Files that were read, with the rows before each."""
+        with _open(self.files[0][0]) as (schema, _):
+            self.names = [*schema.names, *(name for name in self.files[0][1] if name not in schema.names)]
+        check_names(self.files[0][0], self.names)
+        if path.is_dir():
+            self.told.append(f"{len(self.files)} file(s)")
+        if added := [name for name in self.files[0][1] if name not in schema.names]:
+            self.told.append(f"columns {added} from the names of the files")
+
+    def blocks(self) -> Iterator[tuple[dict[str, pa.Array], Sequence[int]]]:
+        """Blocks of rows by column, and their numbers from 1.
+
+        Raises:
+            DataError: A file is damaged, or has other columns.
+        """
+        row = 0
+        self.sizes.clear()
+        for path, more in self.files:
+            self.sizes.append((path, row))
+            with _open(path) as (schema, batches):
+                names = [*schema.names, *(name for name in more if name not in schema.names)]
+                if sorted(names) != sorted(self.names):
+                    raise DataError(f"{path} has the columns {names}, but {self.files[0][0]} {self.names}")
+                classes = _class_labels(schema)
+                for batch in batches:
+                    columns = {
+                        name: plain(column, classes.get(name))
+                        for name, column in zip(batch.schema.names, batch.columns, strict=True)
+                    }
+                    for name, value in more.items():
+                        columns.setdefault(name, pa.array([value] * batch.num_rows, pa.string()))
+                    if batch.num_rows:
+                        yield {name: columns[name] for name in self.names}, range(row + 1, row + 1 + batch.num_rows)
+                    row += batch.num_rows
+
+
+class _open:  # noqa: N801
+    """Opens a Parquet or an Arrow file: its schema and its batches."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.source: Any = None
+
+    def __enter__(self) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
+        if self.path.suffix.lower() == ".arrow":
+            self.source = self._guarded(lambda: pa.memory_map(str(self.path)))
+            try:
+                reader = pa.ipc.open_stream(self.source)
+                return reader.schema, self._batches(iter(reader))
+            except pa.ArrowInvalid:
+                reader = self._guarded(lambda: pa.ipc.open_file(self.source))
+            return reader.schema, self._batches(reader.get_batch(i) for i in range(reader.num_record_batches))
+        import pyarrow.parquet as parquet
+
+        content = self._guarded(lambda: parquet.ParquetFile(self.path))
+        self.source = content
+        return self._guarded(lambda: content.schema_arrow), self._batches(content.iter_batches(_ROWS))
+
+    def __exit__(self, *error: object) -> None:
+        self.source.close()
+
+    def _batches(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        while (batch := self._guarded(lambda: next(batches, None))) is not None:
+            yield batch
+
+    def _guarded(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:  # pyarrow raises a dozen types for damaged files
+            text = str(error).strip().splitlines()
+            kind = "Arrow" if self.path.suffix.lower() == ".arrow" else "Parquet"
+            raise DataError(
+                f"{self.path} is no readable {kind} file: {text[0] if text else type(error).__name__}"
+            ) from None
+
+
+def plain(column: pa.Array, classes: Sequence[str] | None = None) -> pa.Array:
+    """A column as numbers, texts, truth values, bytes, lists or structures.
+
+    Categories are their values, decimals are floats, dates and times are texts as ISO 8601 has them, NaN is empty.
+
+    Args:
+        column: Of any type.
+        classes: Names of the classes that its whole numbers stand for.
+    """
+    kind = column.type
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain(column.storage, classes)
+    if pa.types.is_dictionary(kind):
+        return plain(column.dictionary_decode(), classes)
+    if classes is not None and pa.types.is_integer(kind):
+        known = pc.if_else(pc.and_(pc.greater_equal(column, 0), pc.less(column, len(classes))), column, None)
+        return pa.array(classes, pa.string()).take(known)
+    if pa.types.is_decimal(kind) or pa.types.is_float16(kind):
+        return plain(column.cast(pa.float64()))
+    if pa.types.is_floating(kind):
+        return pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
+    if pa.types.is_temporal(kind):
+        try:
+            return pc.replace_substring_regex(column.cast(pa.string()), r"\.0+(Z?)$", r"\1")
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # durations, and times of unknown zones
+            return pa.array([None if cell is None else str(cell) for cell in column.to_pylist()], pa.string())
+    if str(kind) in ("string_view", "large_string"):
+        return column.cast(pa.string())
+    return column
+
+
+def _class_labels(schema: pa.Schema) -> dict[str, list[str]]:
+    """Names of classes that Hugging Face's `datasets` notes in the schema."""
+    try:
+        info = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        return {name: list(map(str, f["names"])) for name, f in info.items() if f.get("_type") == "ClassLabel"}
+    except (KeyError, ValueError, AttributeError, TypeError):
+        return {}
+
+
+def _found(folder: Path) -> list[tuple[Path, Mapping[str, str]]]:
+    """The files of a folder, and what their names add to each row."""
+    if (folder / "dataset_dict.json").is_file():
+        splits = _names(folder / "dataset_dict.json", _json(folder / "dataset_dict.json").get("splits", []))
+        return [(path, {"split": split}) for split in splits for path in _saved(folder / split)]
+    if (folder / "state.json").is_file():
+        return [(path, {}) for path in _saved(folder)]
+    paths = sorted(path for path in folder.rglob("*.parquet") if not path.name.startswith((".", "_")))
+    if not paths:
+        raise DataError(f"{folder} holds no .parquet files, and is no folder that `datasets` has saved")
+    found: list[tuple[Path, Mapping[str, str]]] = []
+    for path in paths:
+        parts = [part.split("=", 1) for part in path.relative_to(folder).parts[:-1] if "=" in part]
+        found.append((path, dict(parts)))
+    splits = [_SPLIT.match(path.name) or _SPLIT.match(path.parent.name) for path in paths]
+    if all(splits) and len({match.group(1).lower() for match in splits if match}) > 1:
+        return [
+            (path, {"split": m.group(1).lower(), **more}) for (path, more), m in zip(found, splits, strict=True) if m
+        ]
+    return found
+
+
+def _saved(folder: Path) -> list[Path]:
+    """The files that a folder of `datasets` names."""
+    listed = _json(folder / "state.json").get("_data_files", [])
+    entries = [entry.get("filename") if isinstance(entry, dict) else entry for entry in _list(listed)]
+    files = [folder / name for name in _names(folder / "state.json", entries)]
+    if not files or not all(path.is_file() for path in files):
+        raise DataError(f"{folder}: state.json names the files {[path.name for path in files]}, not all are there")
+    return files
+
+
+def _names(path: Path, names: Any) -> list[str]:
+    """Names of files and folders beside a file that lists them, and nowhere else."""
+    for name in _list(names):
+        if not isinstance(name, str) or name in ("", ".", "..") or "\0" in name or set(name) & set("/\\"):
+            raise DataError(f"{path} names {name!r}, which is no file or folder beside it")
+    return _list(names)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        content = parse_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    if not isinstance(content, dict):
+        raise DataError(f"{path} is no object")
+    return content

@@ -1,0 +1,35 @@
+"""Targets of a regression as labels: standardised, so that their unit and offset cost no precision."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_mmnas.data.spec import TargetScale
+from lightning_mmnas.errors import DataError
+
+
+def measure_scale(targets: Tensor, rows: Sequence[int], place: str) -> TargetScale:
+    """Mean and standard deviation of the targets of some rows, those without one left out.
+
+    Args:
+        targets: Of all rows, float64, (n,).
+        rows: Which rows, those of training.
+        place: Table and column, for messages.
+
+    Raises:
+        DataError: Fewer than two rows have a target, or all have the same.
+    """
+    known = targets[torch.as_tensor(rows, dtype=torch.long)]
+    known = known[~known.isnan()]
+    if len(known) < 2:
+        raise DataError(f"{place}: {len(known)} training rows have a target; a regression needs two or more")
+    if bool((known == known[0]).all()):
+        raise DataError(f"{place}: all training rows have the target {float(known[0]):g}; nothing to learn")
+    return float(known.mean()), float(known.std(unbiased=False))
+
+
+def standardised(targets: Tensor, scale: TargetScale) -> Tensor:
+    """Labels of samples from targets (n,): float32 of shape (n, 1), NaN where there is none."""
+    mean, std = scale
+    return ((targets.double() - mean) / std).float().unsqueeze(1)

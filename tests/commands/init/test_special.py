@@ -1,0 +1,161 @@
+"""Labels, splits, groups and ids by their names; columns that give the label or the row away."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lightning_mmnas.commands.init.special import role_of
+from lightning_mmnas.errors import ConfigError, DataError
+from tests.commands.init.tables import numbers, proposed, write_table
+
+N = 24
+SIDES = ["left" if i % 3 else "right" for i in range(N)]
+
+
+def inputs(path: Path, **options: Any) -> list[str]:
+    """The columns that become inputs."""
+    return [column for spec in proposed(path, **options).specs.values() for column in spec.columns]
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        *(
+            (name, "label")
+            for name in ("label", "Label", "LABELS", "class", "target", "Class ID", "label_id", "classId")
+        ),
+        *((name, "split") for name in ("split", "Fold", "set", "partition")),
+        *((name, "group") for name in ("Group", "subject", "patient_id", "Speaker", "user")),
+        *((name, "id") for name in ("ID", "__index_level_0__", "Unnamed: 0", "index", "uid")),
+        *((name, None) for name in ("classical", "width", "targeted", "username", "photo")),
+    ],
+)
+def test_roles_by_name(name: str, role: str | None) -> None:
+    assert role_of(name) == role
+
+
+def test_the_label_is_no_input_whatever_it_is_called(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {
+        "picture": numbers(N, 1),
+        "left": numbers(N, 2),
+        "right": numbers(N, 3),
+        "target": [i % 2 for i in range(N)],
+    }
+    table = write_table(tmp_path, columns)
+    found = proposed(table)
+    assert found.special == {"label": "target"}
+    assert inputs(table) == ["picture", "left", "right"]
+    assert "label: column 'target', by its name; --label COLUMN takes another, --no-label none" in found.told
+    without = proposed(table, without_roles=["label"])
+    assert without.special == {}
+    assert without.left["target"].startswith("it is called like a label and is no input")
+    asked = proposed(table, "x=features:left,target")
+    assert asked.special == {}
+    assert asked.specs["x"].columns == ["left", "target"]
+    with pytest.raises(ConfigError, match="--label and --no-label exclude each other"):
+        proposed(table, label="target", without_roles=["label"])
+
+
+def test_special_columns_are_no_inputs(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {
+        "Unnamed: 0": list(range(N)),
+        "__index_level_0__": [3 * i for i in range(N)],
+        "Label": SIDES,
+        "label_id": [int(side == "left") for side in SIDES],
+        "fold": [i % 5 for i in range(N)],
+        "Subject": [f"s{i // 2}" for i in range(N)],
+        "camera_id": [i % 4 for i in range(N)],
+        "x": numbers(N),
+    }
+    table = write_table(tmp_path, columns)
+    found = proposed(table)
+    assert found.special == {"label": "Label", "group": "Subject", "id": "Unnamed: 0"}
+    assert inputs(table) == ["x"]
+    assert set(found.left) == {"__index_level_0__", "label_id", "fold", "camera_id"}
+    assert found.left["camera_id"] == "it is called like an id; --modality makes it an input"
+    assert found.left["fold"].startswith("it is called like a split and is no input; --split fold")
+    assert inputs(table, without_roles=["group", "id", "split", "label"]) == ["x"]
+
+
+def test_several_labels_are_a_question(tmp_path: Path) -> None:
+    other = [f"c{i // 7}" for i in range(N)]
+    table = write_table(tmp_path, {"class": SIDES, "target": other, "x": numbers(N)})
+    with pytest.raises(DataError) as error:
+        proposed(table)
+    assert "--label 'class' or --label 'target', or --no-label" in str(error.value)
+    assert proposed(table, label="target").special == {"label": "target"}
+    assert inputs(table, label="target") == ["x"]
+    # The same label twice is no question.
+    table = write_table(tmp_path, {"target": SIDES, "label": [side.upper() for side in SIDES], "x": numbers(N)})
+    assert proposed(table).special == {"label": "label"}
+    assert inputs(table) == ["x"]
+
+
+def test_coordinates_are_no_label(tmp_path: Path) -> None:
+    table = write_table(tmp_path, {"x": numbers(N, 1), "y": numbers(N, 2)})
+    assert proposed(table).special == {}
+    assert inputs(table) == ["x", "y"]
+
+
+def test_a_column_of_splits_and_one_of_folds(tmp_path: Path) -> None:
+    named = [("train", "Validation", "TEST")[i % 3] for i in range(N)]
+    table = write_table(tmp_path, {"set": named, "x": numbers(N)})
+    assert proposed(table).special == {"split": "set"}
+    table = write_table(tmp_path, {"set": [i % 3 for i in range(N)], "x": numbers(N)})
+    assert proposed(table).special == {}
+    assert inputs(table) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ([10 * (side == "left") + 5 for side in SIDES], "each of its values goes with one label only"),
+        (
+            [(i % 2) + 10 * (side == "left") for i, side in enumerate(SIDES)],
+            "each of its values goes with one label only",
+        ),
+        ([f"a {side} hand side" for side in SIDES], "each of its values goes with one label only"),
+        ([7 * i + 2 for i in range(N)], "it numbers the rows"),
+        (list(np.random.default_rng(0).permutation(N) + 100), "it numbers the rows"),
+    ],
+)
+def test_columns_that_give_the_label_or_the_row_away(tmp_path: Path, values: list[Any], reason: str) -> None:
+    values = [value if isinstance(value, str) else int(value) for value in values]
+    table = write_table(tmp_path, {"label": SIDES, "leak": values, "x": numbers(N)})
+    found = proposed(table)
+    assert inputs(table) == ["x"]
+    assert found.left["leak"].startswith(reason)
+    assert proposed(table, "y=features:x", "z=text:leak").specs["z"].columns == ["leak"]
+
+
+def test_a_coarser_label_and_the_label_in_another_unit(tmp_path: Path) -> None:
+    birds = [("owl", "jay", "trout", "carp")[i % 4] for i in range(N)]
+    table = write_table(tmp_path, {"label": birds, "swims": [int(i % 4 > 1) for i in range(N)], "x": numbers(N)})
+    assert proposed(table).left["swims"].startswith("each label goes with one of its values only")
+    metres = [i / 4 for i in range(12)] * 2
+    table = write_table(tmp_path, {"label": metres, "cm": [100 * m + 3 for m in metres], "x": numbers(N)})
+    assert proposed(table).left["cm"].startswith("it is the label in another unit")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        numbers(N),  # each value occurs once
+        [i % 5 for i in range(N)],  # goes with both labels
+        [1.5 * i * i for i in range(N)],  # in order, but no count
+        [0.1 * i for i in range(N)],
+    ],
+)
+def test_columns_that_are_inputs(tmp_path: Path, values: list[float]) -> None:
+    table = write_table(tmp_path, {"label": SIDES, "v": values, "x": numbers(N, 1)})
+    assert inputs(table) == ["v", "x"]
+
+
+def test_ids_in_text(tmp_path: Path) -> None:
+    import uuid
+
+    ids = [str(uuid.UUID(int=i)) for i in range(N)]
+    table = write_table(tmp_path, {"key1": ids, "x": numbers(N)})
+    assert proposed(table).left["key1"].startswith("it is an id, another one in every row")

@@ -1,0 +1,341 @@
+"""Tables as they are written elsewhere: separators, decimal marks, spellings of missing values, other files."""
+
+import csv
+import io
+import json
+import math
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lightning_mmnas.data.table.reading import Reading, Table, number_share, read_table, stream_table
+from lightning_mmnas.errors import DataError
+
+NAN = math.nan
+
+
+def table(folder: Path, content: str | bytes, name: str = "t.csv", **reading: Any) -> Table:
+    path = folder / name
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return read_table(path, Reading(**reading))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("a;b\n1,5;x\n2,25;y\n", ["separator ';'", "decimal comma"]),
+        ("a\tb\n1.5\tx\n2.25\ty\n", ["separator tab"]),
+        ("a|b\n1.5|x\n2.25|y\n", ["separator '|'"]),
+        ("sep=;\na;b\n1,5;x\n2,25;y\n", ["separator ';', as the first line says"]),
+        ("a,b,\n1.5,x,\n2.25,y,\n", ["a separator too many"]),
+        ("a,b\n1.5,x,\n2.25,y,\n", ["a separator too many"]),
+        ("a,b,\n1.5,x\n2.25,y\n", ["a separator too many"]),
+        ("'a','b'\n'1.5','x'\n'2.25','y'\n", ["quotes '"]),
+        ('a,b\n"1,5",x\n"2,25",y\n', ["decimal comma"]),
+        ("a,b\r1.5,x\r2.25,y\r", []),
+        ("\ufeffa,b\r\n1.5,x\r\n\r\n2.25,y", []),
+        ("a,b\n1.5,x\n2.25,y\n".encode("utf-16"), ["UTF-16"]),
+    ],
+)
+def test_dialects_are_recognised(tmp_path: Path, content: str | bytes, told: list[str]) -> None:
+    found = table(tmp_path, content)
+    assert found.names == ["a", "b"]
+    assert found.numbers("a").tolist() == [1.5, 2.25]
+    assert found.cells("b") == ["x", "y"]
+    for text in told:
+        assert any(text in line for line in found.told), found.told
+    assert bool(found.told) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("5.1,3.5,x\n4.9,3.0,x\n4.7,3.2,y\n", "line 1: '5.1', '3.5', 'x' look like cells.*--no-header"),
+        ("1.png,cat\n2.png,cat\n3.png,dog\n", r"'1\.png', 'cat' look like cells"),
+        ("a b\n1 2\n3 4\n5 6\n", "space parts every row into 2; give --separator ' '"),
+        ("a:b\n1:2\n3:4\n5:6\n", "':' parts every row into 2"),
+        ("a   b\n1   2\n30  4\n5   6\n", "write it with commas"),
+        ('"a,b"\n"1,2"\n"3,4"\n', "'a,b' is one quoted cell"),
+        ("a,b;c\n1,2;3\n4,5;6\n", "',' and ';' part all rows alike"),
+        ('a,b\n"x\ny",1\n2\n', "line 4: 1 cells instead of 2"),
+        ('a,b\n"x\ny",1\n"p"q,2\n', "line 4"),
+        ("a,b\n1,\0\n", "line 2: a NUL character"),
+        (b'a,b\n"x\ny",1\n\xe9,2\n', "line 4: byte 0xe9 is not UTF-8"),
+        (b"a,\xe9\n1,2\n", "line 1: byte 0xe9 is not UTF-8"),
+    ],
+)
+def test_what_is_doubtful_is_named_with_the_way_out(tmp_path: Path, content: str | bytes, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        table(tmp_path, content)
+
+
+def test_options_override_what_is_recognised(tmp_path: Path) -> None:
+    found = table(tmp_path, "a:b\n1:2\n3:4\n", separator=":")
+    assert (found.numbers("a").tolist(), found.numbers("b").tolist()) == ([1, 3], [2, 4])
+    found = table(tmp_path, "1,2\n3,4\n", header=False)
+    assert (found.names, found.numbers("column2").tolist()) == (["column1", "column2"], [2, 4])
+    assert [found.line(row) for row in (0, 1)] == [1, 2]
+    assert table(tmp_path, "1,2\n3,4\n", header=True).numbers("1").tolist() == [3]
+    assert table(tmp_path, "a;b\n1,234;x\n2,345;y\n", decimal=",").numbers("a").tolist() == [1.234, 2.345]
+    assert table(tmp_path, "a;b\n1,234;x\n2,345;y\n", decimal=".").numbers("a").tolist() == [1234, 2345]
+    kept = table(tmp_path, "a,b\nNA,1\n9,2\n", empty=["9"])
+    assert kept.cells("a") == ["NA", None]
+    assert table(tmp_path, "a\tb\n1\t2\n", separator="tab").names == ["a", "b"]
+
+
+def test_columns_of_pandas(tmp_path: Path) -> None:
+    found = table(tmp_path, ",0,1\n0,1.5,a\n1,2.5,b\n")
+    assert found.names == ["Unnamed: 0", "0", "1"]
+    assert "the first column has no name and is called 'Unnamed: 0'" in found.told
+    assert table(tmp_path, "0,1,label\n1.5,3,x\n2.5,4,y\n").numbers("0").tolist() == [1.5, 2.5]
+
+
+def test_long_texts(tmp_path: Path) -> None:
+    text = "long, " * 50_000
+    found = table(tmp_path, f'a,b\n1,"{text}"\n2,"x\ny"\n3,z\n')
+    assert found.cells("b") == [text, "x\ny", "z"]
+    assert [found.line(row) for row in range(3)] == [2, 3, 5]
+
+
+MISSING = ["NaN", "nan", "NA", "N/A", "null", "None", "?", "-", "", "  ", "#N/A", "<NA>", "-nan", "1.#QNAN", " NA "]
+
+
+@pytest.mark.parametrize("decimal", [".", ","])
+def test_spellings_of_missing_are_empty_for_every_kind(tmp_path: Path, decimal: str) -> None:
+    content = "number;text\n" + "".join(f"{s};{s}\n" for s in MISSING) + f"1{decimal}5;word\n"
+    found = table(tmp_path, content)
+    assert found.cells("text") == [None] * len(MISSING) + ["word"]
+    np.testing.assert_array_equal(found.numbers("number"), [NAN] * len(MISSING) + [1.5])
+    assert number_share(found, "number") == 1
+    assert any("column 'text': read as empty" in line and "2 'NA'" in line for line in found.told)
+
+
+def test_plus_and_minus_are_classes(tmp_path: Path) -> None:
+    assert table(tmp_path, "x,y\n1,+\n2,-\n").cells("y") == ["+", "-"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["1", "2.5", "-3e2", "+4", ".5", "5."], [1, 2.5, -300, 4, 0.5, 5]),
+        (["1,234", "12", "1,234,567.5", "-2,000"], [1234, 12, 1234567.5, -2000]),
+        (["1'234", "12\u00a0345", "\u22127"], [1234, 12345, -7]),
+        (["12%", "3 %", "", "0.5%"], [0.12, 0.03, NAN, 0.005]),
+        (["True", "false", "", "TRUE"], [1, 0, NAN, 1]),
+    ],
+)
+def test_numbers_as_people_write_them(tmp_path: Path, cells: Sequence[str], values: Sequence[float]) -> None:
+    found = table(tmp_path, "a,b\n" + "".join(f'"{cell}",x{i}\n' for i, cell in enumerate(cells)))
+    np.testing.assert_array_equal(found.numbers("a"), values)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ("1_11", "line 4: '1_11' is not a number"),
+        ("inf", "line 4: inf is not a usable number"),
+        ("1e999", "line 4: inf is not a usable number"),
+        ("12%", "line 4: '12%' is not a number"),
+        ("many", "1 of 4 cells are no numbers: line 4: 'many'.*--empty"),
+        ("0x1F", "line 4"),
+        ("1,23", "line 4"),
+    ],
+)
+def test_the_first_bad_lines_are_named(tmp_path: Path, wrong: str, message: str) -> None:
+    found = table(tmp_path, f'a,b\n1.5,x\n2,y\n"{wrong}",z\n4,w\n', decimal=".")
+    assert number_share(found, "a") == 0.75
+    with pytest.raises(DataError, match=message):
+        found.numbers("a")
+
+
+def test_a_text_column_with_one_number_remains_text(tmp_path: Path) -> None:
+    found = table(tmp_path, "a,b\nred,1\n7,2\nblue,3\n")
+    assert number_share(found, "a") == pytest.approx(1 / 3)
+    assert found.cells("a") == ["red", "7", "blue"]
+
+
+def test_decimal_marks_that_contradict_each_other_stop(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"'1,5' in column 'a' has a decimal comma, '2\.5' in column 'b' a decimal point"
+    ):
+        table(tmp_path, "a;b\n1,5;2.5\n2,5;3.5\n").numbers("a")
+    with pytest.raises(DataError, match="'1,234' in column 'a' has a decimal comma, or one between thousands"):
+        table(tmp_path, "a;b\n1,234;x\n2,345;y\n").numbers("a")
+    mixed = table(tmp_path, "a;b\n1,5;1.234\n2.000,25;5\n")
+    assert (mixed.numbers("a").tolist(), mixed.numbers("b").tolist()) == ([1.5, 2000.25], [1234, 5])
+
+
+def test_types_of_parquet(tmp_path: Path) -> None:
+    import datetime
+    import decimal
+
+    day = datetime.date(2024, 1, 31)
+    columns = {
+        "category": pa.array(["a", "b", "a"]).dictionary_encode(),
+        "decimal": pa.array([decimal.Decimal("1.50"), None, decimal.Decimal("2.25")]),
+        "date": pa.array([day, None, day]),
+        "time": pa.array([datetime.datetime(2024, 1, 31, 12, 30), None, None], pa.timestamp("us")),
+        "flag": pa.array([True, False, None]),
+        "float": pa.array([1.5, NAN, 2.5], pa.float32()),
+        "half": pa.array(np.array([1, 2, 3], np.float16)),
+        "whole": pa.array([1, 2, None], pa.int16()),
+        "large": pa.array(["NA", "x", " "], pa.large_string()),
+        "list": pa.array([["a"], [], None]),
+        "infinite": pa.array([1.0, math.inf, 2.0]),
+    }
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    found = read_table(tmp_path / "t.parquet")
+    assert found.cells("category") == ["a", "b", "a"]
+    assert found.cells("decimal") == [1.5, None, 2.25]
+    assert found.cells("date") == ["2024-01-31", None, "2024-01-31"]
+    assert found.cells("time") == ["2024-01-31 12:30:00", None, None]
+    assert found.cells("large") == [None, "x", None]
+    assert found.cells("list") == [["a"], [], None]
+    for name, values in (
+        ("flag", [1, 0, NAN]),
+        ("float", [1.5, NAN, 2.5]),
+        ("half", [1, 2, 3]),
+        ("whole", [1, 2, NAN]),
+    ):
+        np.testing.assert_array_equal(found.numbers(name), values)
+    with pytest.raises(DataError, match="row 2: inf is not a usable number"):
+        found.numbers("infinite")
+
+
+def test_json_of_all_forms(tmp_path: Path) -> None:
+    rows = [{"a": 1, "b": "x"}, {"a": 2.5, "c": [1]}, {"a": "NA"}]
+    forms = {
+        "t.jsonl": "\n\n".join(map(json.dumps, rows)),
+        "t.json": json.dumps(rows),
+        "u.json": json.dumps({"data": rows, "version": 1}),
+        "v.json": "\n".join(map(json.dumps, rows)),
+        "w.json": json.dumps({name: {str(i): row.get(name) for i, row in enumerate(rows)} for name in "abc"}),
+        "x.json": json.dumps({name: [row.get(name) for row in rows] for name in "abc"}),
+    }
+    for name, content in forms.items():
+        found = table(tmp_path, content, name)
+        np.testing.assert_array_equal(found.numbers("a"), [1, 2.5, NAN])
+        assert found.cells("b") == ["x", None, None]
+        assert found.cells("c") == [None, [1], None]
+    assert table(tmp_path, forms["t.jsonl"], "t.jsonl").place(1, "a").endswith("t.jsonl, line 3, column 'a'")
+    for content, message in (
+        ('{"a": 1}\n{"a": 1, "a": 2}', "line 2"),
+        ('{"a": 1}\n3', "line 2: a int"),
+        ("3", "a int"),
+    ):
+        with pytest.raises(DataError, match=message):
+            table(tmp_path, content, "t.json" if content == "3" else "t.jsonl")
+
+
+def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
+    for i, split in enumerate(("test", "train")):
+        for part in range(2):
+            rows = pa.table({"a": [10 * i + part], "b": ["x"]})
+            (tmp_path / "data").mkdir(exist_ok=True)
+            pq.write_table(rows, tmp_path / "data" / f"{split}-0000{part}-of-00002.parquet")
+    found = read_table(tmp_path / "data")
+    assert found.numbers("a").tolist() == [0, 1, 10, 11]
+    assert found.cells("split") == ["test", "test", "train", "train"]
+    assert found.place(3, "a").endswith("train-00001-of-00002.parquet, row 1, column 'a'")
+    assert found.folder == tmp_path / "data"
+    pq.write_table(pa.table({"z": [1]}), tmp_path / "data" / "train-00009.parquet")
+    with pytest.raises(DataError, match=r"train-00009\.parquet has the columns"):
+        read_table(tmp_path / "data")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"holds no \.parquet files"):
+        read_table(tmp_path / "empty")
+
+
+def test_a_folder_that_datasets_has_saved(tmp_path: Path) -> None:
+    features = {"label": {"names": ["cat", "dog"], "_type": "ClassLabel"}, "x": {"dtype": "float64", "_type": "Value"}}
+    schema = pa.schema({"x": pa.float64(), "label": pa.int64()})
+    schema = schema.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    for split, labels in (("train", [0, 1, -1]), ("test", [1])):
+        (tmp_path / "saved" / split).mkdir(parents=True)
+        name = "data-00000-of-00001.arrow"
+        rows = pa.table({"x": [float(i) for i in range(len(labels))], "label": labels}, schema)
+        with pa.OSFile(str(tmp_path / "saved" / split / name), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+            writer.write_table(rows)
+        (tmp_path / "saved" / split / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}]}))
+    (tmp_path / "saved" / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
+    found = read_table(tmp_path / "saved")
+    assert found.cells("label") == ["cat", "dog", None, "dog"]
+    assert found.cells("split") == ["train", "train", "train", "test"]
+    assert read_table(tmp_path / "saved" / "train").numbers("x").tolist() == [0, 1, 2]
+
+
+def test_rows_that_repeat(tmp_path: Path) -> None:
+    found = table(tmp_path, "a,b\n1,x\n1,y\n,x\n1,x\n,x\n")
+    assert found.repeated() == [3, 4]
+    assert found.repeated(["b"]) == [2, 3, 4]
+    assert found.repeated(["a"]) == [1, 3, 4]
+
+
+def test_blocks_share_the_decimal_mark(tmp_path: Path) -> None:
+    rows = [f"{i};{'0,5' if i == 49_999 else '1.234'}" for i in range(50_000)]
+    (tmp_path / "t.csv").write_text("i;a\n" + "\n".join(rows) + "\n" + "x" * 0)
+    blocks = list(stream_table(tmp_path / "t.csv", numbers=["a"]))
+    values = np.concatenate([block.numbers("a") for block in blocks])
+    assert set(values[:-1]) == {1234}
+    assert values[-1] == 0.5
+    assert blocks[-1].line(len(blocks[-1]) - 1) == 50_001
+    known = Reading(likely=(";", ","))
+    (tmp_path / "u.csv").write_text("i;a\n1;1,234\n2;2,345\n")
+    assert [block.numbers("a").tolist() for block in stream_table(tmp_path / "u.csv", known, ["a"])] == [[1.234, 2.345]]
+    (tmp_path / "v.csv").write_text("i,a\n1,1.5\n2,2.345\n")
+    assert [block.numbers("a").tolist() for block in stream_table(tmp_path / "v.csv", known, ["a"])] == [[1.5, 2.345]]
+
+
+def written(draw: random.Random) -> tuple[bytes, list[list[str]], list[list[float | None]]]:
+    """A table in a random dialect: its bytes, its texts and its numbers."""
+    separator = draw.choice([",", ";", "\t", "|"])
+    comma = separator != "," and draw.random() < 0.5
+    count, width = draw.randrange(2, 12), draw.randrange(1, 4)
+    numbers: list[list[float | None]] = []
+    texts: list[list[str]] = []
+    rows = [[f"n{i}" for i in range(width)] + ["words", "label"]]
+    quoting = draw.choice([csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+    letters = "ab '\",;|\t\n\u00e9\u4e00" + ("\r" if quoting == csv.QUOTE_ALL else "")  # Python quotes no lone \r
+    empties = ["", "NA", "NaN", "null", " ", "?"]
+    for i in range(count):
+        values = [
+            None if draw.random() < 0.1 else round(draw.uniform(-1e3, 1e3), draw.choice([1, 2, 4]))
+            for _ in range(width)
+        ]
+        cells = [draw.choice(empties) if v is None else draw.choice(["{}", " {}", "{:+}"]).format(v) for v in values]
+        words = "".join(draw.choice(letters) for _ in range(draw.randrange(8))) + f"w{i}"
+        numbers.append(list(values))
+        texts.append([words, draw.choice("xyz")])
+        rows.append([cell.replace(".", ",") if comma else cell for cell in cells] + texts[-1])
+    file = io.StringIO(newline="")
+    csv.writer(file, delimiter=separator, quoting=quoting, lineterminator=draw.choice(["\n", "\r\n"])).writerows(rows)
+    text = file.getvalue()
+    if draw.random() < 0.3:
+        text = text.rstrip("\r\n")
+    return text.encode(draw.choice(["utf-8", "utf-8-sig", "utf-16"])), texts, numbers
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_random_dialects_read_as_python_reads_them_or_stop(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    stopped: list[str] = []
+    for _ in range(150):
+        content, texts, numbers = written(draw)
+        try:
+            found = table(tmp_path, content)
+            values = [found.numbers(name).tolist() for name in found.names if name.startswith("n")]
+        except DataError as error:
+            stopped.append(str(error))
+            continue
+        assert list(map(list, zip(found.cells("words"), found.cells("label"), strict=True))) == texts, content
+        expected = [[NAN if v is None else v for v in column] for column in zip(*numbers, strict=True)]
+        np.testing.assert_array_equal(values, expected, err_msg=repr(content))
+    assert len(stopped) < 20
+    assert [text for text in stopped if "--separator" not in text and "--decimal" not in text] == []
