@@ -37,7 +37,8 @@ class Uneven(LightningDataModule):
         self.val = val
 
     def train_dataloader(self) -> DataLoader[Any]:
-        return DataLoader([[torch.ones(4, 8)]] * 3, batch_size=None)
+        some: Any = [[torch.ones(4, 8)]] * 3
+        return DataLoader(some, batch_size=None)
 
     def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(self.val, batch_size=None)

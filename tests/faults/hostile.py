@@ -223,12 +223,13 @@ def _names(folder: Path, sentinel: Path, model: Path) -> Iterator[Case]:
             "made_by": {},
         }
         yield f"modality {name!r} of shards", partial(read_index, json.dumps(stream).encode(), "index")
-    for name in ("../x", "/etc/passwd", "..", "", 7, None, {}, ["a"], "a\0b"):
+    entries: tuple[Any, ...] = ("../x", "/etc/passwd", "..", "", 7, None, {}, ["a"], "a\0b")
+    for entry in entries:
         saved, parts = folder / "saved", folder / "parts"
-        state = json.dumps({"_data_files": [{"filename": name}]})
-        yield f"file {name!r} of datasets", _with(saved / "state.json", state, lambda p: read_table(p.parent))
-        split = json.dumps({"splits": [name]})
-        yield f"split {name!r} of datasets", _with(parts / "dataset_dict.json", split, lambda p: read_table(p.parent))
+        state = json.dumps({"_data_files": [{"filename": entry}]})
+        yield f"file {entry!r} of datasets", _with(saved / "state.json", state, lambda p: read_table(p.parent))
+        split = json.dumps({"splits": [entry]})
+        yield f"split {entry!r} of datasets", _with(parts / "dataset_dict.json", split, lambda p: read_table(p.parent))
     for name in ("../x", "os", "os.path", "numpy/../..", "numpy/../../../../etc", "/etc", "", "no_such_package"):
         yield f"package:{name}", partial(file_in_package, f"package:{name}", "passwd")
 

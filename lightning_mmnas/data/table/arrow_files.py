@@ -151,8 +151,8 @@ def _class_labels(schema: pa.Schema) -> dict[str, list[str]]:
 def _found(folder: Path) -> list[tuple[Path, Mapping[str, str]]]:
     """The files of a folder, and what their names add to each row."""
     if (folder / "dataset_dict.json").is_file():
-        splits = _names(folder / "dataset_dict.json", _json(folder / "dataset_dict.json").get("splits", []))
-        return [(path, {"split": split}) for split in splits for path in _saved(folder / split)]
+        listed = _names(folder / "dataset_dict.json", _json(folder / "dataset_dict.json").get("splits", []))
+        return [(path, {"split": split}) for split in listed for path in _saved(folder / split)]
     if (folder / "state.json").is_file():
         return [(path, {}) for path in _saved(folder)]
     paths = sorted(path for path in folder.rglob("*.parquet") if not path.name.startswith((".", "_")))
