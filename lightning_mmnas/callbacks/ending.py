@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from typing_extensions import override
 
@@ -15,12 +16,16 @@ class EndTogether(Callback):
     """Ends all ranks before the same batch after SIGTERM, and requeues before the same one where SLURM asks for it.
 
     The ranks tell each other once per batch, in place of a broadcast of Lightning's: two numbers. In validation they do
-    so for as many batches as every rank has.
+    so for as many batches as every rank has. A rank without any is refused: the others would wait for its metrics.
+
+    Raises:
+        MisconfigurationException: A rank has no validation batch while others have some.
     """
 
     def __init__(self) -> None:
         self._tell: Callable[[], None] | None = None
         self._batches = 0.0  # of this validation, in which they tell each other
+        self._seen = 0  # of this validation
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -28,7 +33,13 @@ class EndTogether(Callback):
             self._tell = private.hear_signals_together(trainer)
 
     @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._tell is not None and trainer.val_dataloaders is not None:
+            _require_batches(trainer, sum(trainer.num_val_batches))
+
+    @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._seen = 0
         if self._tell is not None and not trainer.sanity_checking:
             own = torch.tensor(sum(trainer.num_val_batches), device=trainer.strategy.root_device)
             least = float(trainer.strategy.reduce(own, reduce_op="min"))
@@ -36,11 +47,28 @@ class EndTogether(Callback):
 
     @override
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        self._seen += 1
         if self._tell is not None and self._batches > 0:
             self._batches -= 1
             self._tell()
 
     @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._tell is not None:  # of data without a length it is known only now
+            _require_batches(trainer, self._seen)
+
+    @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._tell is not None:
             self._tell()
+
+
+def _require_batches(trainer: Trainer, own: float) -> None:
+    """Refuses, on all ranks, that one of them has no validation batch while others have."""
+    number = torch.tensor(float(own), device=trainer.strategy.root_device)
+    least, most = (float(trainer.strategy.reduce(number.clone(), reduce_op=op)) for op in ("min", "max"))
+    if least == 0 < most:
+        raise MisconfigurationException(
+            f"a rank has no validation batch, another has {most:g}: those would wait for its metrics for ever; give "
+            f"each of the {trainer.world_size} ranks some samples, or set trainer.limit_val_batches to 0"
+        )

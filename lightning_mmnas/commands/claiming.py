@@ -18,7 +18,7 @@ from lightning_mmnas.commands.changes import (
     read_manifest,
     same,
 )
-from lightning_mmnas.commands.refusals import refuse_changes, refuse_seed
+from lightning_mmnas.commands.refusals import refuse_changes, refuse_read_only, refuse_seed
 from lightning_mmnas.commands.stages import ORDER, Stage
 from lightning_mmnas.errors import MMNASError
 from lightning_mmnas.files import write_json
@@ -100,6 +100,7 @@ def claim(wanted: Claim, stages: Sequence[Stage], say: Callable[[str], object]) 
         RunDirectoryError: It cannot be written, is damaged, has another seed, or holds the results of other settings.
     """
     run_dir, seed = wanted.run_dir, wanted.seed
+    refuse_read_only(run_dir)
     manifest = read_manifest(run_dir)
     if manifest is None:
         check_folder(run_dir)

@@ -72,6 +72,7 @@ from lightning_mmnas.parsing import read_yaml
 
 # Where short class names (`--model FusionSearch`) are looked up.
 _COMPONENTS = ("callbacks", "data", "encoders", "modules", "objectives", "views")
+_SECTIONS = ("trainer", "model", "data", "shared")
 _COMMANDS = ("fit", "validate", "test", "predict")
 _INTERPOLATION = re.compile(r"\$\{([a-zA-Z][\w.\[\]]*)\}")
 
@@ -185,7 +186,11 @@ class MMNASCLI(CommandLine):
         refuse_parts(words)
         self._words = words
         for path in given_configs(words):
-            read_yaml(path)  # what the parser would not survive
+            content = read_yaml(path)  # what the parser would not survive
+            for name in _SECTIONS if isinstance(content, dict) else ():
+                if isinstance(content.get(name), list | int | float):
+                    kind = type(content[name]).__name__
+                    raise ConfigError(f"{path}: {name} is a {kind}, where keys and values are needed")
         try:
             if isinstance(args, dict | Namespace):
                 self.config = parser.parse_object(args)
@@ -200,6 +205,9 @@ class MMNASCLI(CommandLine):
             if way_out := advice(words):
                 raise ConfigError(f"{error}{way_out}") from error
             raise
+        except (AttributeError, TypeError, LookupError, RecursionError) as error:  # of values where keys should be
+            reason = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"a part of the configuration is of the wrong kind ({reason}){advice(words)}") from error
         if self.config.get("subcommand") == "fit":
             refuse_impossible(self.config.fit.as_dict())
 

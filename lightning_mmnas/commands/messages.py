@@ -120,6 +120,8 @@ def explain(error: BaseException) -> str | None:
             "another process of this training has ended, and with it this one; what that one said stands above, or in "
             "its own log. The same command, with --ckpt_path where it is mmnas fit, goes on from the last checkpoint"
         )
+    if isinstance(error, RuntimeError) and "within local rank has zero length" in text:
+        return "one of the ranks has no batch of a loader; give each of them some samples, or use fewer ranks"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.strerror}: {error.filename}"
     if isinstance(error, OSError) and error.errno in _DISK:

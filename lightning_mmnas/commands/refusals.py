@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -125,6 +126,19 @@ def refuse_finished_stage(root: Path, run_dir: Path, settings: Callable[[], Mapp
         f"{root} is a finished stage, with other settings; give another folder: --run_dir {free_folder(found)} "
         f"(and what it reads of {found} by its path), or change the run: mmnas run CONFIGS --output {found} --overwrite"
     )
+
+
+def refuse_read_only(run_dir: Path) -> None:
+    """Refuses a run directory in which a folder cannot be written, before hours of training are lost to it.
+
+    Raises:
+        RunDirectoryError: There is such a folder; names it.
+    """
+    for folder, _, _ in os.walk(run_dir):
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise RunDirectoryError(
+                f"cannot write {folder}: Permission denied; make it writable, or choose another --output"
+            )
 
 
 def refuse_run(folder: Path) -> None:

@@ -42,6 +42,7 @@ class Stage:
     def digest(self, seed: int) -> str:
         """Hash of the stage's files and options; comments and layout do not count."""
         contents = [read_yaml(path) for path in self.files] or [None]
+        contents = [_texted(content) for content in contents]
         text = json.dumps([contents[-1], self.overrides, seed, *contents[:-1]], sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -50,6 +51,13 @@ class Stage:
         arguments = ["fit", *config_options(self.config), "--run_dir", str(run_dir)]
         logged = logger_options(self.loggers, run_dir.name, self.name)  # they decide nothing: not in the digest
         return [*arguments, "--seed_everything", str(seed), *logged, *self.overrides]
+
+
+def _texted(value: Any) -> Any:
+    """The value with all keys as text, as they are written in JSON; keys of several types cannot be sorted."""
+    if isinstance(value, dict):
+        return {key if isinstance(key, str) else json.dumps(key, default=str): _texted(v) for key, v in value.items()}
+    return [_texted(item) for item in value] if isinstance(value, list) else value
 
 
 def find_configs(name: str | Path) -> Path:

@@ -12,17 +12,9 @@ from torch.utils.data import DataLoader, Sampler
 
 from lightning_mmnas.data import samples as sampled
 from lightning_mmnas.data.drawing import draw
+from lightning_mmnas.data.names import flaw
 from lightning_mmnas.data.samples import LABEL, Batch, EpochSampler, Part, Samples, ViewSampler, collate
-from lightning_mmnas.data.spec import (
-    Kind,
-    Modalities,
-    ModalitySpec,
-    Split,
-    TargetScale,
-    Task,
-    is_modality_name,
-    unscaled,
-)
+from lightning_mmnas.data.spec import Kind, Modalities, ModalitySpec, Split, TargetScale, Task, unscaled
 from lightning_mmnas.data.splits import label_budget, label_total, split_groups
 from lightning_mmnas.errors import ConfigError, DataError
 
@@ -293,8 +285,9 @@ class MultimodalDataModule(LightningDataModule, ABC):
 
     def _check_modalities(self, modalities: Sequence[str] | None) -> tuple[str, ...]:
         available = list(self.available_modalities)
-        if wrong := [name for name in available if not is_modality_name(name)]:
-            raise DataError(f"{wrong[0]!r} cannot be the name of a modality")
+        for name in available:
+            if (reason := flaw(name)) is not None:
+                raise DataError(f"{name!r} cannot be the name of a modality: {reason}")
         selected = tuple(available if modalities is None else modalities)
         for name in selected:
             if name not in available:

@@ -18,11 +18,6 @@ TargetScale = tuple[float, float]
 """Mean and standard deviation of the targets of a regression, in their own unit."""
 
 
-def is_modality_name(name: str) -> bool:
-    """Whether a modality can be called so: files and entries of weights are named after it."""
-    return name.isprintable() and name == name.strip() != "label" and name != "" and not set(name) & set("/\\.")
-
-
 @dataclass(frozen=True)
 class Vocabulary:
     """Token ids of a text modality.

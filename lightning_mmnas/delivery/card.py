@@ -8,7 +8,8 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
-from lightning_mmnas.data.spec import Kind, ModalitySpec, TargetScale, Task, Vocabulary, is_modality_name
+from lightning_mmnas.data.names import flaw
+from lightning_mmnas.data.spec import Kind, ModalitySpec, TargetScale, Task, Vocabulary
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.errors import DataError, ModelError
 from lightning_mmnas.fusion.input_nodes import Grid, Pool
@@ -177,8 +178,8 @@ class ModelCard(_Record):
     @classmethod
     def _names(cls, modalities: dict[str, ModalityCard]) -> dict[str, ModalityCard]:
         for name in modalities:
-            if not is_modality_name(name):
-                raise ValueError(f"{name!r} cannot be the name of a modality")
+            if (reason := flaw(name)) is not None:
+                raise ValueError(f"{name!r} cannot be the name of a modality: {reason}")
         return modalities
 
     @property

@@ -36,8 +36,8 @@ def holder(tmp_path: Path) -> "subprocess.Popen[str]":
 
 
 def test_a_second_run_is_refused_and_a_killed_one_is_followed(tmp_path: Path, holder: "subprocess.Popen[str]") -> None:
-    run = tmp_path / "run"
     said: list[str] = []
+    run = tmp_path / "run"
     mine = f"process {holder.pid} on {socket.gethostname()} (since "
     try:
         with (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -48,6 +49,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="a file for the counts", metavar="FILE")
     options = parser.parse_args(args)
     warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
     records: list[Record] = []
     with tempfile.TemporaryDirectory() as folder:
         made: list[Whole] = []

@@ -22,10 +22,7 @@ def read_only_folders(whole: Whole) -> Record:
     with recorded("read-only folders") as record, tempfile.TemporaryDirectory() as temporary:
         root = Path(temporary)
         os.chmod(root, 0o755)
-        configs = shutil.copytree(whole.configs, root / "configs")
-        table = shutil.copy(whole.configs.parent / "table.csv", root)
-        for path in configs.glob("*.yaml"):
-            path.write_text(path.read_text().replace(str(whole.configs.parent / "table.csv"), str(table)))
+        os.chmod(whole.configs.parent, 0o755)  # somebody else is to read them
         for name in (".", "search", "encoders/checkpoints", "features/train/views", "comparison", "model"):
             output = root / "run"
             shutil.copytree(whole.run, output)
@@ -33,13 +30,13 @@ def read_only_folders(whole: Whole) -> Record:
             closed = output / name
             _own(output, 0o755)
             closed.chmod(0o555)
-            _try(record, f"{name} is read-only", configs, output, _as_nobody)
+            _try(record, f"{name} is read-only", whole.configs, output, _as_nobody)
             closed.chmod(0o755)
             shutil.rmtree(output)
-        _try(record, "the folder around is read-only", configs, root / "run", _as_nobody)
+        _try(record, "the folder around is read-only", whole.configs, root / "run", _as_nobody)
         (root / "run").write_text("mine")
-        _try(record, "a file", configs, root / "run", lambda: None)
-        _try(record, "below a file", configs, root / "run" / "inside", lambda: None)
+        _try(record, "a file", whole.configs, root / "run", lambda: None)
+        _try(record, "below a file", whole.configs, root / "run" / "inside", lambda: None)
     return record
 
 

@@ -109,6 +109,9 @@ def _texts(folder: Path, sentinel: Path, model: Path) -> Iterator[Case]:
             _with(folder / "search" / "done.json", text, lambda p: read_record(folder, "search")),
         )
         yield name + " in JSON lines", _with(folder / "table.jsonl", text + "\n", read_table)
+        yield name + " in a JSON table", _with(folder / "table.json", text + "\n", read_table)
+        for file in ("state.json", "dataset_dict.json"):
+            yield name + f" in {file}", _with(folder / "datasets" / file, text, lambda p: read_table(p.parent))
         yield name + " in an index", partial(read_index, text.encode(), "index")
         yield name + " in a tokenizer", _with(folder / "tokenizer.json", text, lambda p: TextTokenizer(str(p), 64))
     space: dict[str, Any] = {"inputs": ["a", "b"], "cells": 1, "steps": 1}
@@ -220,6 +223,13 @@ def _names(folder: Path, sentinel: Path, model: Path) -> Iterator[Case]:
             "made_by": {},
         }
         yield f"modality {name!r} of shards", partial(read_index, json.dumps(stream).encode(), "index")
+    entries: tuple[Any, ...] = ("../x", "/etc/passwd", "..", "", 7, None, {}, ["a"], "a\0b")
+    for entry in entries:
+        saved, parts = folder / "saved", folder / "parts"
+        state = json.dumps({"_data_files": [{"filename": entry}]})
+        yield f"file {entry!r} of datasets", _with(saved / "state.json", state, lambda p: read_table(p.parent))
+        split = json.dumps({"splits": [entry]})
+        yield f"split {entry!r} of datasets", _with(parts / "dataset_dict.json", split, lambda p: read_table(p.parent))
     for name in ("../x", "os", "os.path", "numpy/../..", "numpy/../../../../etc", "/etc", "", "no_such_package"):
         yield f"package:{name}", partial(file_in_package, f"package:{name}", "passwd")
 
@@ -241,17 +251,17 @@ def _models(folder: Path, sentinel: Path, model: Path) -> Iterator[Case]:
 
         return case
 
-    def with_weights(content: dict[str, Any], file: str) -> None:
-        content["encoders"][some]["files"] = {"weights": file}
-
-    def renamed(content: dict[str, Any], name: str) -> None:
+    def renamed(name: str, content: dict[str, Any]) -> None:
         for part in ("modalities", "encoders"):
             content[part] = {name if key == some else key: value for key, value in content[part].items()}
 
+    def with_file(file: str, content: dict[str, Any]) -> None:
+        content["encoders"][some].update(files={"weights": file})
+
     for name in ("../../x", "/etc/x", "a.b", "", "\0"):
-        yield f"model, modality {name!r}", changed(partial(renamed, name=name))
+        yield f"model, modality {name!r}", changed(partial(renamed, name))
     for file in ("../../x", "/etc/passwd", "..", "none"):
-        yield f"model, file {file}", changed(partial(with_weights, file=file))
+        yield f"model, file {file}", changed(partial(with_file, file))
     yield "model, class of another package", changed(lambda c: c["encoders"].update({some: touch}))
     yield (
         "model, function of ours",
@@ -290,6 +300,8 @@ def _models(folder: Path, sentinel: Path, model: Path) -> Iterator[Case]:
 
 def _with(path: Path, content: str | bytes, read: Callable[[Path], Any]) -> Callable[[], Any]:
     def case() -> Any:
+        if path.parent.name == "datasets":
+            shutil.rmtree(path.parent, ignore_errors=True)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(content.encode() if isinstance(content, str) else content)
         return read(path)

@@ -200,14 +200,14 @@ def differences(run: Path, whole: Path) -> list[str]:
         if (run / name).read_bytes() != (whole / name).read_bytes():
             found.append(name)
     for path in sorted(whole.glob("features/**/*.npy")):
-        feature = path.relative_to(whole)
-        if not (run / feature).is_file() or (run / feature).read_bytes() != path.read_bytes():
-            found.append(str(feature))
+        name = str(path.relative_to(whole))
+        if not (run / name).is_file() or (run / name).read_bytes() != path.read_bytes():
+            found.append(name)
     for path in sorted(whole.glob("*/checkpoints/*.ckpt")):
-        checkpoint = path.relative_to(whole)
-        a, b = (torch.load(root / checkpoint, weights_only=True)["state_dict"] for root in (run, whole))
+        name = str(path.relative_to(whole))
+        a, b = (torch.load(root / name, weights_only=True)["state_dict"] for root in (run, whole))
         if a.keys() != b.keys() or not all(torch.equal(a[key], b[key]) for key in a):
-            found.append(str(checkpoint))
+            found.append(name)
     results = [json.loads((root / "results.json").read_text()) for root in (run, whole)]
     for key in ("comparison", "genotype", "parameters", "search"):
         if results[0].get(key) != results[1].get(key):

@@ -18,7 +18,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
-from lightning_mmnas.data.spec import Kind, ModalitySpec, Split, Task, Vocabulary, is_modality_name
+from lightning_mmnas.data.names import flaw
+from lightning_mmnas.data.spec import Kind, ModalitySpec, Split, Task, Vocabulary
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.parsing import parse_json
@@ -147,8 +148,8 @@ def read_index(content: bytes, place: str) -> StreamIndex:
 
 def _check_modality(name: str, modality: StoredModality) -> None:
     spec, files = modality.spec(), modality.files
-    if not is_modality_name(name):
-        raise DataError(f"{name!r} cannot be the name of a modality")
+    if (reason := flaw(name)) is not None:
+        raise DataError(f"{name!r} cannot be the name of a modality: {reason}")
     if math.prod(spec.shape) * spec.dtype.itemsize > _LARGEST:
         raise DataError(f"a sample of {name!r} has the shape {spec.shape}, more than {_LARGEST} bytes")
     if files is not None:

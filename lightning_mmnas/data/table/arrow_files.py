@@ -1,6 +1,5 @@
 """Tables as Parquet files, and as folders of them or of a Hugging Face data set."""
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import pyarrow.compute as pc
 
 from lightning_mmnas.data.table.dialect import check_names
 from lightning_mmnas.errors import DataError
+from lightning_mmnas.parsing import parse_json
 
 _ROWS = 1024
 """Rows of a Parquet file that are read at once."""
@@ -142,7 +142,7 @@ def plain(column: pa.Array, classes: Sequence[str] | None = None) -> pa.Array:
 def _class_labels(schema: pa.Schema) -> dict[str, list[str]]:
     """Names of classes that Hugging Face's `datasets` notes in the schema."""
     try:
-        info = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        info = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {name: list(map(str, f["names"])) for name, f in info.items() if f.get("_type") == "ClassLabel"}
     except (KeyError, ValueError, AttributeError, TypeError):
         return {}
@@ -151,8 +151,8 @@ def _class_labels(schema: pa.Schema) -> dict[str, list[str]]:
 def _found(folder: Path) -> list[tuple[Path, Mapping[str, str]]]:
     """The files of a folder, and what their names add to each row."""
     if (folder / "dataset_dict.json").is_file():
-        splits = _json(folder / "dataset_dict.json").get("splits", [])
-        return [(path, {"split": split}) for split in splits for path in _saved(folder / split)]
+        listed = _names(folder / "dataset_dict.json", _json(folder / "dataset_dict.json").get("splits", []))
+        return [(path, {"split": split}) for split in listed for path in _saved(folder / split)]
     if (folder / "state.json").is_file():
         return [(path, {}) for path in _saved(folder)]
     paths = sorted(path for path in folder.rglob("*.parquet") if not path.name.startswith((".", "_")))
@@ -172,15 +172,29 @@ def _found(folder: Path) -> list[tuple[Path, Mapping[str, str]]]:
 
 def _saved(folder: Path) -> list[Path]:
     """The files that a folder of `datasets` names."""
-    files = [folder / str(entry["filename"]) for entry in _json(folder / "state.json").get("_data_files", [])]
+    listed = _json(folder / "state.json").get("_data_files", [])
+    entries = [entry.get("filename") if isinstance(entry, dict) else entry for entry in _list(listed)]
+    files = [folder / name for name in _names(folder / "state.json", entries)]
     if not files or not all(path.is_file() for path in files):
         raise DataError(f"{folder}: state.json names the files {[path.name for path in files]}, not all are there")
     return files
 
 
+def _names(path: Path, names: Any) -> list[str]:
+    """Names of files and folders beside a file that lists them, and nowhere else."""
+    for name in _list(names):
+        if not isinstance(name, str) or name in ("", ".", "..") or "\0" in name or set(name) & set("/\\"):
+            raise DataError(f"{path} names {name!r}, which is no file or folder beside it")
+    return _list(names)
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     if not isinstance(content, dict):

@@ -1,7 +1,6 @@
 """Classes out of the cells of a label column, the same way in training and of a delivered model."""
 
 import ast
-import json
 import math
 import re
 import unicodedata
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from lightning_mmnas.data.table.reading import Cell, Table
 from lightning_mmnas.errors import DataError
+from lightning_mmnas.parsing import parse_json
 
 Classes = tuple[str, ...]
 
@@ -185,8 +185,8 @@ def as_list(cell: Cell, place: str) -> list[Cell] | None:
     if len(text) > _LONGEST:
         raise DataError(f"{place}: a list of {len(text)} characters is too long for a label")
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found: Any = parse_json(text)
+    except ValueError:
         found = None
     if isinstance(found, list):
         return found

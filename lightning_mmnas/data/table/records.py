@@ -1,6 +1,5 @@
 """Tables as JSON: one object per line, or a list of objects."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import pyarrow as pa
 
 from lightning_mmnas.data.table.numbers import Cell
 from lightning_mmnas.errors import DataError
+from lightning_mmnas.parsing import parse_json
 
 _ROWS = 10_000
 """Rows that become columns at once."""
@@ -41,8 +41,8 @@ class JsonLines:
             if not text.strip():
                 continue
             try:
-                row = json.loads(text, object_pairs_hook=_once)
-            except (ValueError, RecursionError) as error:
+                row = parse_json(text, object_pairs_hook=_once)
+            except ValueError as error:
                 raise DataError(f"{self.path}, line {line}: not JSON: {error}") from None
             if not isinstance(row, dict):
                 raise DataError(f"{self.path}, line {line}: a {type(row).__name__} instead of an object")
@@ -70,8 +70,8 @@ class JsonList:
         self.names: list[str] = []
         self.told: list[str] = []
         try:
-            content = json.loads("".join(_text_lines(path)), object_pairs_hook=_once)
-        except (ValueError, RecursionError) as error:
+            content = parse_json("".join(_text_lines(path)), object_pairs_hook=_once)
+        except ValueError as error:
             raise DataError(f"{path}: not JSON: {error}") from None
         self.rows = _rows(path, content)
 
