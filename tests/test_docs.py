@@ -62,7 +62,9 @@ def test_every_module_is_in_the_reference_and_every_folder_on_the_map() -> None:
     assert len(named) > 10
     named = [name for name in named if "NAME" not in name]  # of the data set to be added
     assert [name for name in named if not ((package / name).is_file() or (ROOT / name).is_file())] == []
-    assert {path.name for path in package.glob("*.py")} == {"__init__.py", "__main__.py", "errors.py", "files.py"}
+    assert {path.name for path in package.glob("*.py")} == {
+        *("__init__.py", "__main__.py", "errors.py", "files.py", "parsing.py"),
+    }
 
 
 def test_examples_are_shown_as_code() -> None:

@@ -100,7 +100,7 @@ def source_name(source: Source, what: str) -> str:
 def form_of(source: Source) -> Form | None:
     r"""What a file is by its first bytes; None where they are not known.
 
-    Example:
+    Examples:
         >>> form_of(b"RIFF\0\0\0\0WAVEfmt ")
         Form(name='WAV', kind='audio')
     """

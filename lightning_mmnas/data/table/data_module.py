@@ -14,21 +14,24 @@ from lightning_mmnas.data.base import ModalitySpec, MultimodalDataModule, Split,
 from lightning_mmnas.data.columns.column import Column, ColumnSamples, OnError, SelectedColumn, usable_rows
 from lightning_mmnas.data.columns.texts import TextColumn, TextTokenizer
 from lightning_mmnas.data.names import flaw
-from lightning_mmnas.data.spec import TargetScale, to_unit
+from lightning_mmnas.data.spec import TargetScale
 from lightning_mmnas.data.table.columns import ColumnSpec, file_column
 from lightning_mmnas.data.table.label_notes import label_notes
 from lightning_mmnas.data.table.labels import (
     Classes,
-    class_name,
     class_names,
     encode_classes,
-    is_unlabelled,
     read_classes,
-    shown,
 )
 from lightning_mmnas.data.table.reading import Cell, Decimal, Mask, Reading, Table, read_table
-from lightning_mmnas.data.table.splits import check_classes, drawn_splits, given_splits, group_numbers
-from lightning_mmnas.data.table.standardised import NumberColumn, StandardisedColumn, mean_and_deviation
+from lightning_mmnas.data.table.splits import check_classes, drawn_splits, given_splits, group_numbers, read_groups
+from lightning_mmnas.data.table.standardised import (
+    NumberColumn,
+    StandardisedColumn,
+    Statistics,
+    mean_and_deviation,
+    measure,
+)
 from lightning_mmnas.data.table.targets import read_targets
 from lightning_mmnas.data.targets import measure_scale, standardised
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError
@@ -321,21 +324,7 @@ class TableDataModule(MultimodalDataModule):
 
     @cached_property
     def _groups(self) -> list[Cell] | None:
-        if self.group is None:
-            return None
-        table = self.content
-        cells = table.cells(self.group)
-        wrong = [row for row, cell in enumerate(cells) if is_unlabelled(cell) or isinstance(cell, list | dict)]
-        if wrong:
-            cell = cells[wrong[0]]
-            what = "an empty cell" if cell is None else shown(cell)
-            raise DataError(
-                f"{table.place(wrong[0], self.group)}: {what} is no group ({len(wrong)} such "
-                "cell(s)); name a group in every row, or leave group out"
-            )
-        first = {cell: row for row, cell in reversed(list(enumerate(cells)))}
-        names = {cell: class_name(cell, table.place(row, self.group)) for cell, row in first.items()}
-        return [names[cell] for cell in cells]
+        return None if self.group is None else read_groups(self.content, self.group)
 
     @cached_property
     def _present(self) -> dict[str, Mask]:
@@ -375,11 +364,11 @@ class TableDataModule(MultimodalDataModule):
         return ["" if cells[row] is None else str(cells[row]) for row in rows]
 
     @cached_property
-    def statistics(self) -> Mapping[str, tuple[Tensor | None, Tensor | None, Tensor]]:
+    def statistics(self) -> Mapping[str, Statistics]:
         """Mean and deviation of standardised modalities, and what stands for an empty cell."""
         return {n: self._measure(n) for n in self._selected if self.declared[n].kind != "text"}
 
-    def _measure(self, name: str) -> tuple[Tensor | None, Tensor | None, Tensor]:
+    def _measure(self, name: str) -> Statistics:
         spec, modality = self.declared[name], self.available_modalities[name]
         present = self._present[name]
         rows = [row for row in self.rows["train"] if present[row]]
@@ -392,34 +381,11 @@ class TableDataModule(MultimodalDataModule):
         if isinstance(column, NumberColumn) and len(values := column.good()):
             mean, std = mean_and_deviation(values)
             return mean, std, torch.zeros(modality.shape)
-        count, total = 0, torch.zeros(modality.shape, dtype=torch.float64)
-        sums = torch.zeros(len(total), 2, dtype=torch.float64)
-        first: Tensor | None = None  # squares are summed around it, for numbers far from zero
-        for index in range(len(rows)):
-            try:
-                value = to_unit(column.read(index)).double()
-            except DamagedFilesError:  # named when the split is checked
-                continue
-            if first is None:
-                first = value.reshape(len(value), -1)[:, :1]
-            around = value.reshape(len(value), -1) - first
-            count, total = count + 1, total + value
-            sums += torch.stack((around.mean(1), around.square().mean(1)), 1)
-        if count == 0 or first is None:
-            if self.on_error == "raise":  # the check of the split names the files
-                return None, None, torch.zeros(modality.shape, dtype=modality.dtype)
+        found = measure(column, modality, spec.standardised)
+        if found is None and self.on_error == "skip":
             raise DataError(f"{self.path}: no training row has a usable {name!r}")
-        if not spec.standardised:
-            unit = total / count
-            pixels = modality.dtype == torch.uint8
-            return None, None, ((unit * 255).round() if pixels else unit).to(modality.dtype)
-        mean, square = (sums / count).unbind(1)
-        std = (square - mean.square()).clamp(min=0).sqrt()
-        mean = mean + first[:, 0]
-        # A constant column becomes zero; what varies by rounding errors alone is one.
-        std = torch.where(std > 16 * torch.finfo(torch.float64).eps * mean.abs(), std, 1.0)
-        shape = (-1, *[1] * (len(modality.shape) - 1))
-        return mean.view(shape), std.view(shape), torch.zeros(modality.shape)
+        # Otherwise the check of the split names the files.
+        return found or (None, None, torch.zeros(modality.shape, dtype=modality.dtype))
 
 
 def _places(present: Sequence[bool]) -> tuple[list[int | None], list[int]]:

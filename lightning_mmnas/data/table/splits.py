@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_mmnas.data.spec import Split
 from lightning_mmnas.data.splits import split_groups
-from lightning_mmnas.data.table.labels import Classes, class_names, is_number, is_unlabelled, shown
+from lightning_mmnas.data.table.labels import Classes, class_name, class_names, is_number, is_unlabelled, shown
 from lightning_mmnas.data.table.reading import Cell, Table
 from lightning_mmnas.errors import DataError
 
@@ -31,6 +31,26 @@ def split_of(cell: Cell) -> Split | None:
     """The split that a cell names, whatever its case, "Training set" and "hold-out" included; None: none."""
     text = re.sub(r"[\s_-]", "", cell.casefold()) if isinstance(cell, str) else ""
     return _SPLITS.get(re.sub(r"(set|split|data)$", "", text))
+
+
+def read_groups(table: Table, column: str) -> list[Cell]:
+    """The group of each row, in one spelling.
+
+    Raises:
+        DataError: A cell names none; names the line.
+    """
+    cells = table.cells(column)
+    wrong = [row for row, cell in enumerate(cells) if is_unlabelled(cell) or isinstance(cell, list | dict)]
+    if wrong:
+        cell = cells[wrong[0]]
+        what = "an empty cell" if cell is None else shown(cell)
+        raise DataError(
+            f"{table.place(wrong[0], column)}: {what} is no group ({len(wrong)} such "
+            "cell(s)); name a group in every row, or leave group out"
+        )
+    first = {cell: row for row, cell in reversed(list(enumerate(cells)))}
+    names = {cell: class_name(cell, table.place(row, column)) for cell, row in first.items()}
+    return [names[cell] for cell in cells]
 
 
 def given_splits(table: Table, column: str, groups: Sequence[Cell] | None, seed: int) -> dict[Split, list[int]]:

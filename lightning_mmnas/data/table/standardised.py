@@ -9,7 +9,12 @@ from torch import Tensor
 
 from lightning_mmnas.data.columns.column import Column, Flaws, damaged
 from lightning_mmnas.data.samples import tensor_digest
+from lightning_mmnas.data.spec import ModalitySpec, to_unit
 from lightning_mmnas.data.table.reading import Table
+from lightning_mmnas.errors import DamagedFilesError
+
+Statistics = tuple[Tensor | None, Tensor | None, Tensor]
+"""Mean and standard deviation, None where samples stay as they are; and what stands for an empty cell."""
 
 
 class NumberColumn(Column):
@@ -183,3 +188,41 @@ def mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
         found.append((column[0], torch.ones_like(std)) if constant else (mean, std))
     means, deviations = zip(*found, strict=True)
     return torch.stack(means), torch.stack(deviations)
+
+
+def measure(column: Column, modality: ModalitySpec, standardised: bool) -> Statistics | None:
+    """The statistics of samples, read one after another; damaged ones are left out.
+
+    Args:
+        column: The samples.
+        modality: What they are; the first axis is that of channels.
+        standardised: Whether they are to be standardised, each channel by itself; otherwise only their mean is wanted.
+
+    Returns:
+        The statistics, None where no sample can be read.
+    """
+    count, total = 0, torch.zeros(modality.shape, dtype=torch.float64)
+    sums = torch.zeros(len(total), 2, dtype=torch.float64)
+    first: Tensor | None = None  # squares are summed around it, for numbers far from zero
+    for index in range(len(column)):
+        try:
+            value = to_unit(column.read(index)).double()
+        except DamagedFilesError:
+            continue
+        if first is None:
+            first = value.reshape(len(value), -1)[:, :1]
+        around = value.reshape(len(value), -1) - first
+        count, total = count + 1, total + value
+        sums += torch.stack((around.mean(1), around.square().mean(1)), 1)
+    if first is None:
+        return None
+    if not standardised:
+        unit = total / count
+        return None, None, ((unit * 255).round() if modality.dtype == torch.uint8 else unit).to(modality.dtype)
+    mean, square = (sums / count).unbind(1)
+    std = (square - mean.square()).clamp(min=0).sqrt()
+    mean = mean + first[:, 0]
+    # A constant channel becomes zero; what varies by rounding errors alone is constant.
+    std = torch.where(std > 16 * torch.finfo(torch.float64).eps * mean.abs(), std, 1.0)
+    shape = (-1, *[1] * (len(modality.shape) - 1))
+    return mean.view(shape), std.view(shape), torch.zeros(modality.shape)

@@ -11,63 +11,27 @@ import io
 import json
 import shutil
 import tempfile
-import unicodedata
 import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 import yaml
-from PIL import Image
 from rich.console import Console
 from torch import Tensor
 
 from lightning_mmnas import ColumnSpec, TableDataModule
 from lightning_mmnas.commands.init.command import init
 from lightning_mmnas.errors import MMNASError
+from tests.data.table.random_columns import RATE, Array, Truth, motions, numbers, pictures, sounds, texts, vectors
 
 Ending = Literal["equal", "stopped"]
-Array = np.ndarray[Any, np.dtype[Any]]
 
-_WORDS = [
-    "owl",
-    "heron",
-    "cuckoo",
-    "sings",
-    "at",
-    "dawn",
-    "near",
-    "the",
-    "café",
-    "über",
-    "naïve",
-    "river",
-    "Ωmega",
-    "old",
-]
 _NAMES = ["view 1", "view-1", "Größe", "type", "keys", "on", "No", "null", "2nd", "training", "a,b", "x;y", 'say "hi"']
-_LENGTH = 8000
-
-
-@dataclass
-class Truth:
-    """What a column holds.
-
-    Attributes:
-        name: The column.
-        kind: The modality's kind; "label" and "id" too.
-        cells: As they are written; None: empty.
-        values: What a reader should find, one for each row.
-    """
-
-    name: str
-    kind: str
-    cells: list[Any]
-    values: list[Any]
 
 
 @dataclass
@@ -96,7 +60,7 @@ def make_random_table(folder: Path, seed: int) -> RandomTable:
     rows = int(random.integers(18, 30))
     names = [*random.permutation(_NAMES)[: int(random.integers(0, 4))], *(f"column{i}" for i in range(8))]
     makers: list[Callable[[str, Path, int, np.random.Generator], list[Truth]]] = [
-        _numbers, _numbers, _texts, _pictures, _sounds, _vectors, _motions
+        numbers, numbers, texts, pictures, sounds, vectors, motions
     ]  # fmt: skip
     chosen = [makers[i] for i in random.permutation(len(makers))[: int(random.integers(2, 5))]]
     columns: list[Truth] = []
@@ -209,7 +173,7 @@ def _compare_one(
         length = round(spec.rate * spec.seconds)
         expected = np.zeros(length)
         expected[: len(value)] = value[:length]
-        assert spec.rate == _LENGTH, f"{where}: {spec.rate} Hz"
+        assert spec.rate == RATE, f"{where}: {spec.rate} Hz"
         np.testing.assert_allclose(found[0].numpy(), expected, atol=1e-6, err_msg=where)
         return
     image = value / (spec.maximum or 255) * 255 if kind == "image" and value.max() > 255 else value
@@ -219,98 +183,6 @@ def _compare_one(
 
 def _or_one(deviation: Array) -> Array:
     return np.where(deviation > 0, deviation, 1.0)
-
-
-def _numbers(name: str, folder: Path, rows: int, random: np.random.Generator) -> list[Truth]:
-    scale = float(10.0 ** random.integers(-6, 9))
-    offset = float(random.choice([0.0, 1.0, 1000.0])) * scale
-    style = str(random.choice(["plain", "exponent", "fixed"]))
-    texts = []
-    for value in offset + scale * random.normal(size=rows):
-        texts.append(
-            f"{value:.6e}" if style == "exponent" else f"{value:.8f}" if style == "fixed" else repr(float(value))
-        )
-    return [Truth(name, "number", texts, [float(text) for text in texts])]
-
-
-def _texts(name: str, folder: Path, rows: int, random: np.random.Generator) -> list[Truth]:
-    cells, values = [], []
-    for _ in range(rows):
-        words = list(random.choice(_WORDS, size=int(random.integers(4, 12))))
-        cells.append(" ".join(words).replace(" at ", "\nat ", int(random.random() < 0.1)))
-        values.append([_plain(word) for word in words])
-    return [Truth(name, "text", cells, values)]
-
-
-def _plain(word: str) -> str:
-    parts = unicodedata.normalize("NFD", word.lower())
-    return "".join(character for character in parts if unicodedata.category(character) != "Mn")
-
-
-def _pictures(name: str, folder: Path, rows: int, random: np.random.Generator) -> list[Truth]:
-    kind = str(random.choice(["rgb", "grey", "rgba", "deep", "jpeg", "palette"]))
-    cells, values = [], []
-    (folder / "pictures").mkdir()
-    suffix = ".jpg" if kind == "jpeg" else str(random.choice([".png", ".PNG", ".bmp"] if kind == "rgb" else [".png"]))
-    for i in range(rows):
-        path = folder / "pictures" / f"p {i}{suffix}"
-        if kind == "deep":
-            array = random.integers(0, 4096, (64, 64)).astype(np.uint16)
-            Image.fromarray(array).save(path)
-            value: Array = array[..., None].astype(np.float64)
-        else:
-            array = random.integers(0, 256, (64, 64, 4), dtype=np.uint8)
-            mode = {"rgb": "RGB", "grey": "L", "rgba": "RGBA", "jpeg": "RGB", "palette": "P"}[kind]
-            picture = Image.fromarray(array).convert(mode) if mode != "RGBA" else Image.fromarray(array)
-            picture.save(path)
-            with Image.open(path) as again:
-                value = np.asarray(again.convert("RGBA"), np.float64)
-            alpha = value[..., 3:] / 255
-            value = value[..., :3] * alpha + 255 * (1 - alpha)
-        cells.append(f"pictures/{path.name}")
-        values.append(value)
-    return [Truth(name, "image", cells, values)]
-
-
-def _sounds(name: str, folder: Path, rows: int, random: np.random.Generator) -> list[Truth]:
-    import soundfile
-
-    suffix, subtype = [("wav", "PCM_16"), ("wav", "FLOAT"), ("wav", "PCM_24"), ("flac", "PCM_16"), ("aiff", "PCM_16")][
-        int(random.integers(0, 5))
-    ]
-    channels = int(random.integers(1, 3))
-    (folder / "sounds").mkdir()
-    cells, values = [], []
-    for i in range(rows):
-        signal = random.uniform(-0.9, 0.9, (int(random.integers(2000, 6000)), channels))
-        path = folder / "sounds" / f"{i}.{suffix}"
-        soundfile.write(path, signal, _LENGTH, subtype=subtype)
-        cells.append(f"sounds/{path.name}")
-        values.append(soundfile.read(path, always_2d=True)[0].mean(1))
-    return [Truth(name, "audio", cells, values)]
-
-
-def _vectors(name: str, folder: Path, rows: int, random: np.random.Generator) -> list[Truth]:
-    (folder / "vectors").mkdir()
-    kind = random.choice(["<f4", "<f8", "<i4", ">f4"])
-    cells, values = [], []
-    for i in range(rows):
-        array = (random.normal(size=12) * 1000).astype(kind)
-        np.save(folder / "vectors" / f"{i}.npy", array)
-        cells.append(f"./vectors/{i}.npy")
-        values.append(array.astype(np.float64))
-    return [Truth(name, "vector", cells, values)]
-
-
-def _motions(name: str, folder: Path, rows: int, random: np.random.Generator) -> list[Truth]:
-    (folder / "motions").mkdir()
-    cells, values = [], []
-    for i in range(rows):
-        array = random.normal(5, 2, size=(100, 6)).astype(np.float32)
-        np.save(folder / "motions" / f"{i}.npy", array)
-        cells.append(f"motions/{i}.npy")
-        values.append(array.T.astype(np.float64))
-    return [Truth(name, "motion", cells, values)]
 
 
 def _empty_some(table: RandomTable, random: np.random.Generator) -> None:
@@ -353,10 +225,10 @@ def _write(table: RandomTable, random: np.random.Generator) -> None:
     table.how["form"] = form
     if form in ("csv", "tsv"):
         separator = "\t" if form == "tsv" else str(random.choice([",", ",", ";", "\t", "|"]))
-        numbers = [place for place, truth in enumerate(table.columns) if truth.kind == "number"]
+        numeric = [place for place, truth in enumerate(table.columns) if truth.kind == "number"]
         if form == "csv" and separator == ";" and random.random() < 0.5:
             for row in rows:
-                for place in numbers:
+                for place in numeric:
                     row[place] = None if row[place] is None else row[place].replace(".", ",")
             table.how["decimal"] = ","
         encoding = str(random.choice(["utf-8", "utf-8", "utf-8-sig", "utf-16"]))
