@@ -188,8 +188,7 @@ def _of_table(path: Path, declared: Mapping[str, ColumnSpec], reading: Reading) 
             f"the model was not trained on a table, so it cannot read {path}: give tensors by modality, a DataLoader, "
             "or the name of a split of its data: train, val or test"
         )
-    numbers = [column for spec in declared.values() if _in_cells(spec) for column in spec.columns]
-    blocks = stream_table(path, reading, numbers)
+    blocks = stream_table(path, reading, _numeric(declared))
     first = next(blocks, None)
     if first is not None and path.suffix.lower() not in (".jsonl", ".ndjson", ".json"):  # a key may be lacking there
         _need(declared, first.names, str(path))
@@ -199,6 +198,11 @@ def _of_table(path: Path, declared: Mapping[str, ColumnSpec], reading: Reading) 
 def _in_cells(spec: ColumnSpec) -> bool:
     """Whether a modality is numbers in the cells of a table."""
     return spec.kind == "features" and not spec.files
+
+
+def _numeric(declared: Mapping[str, ColumnSpec]) -> list[str]:
+    """The columns of numbers."""
+    return [column for spec in declared.values() if _in_cells(spec) for column in spec.columns]
 
 
 def _rows(
@@ -265,7 +269,7 @@ def _of_frame(frame: Any, declared: Mapping[str, ColumnSpec], reading: Reading) 
         raise DataError("the model was not trained on a table, so it cannot read a data frame: give tensors")
     _need(declared, names, "the data frame")
     columns = {str(name): list(frame[name]) for name in frame.columns}
-    table = Table(Path("the data frame"), columns, range(len(frame)), reading)
+    table = Table(Path("the data frame"), columns, range(len(frame)), reading, numbers=_numeric(declared))
     return _rows(table, declared, Path(reading.files_from or ""), "row {} of the data frame")
 
 
@@ -292,10 +296,12 @@ def _of_mapping(
         raise DataError(f"the modalities have different numbers of samples: {lengths}")
     count = next(iter(lengths.values()))
     whole = {name: value.tolist() if type(value).__name__ == "Series" else value for name, value in given.items()}
+    spellings = {name: reading.spellings(transforms.modalities[name].kind != "text") for name in whole}
 
     def row(index: int) -> Row:
         own = {name: value[index] for name, value in whole.items()}
-        return Row(f"sample {index}", {n: None if is_empty(v, reading.spellings) else v for n, v in own.items()})
+        empty = {name: is_empty(value, spellings[name]) for name, value in own.items()}
+        return Row(f"sample {index}", {name: None if empty[name] else value for name, value in own.items()})
 
     return Samples(rows=map(row, range(count)))
 
@@ -312,7 +318,7 @@ def _of_columns(data: Mapping[str, Any], declared: Mapping[str, ColumnSpec], rea
         raise DataError(f"the columns have different numbers of rows: {sizes}")
     count = 1 if single else next(iter(sizes.values()))
     columns = {name: [data[name]] if single else list(data[name]) for name in sorted(wanted)}
-    table = Table(Path("the dict"), columns, range(count), reading)
+    table = Table(Path("the dict"), columns, range(count), reading, numbers=_numeric(declared))
     return Samples(single=single, rows=list(_rows(table, declared, Path(reading.files_from or ""), "row {}")))
 
 

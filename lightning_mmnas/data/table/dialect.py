@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_mmnas.data.table.numbers import EMPTY, Decimal, is_empty, looks_like_number
+from lightning_mmnas.data.table.numbers import EMPTY, WORDS, Decimal, is_empty, looks_like_number
 from lightning_mmnas.errors import ConfigError, DataError
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -27,7 +27,8 @@ class Reading:
         separator: Between the cells of a row, one character; tab may be called "tab".
         decimal: The decimal mark of texts that are numbers.
         header: Whether the first row names the columns.
-        empty: Spellings of an empty cell; None: the usual ones. White space is always empty.
+        empty: Spellings of an empty cell; None: the usual ones, of which "None" and "-" count among numbers only. White
+            space is always empty.
         files_from: Folder that files are named relative to; None: that of the table.
         likely: Separator and decimal mark where nothing speaks against them, such as those of training.
     """
@@ -49,10 +50,11 @@ class Reading:
         if self.decimal not in (None, ".", ","):
             raise ConfigError(f"decimal {self.decimal!r} is not in ['.', ',']; check decimal")
 
-    @property
-    def spellings(self) -> Sequence[str]:
-        """Spellings of an empty cell."""
-        return EMPTY if self.empty is None else self.empty
+    def spellings(self, numbers: bool) -> Sequence[str]:
+        """Spellings of an empty cell, among numbers or among texts."""
+        if self.empty is not None:
+            return self.empty
+        return EMPTY if numbers else [spelling for spelling in EMPTY if spelling not in WORDS]
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_mmnas.data.table.numbers import EMPTY, WORDS
 from lightning_mmnas.data.table.reading import Cell, Table
 from lightning_mmnas.errors import DataError
 from lightning_mmnas.parsing import parse_json
 
 Classes = tuple[str, ...]
 
-UNLABELLED = frozenset(
-    ("", "?", "NA", "N/A", "n/a", "#N/A", "<NA>", "nan", "NaN", "NAN", "NaT", "null", "Null", "NULL")
-)
+UNLABELLED = frozenset(("", *EMPTY)) - frozenset(WORDS)
 """What stands in a cell for a label that is missing; "None" is a usual name of a class, and one."""
 _LONGEST = 100_000
 """Characters of a cell that is read as a list."""

@@ -22,6 +22,8 @@ EMPTY = (
     *("NULL", "Null", "null", "#NULL!", "None", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN", "?", "-"),
 )
 """Spellings of an empty cell: those of pandas, a question mark, a dash. A cell of white space is always empty."""
+WORDS = ("None", "-")
+"""Those of them that are words among texts, such as a class "None"."""
 
 _LARGEST = 1e30
 _MOST = 0.5
@@ -83,6 +85,12 @@ def is_empty(cell: Cell, empty: Sequence[str] = EMPTY) -> bool:
     if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
         return True
     return isinstance(cell, float | np.floating) and bool(cell != cell)
+
+
+def are_numbers(cells: pa.ChunkedArray) -> bool:
+    """Whether most of the texts are numbers with either decimal mark."""
+    count = pc.sum(_matches(cells, _NUMBER.pattern)).as_py() or 0
+    return len(cells) > 0 and count >= _MOST * len(cells)
 
 
 def looks_like_number(text: str) -> bool:

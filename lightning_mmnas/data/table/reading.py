@@ -19,6 +19,7 @@ from lightning_mmnas.data.table.numbers import (
     Decimal,
     Marks,
     Numbers,
+    are_numbers,
     decimal_mark,
     is_empty,
     marks_of,
@@ -67,6 +68,7 @@ class Table:
         told: What was recognised in it.
         separated: What parts its cells; None: it is no text.
         files: Of a folder: each file, with the number of rows before it.
+        numbers: Columns of numbers, in which other spellings are empty than in texts; None: its cells tell.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Table:
         told: Sequence[str] = (),
         separated: str | None = None,
         files: Sequence[tuple[Path, int]] = (),
+        numbers: Collection[str] | None = None,
     ) -> None:
         self.path = path
         self.reading = reading or Reading()
@@ -89,7 +92,8 @@ class Table:
         self._columns: dict[str, Column] = {}
         self._emptied: dict[str, dict[str, int]] = {}
         for name, column in columns.items():
-            self._columns[name], self._emptied[name] = _emptied(column, self.reading.spellings)
+            among = None if numbers is None else name in numbers
+            self._columns[name], self._emptied[name] = _emptied(column, self.reading, among)
         self._numbers: dict[str, Numbers] = {}
         self._cells: dict[str, list[Cell]] = {}
 
@@ -255,7 +259,7 @@ def stream_table(path: Path, reading: Reading | None = None, numbers: Collection
     Args:
         path: The file or folder.
         reading: What is known of it; the rest is recognised.
-        numbers: Columns whose cells tell the decimal mark, which all blocks then share.
+        numbers: The columns of numbers. Their cells tell the decimal mark, which all blocks then share.
 
     Raises:
         DatasetNotFoundError: There is no such file.
@@ -267,13 +271,13 @@ def stream_table(path: Path, reading: Reading | None = None, numbers: Collection
         marks: dict[str, Marks] = dict.fromkeys(numbers, Marks())
         for columns, _ in source.blocks():
             for name in set(columns).intersection(numbers):
-                marks[name] |= marks_of(_emptied(columns[name], reading.spellings)[0])
+                marks[name] |= marks_of(_emptied(columns[name], reading, True)[0])
         found = decimal_mark(path, marks, _separated(source) in (",", None), reading.likely[1])
         reading = replace(reading, decimal=found)
     some = False
     for columns, places in source.blocks():
         some = True
-        yield Table(path, columns, places, reading, (), _separated(source))
+        yield Table(path, columns, places, reading, (), _separated(source), numbers=numbers)
     if not some and source.names:
         yield Table(path, {name: pa.array([], pa.string()) for name in source.names}, [], reading)
 
@@ -311,11 +315,13 @@ def _separated(source: _Source) -> str | None:
     return source.dialect.separator if isinstance(source, DelimitedFile) else None
 
 
-def _emptied(column: Any, spellings: Sequence[str]) -> tuple[Column, dict[str, int]]:
+def _emptied(column: Any, reading: Reading, numbers: bool | None) -> tuple[Column, dict[str, int]]:
     """A column whose cells that mean nothing are empty, and how many of them are spelt how, but for white space."""
     if isinstance(column, list):
         texts = pa.chunked_array([pa.array([c if isinstance(c, str) else None for c in column], pa.string())])
-        kept, counts = _emptied(texts, spellings)
+        if numbers is None:
+            numbers = sum(isinstance(c, int | float) for c in column) >= len(texts.drop_null()) or None
+        kept, counts = _emptied(texts, reading, numbers)
         there = [c is not None for c in kept] if isinstance(kept, list) else kept.is_valid().to_pylist()
         pairs = zip(column, there, strict=True)
         cells = [c if t or not (isinstance(c, str) or is_empty(c)) else None for c, t in pairs]
@@ -327,11 +333,11 @@ def _emptied(column: Any, spellings: Sequence[str]) -> tuple[Column, dict[str, i
     if not pa.types.is_string(column.type):
         return column, {}
     trimmed = pc.utf8_trim_whitespace(column)
-    if "-" in spellings and pc.any(pc.equal(trimmed, "+")).as_py():
-        spellings = [spelling for spelling in spellings if spelling != "-"]  # plus and minus
-    gone = pc.is_in(trimmed, pa.array(["", *spellings], pa.string()))
+    gone = pc.is_in(trimmed, pa.array(["", *reading.spellings(numbers is not False)], pa.string()))
     if not pc.any(gone).as_py():
         return column, {}
+    if numbers is None and not are_numbers(trimmed.filter(pc.invert(gone)).drop_null()):
+        gone = pc.is_in(trimmed, pa.array(["", *reading.spellings(False)], pa.string()))
     found = pc.value_counts(trimmed.filter(gone)).to_pylist()
     counts = {str(entry["values"]): int(entry["counts"]) for entry in found if entry["values"]}
     return pc.if_else(gone, pa.scalar(None, pa.string()), column), counts

@@ -107,10 +107,10 @@ MISSING = ["NaN", "nan", "NA", "N/A", "null", "None", "?", "-", "", "  ", "#N/A"
 
 
 @pytest.mark.parametrize("decimal", [".", ","])
-def test_spellings_of_missing_are_empty_for_every_kind(tmp_path: Path, decimal: str) -> None:
+def test_spellings_of_missing_are_empty(tmp_path: Path, decimal: str) -> None:
     content = "number;text\n" + "".join(f"{s};{s}\n" for s in MISSING) + f"1{decimal}5;word\n"
     found = table(tmp_path, content)
-    assert found.cells("text") == [None] * len(MISSING) + ["word"]
+    assert found.cells("text") == [*(cell if cell in ("None", "-") else None for cell in MISSING), "word"]
     np.testing.assert_array_equal(found.numbers("number"), [NAN] * len(MISSING) + [1.5])
     assert number_share(found, "number") == 1
     assert any("column 'text': read as empty" in line and "2 'NA'" in line for line in found.told)
@@ -339,3 +339,28 @@ def test_random_dialects_read_as_python_reads_them_or_stop(tmp_path: Path, seed:
         np.testing.assert_array_equal(values, expected, err_msg=repr(content))
     assert len(stopped) < 20
     assert [text for text in stopped if "--separator" not in text and "--decimal" not in text] == []
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_words_are_empty_among_numbers_only(tmp_path: Path, form: str) -> None:
+    columns = {
+        "number": ["1.5", "None", "-", "2", "NA"],
+        "class": ["None", "cat", "None", "-", "NA"],
+        "all": ["None"] * 5,
+    }
+    rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+    lines = (
+        [json.dumps(row) for row in rows]
+        if form == "jsonl"
+        else [",".join(r.values()) for r in [{n: n for n in columns}, *rows]]
+    )
+    found = table(tmp_path, "\n".join(lines), f"t.{form}")
+    np.testing.assert_array_equal(found.numbers("number"), [1.5, np.nan, np.nan, 2, np.nan])
+    assert found.cells("class") == ["None", "cat", "None", "-", None]
+    assert found.cells("all") == ["None"] * 5
+    assert found.emptied("number") == {"None": 1, "-": 1, "NA": 1}
+    said = Table(found.path, {"class": columns["class"], "all": columns["all"]}, range(5), numbers=["all"])
+    assert said.cells("all") == [None] * 5
+    assert said.cells("class") == ["None", "cat", "None", "-", None]
+    user = Table(found.path, {"class": columns["class"]}, range(5), Reading(empty=["cat", "-"]))
+    assert user.cells("class") == ["None", None, "None", None, "NA"]
