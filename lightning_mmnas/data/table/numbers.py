@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal as ExactNumber
 from pathlib import Path
 from typing import Any, Literal
 
@@ -84,6 +85,8 @@ def is_empty(cell: Cell, empty: Sequence[str] = EMPTY) -> bool:
         return not cell.strip() or cell.strip() in empty
     if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
         return True
+    if isinstance(cell, ExactNumber):
+        return cell.is_nan()
     return isinstance(cell, float | np.floating) and bool(cell != cell)
 
 
@@ -109,7 +112,7 @@ def number(cell: Cell, decimal: Decimal = ".") -> float:
         if len(found.wrong) or math.isnan(found.values[0]):
             raise ValueError(why_wrong(cell, decimal))
         return float(found.values[0])
-    if not isinstance(cell, bool | int | float | np.number | np.bool_):
+    if not isinstance(cell, bool | int | float | ExactNumber | np.number | np.bool_):
         raise ValueError(f"{cell!r} is not a number")
     try:
         value = float(cell)
