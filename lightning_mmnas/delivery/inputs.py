@@ -15,11 +15,11 @@ from lightning_mmnas.data.columns.texts import read_text
 from lightning_mmnas.data.samples import LABEL
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.data.table.embedded import is_embedded, path_in
-from lightning_mmnas.data.table.numbers import is_empty
+from lightning_mmnas.data.table.numbers import Decimal, decimal_mark, is_empty, marks_of
 from lightning_mmnas.data.table.paths import base_folder, locate
 from lightning_mmnas.data.table.reading import SUFFIXES, Cell, Reading, Table, stream_table
 from lightning_mmnas.delivery.card import TableCard
-from lightning_mmnas.delivery.transforms import MissingValueError, Transforms, Wrong
+from lightning_mmnas.delivery.transforms import MissingValueError, Transforms, Wrong, cells_of
 from lightning_mmnas.errors import DataError
 
 OnError = Literal["raise", "skip"]
@@ -65,11 +65,13 @@ class Samples:
         single: Whether a single sample was given, not a list of one.
         rows: The samples as rows; or
         batches: as batches of tensors.
+        decimal: The decimal mark of numbers that are texts among the rows' values; None: there are none.
     """
 
     single: bool = False
     rows: Iterable[Row] = ()
     batches: Iterable[Mapping[str, Tensor]] | None = None
+    decimal: Decimal | None = None
 
     def chunks(self, transforms: Transforms, size: int, on_error: OnError, missing: OnError) -> Iterator[Chunk]:
         """Chunks of samples, transformed.
@@ -85,6 +87,7 @@ class Samples:
                 count = len(next(iter(batch.values())))
                 yield Chunk(_named(batch, transforms), list(range(count)), [], batch.get(LABEL))
             return
+        transforms = transforms if self.decimal is None else transforms.with_decimal(self.decimal)
         rows = iter(self.rows)
         while some := list(islice(rows, size)):
             samples, usable = [], []
@@ -136,21 +139,17 @@ def samples_of(
     declared, reading = _renamed(transforms, columns or {}), reading or Reading()
     if isinstance(data, str | Path):
         path = Path(data)
-        if path.is_dir() and not (path / "state.json").is_file():
+        if path.is_dir() and not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
             return Samples(rows=_of_folder(path, transforms, declared, reading))
         return Samples(rows=_of_table(path, declared, reading))
     if hasattr(data, "columns") and (hasattr(data, "to_dicts") or hasattr(data, "to_dict")):
         return Samples(rows=_of_frame(data, declared, reading))
     if isinstance(data, Mapping):
-        return _of_mapping(data, transforms, declared, reading)
+        return _of_mapping(data, transforms, declared, reading, alone=True)
     if isinstance(data, DataLoader):
         return Samples(batches=data)
     if isinstance(data, list | tuple) and data and all(isinstance(sample, Mapping) for sample in data):
-        found = [_of_mapping(sample, transforms, declared, reading) for sample in data]
-        if not all(sample.single for sample in found):
-            raise DataError("a list holds single samples, but one of its dicts has several")
-        rows = (row for sample in found for row in sample.rows)
-        return Samples(rows=[Row(f"sample {i}", row.values, row.cells) for i, row in enumerate(rows)])
+        return _of_list(data, transforms, declared, reading)
     raise DataError(
         f"{type(data).__name__} cannot be read as samples: give a data frame, the path of a table "
         f"({', '.join(SUFFIXES)}) or of a folder, a dict with the modalities {list(transforms.modalities)}, a list of "
@@ -274,36 +273,83 @@ def _of_frame(frame: Any, declared: Mapping[str, ColumnSpec], reading: Reading) 
 
 
 def _of_mapping(
-    data: Mapping[str, Any], transforms: Transforms, declared: Mapping[str, ColumnSpec], reading: Reading
+    data: Mapping[str, Any],
+    transforms: Transforms,
+    declared: Mapping[str, ColumnSpec],
+    reading: Reading,
+    alone: bool,
 ) -> Samples:
+    """A dict of modalities or of columns; one that is not alone, but in a list, has a single sample if it may have."""
+    if _is_by_column(data, transforms, declared):
+        return _of_columns(data, declared, reading)
     names = list(transforms.modalities)
     values = {name: data[name] for name in names if name in data}
-    if not values and declared and all(column in data for spec in declared.values() for column in spec.columns):
-        return _of_columns(data, declared, reading)
     if unknown := [name for name in data if name not in names and name != LABEL]:
         raise DataError(f"{unknown[0]!r} is none of the modalities {names}")
     if not values:
         raise DataError(f"the dict has none of the modalities {names}")
     given = {name: value for name, value in values.items() if value is not None}
-    single = {name: transforms.is_single(name, value) for name, value in given.items()}
+    told = {name: transforms.is_single(name, value) for name, value in given.items()}
+    either = not alone or True in told.values()
+    single = {name: either if one is None else one for name, one in told.items()}
     if len(set(single.values())) > 1:
         one = [name for name, alone in single.items() if alone]
         raise DataError(f"the modalities {one} have one sample, the others several: {sorted(set(single) - set(one))}")
+    cells = {name: name in declared and _in_cells(declared[name]) for name in given}
+    spellings = {name: reading.spellings(cells[name]) for name in given}
+
+    def row(place: str, own: Mapping[str, Any]) -> Row:
+        def missing(name: str, value: Any) -> bool:
+            return any(is_empty(cell, spellings[name]) for cell in (cells_of(value) if cells[name] else [value]))
+
+        return Row(place, {name: None if missing(name, value) else value for name, value in own.items()})
+
     if not single or next(iter(single.values())):
-        return Samples(single=True, rows=[Row("the sample", given)])
+        only = row("the sample", given)
+        return Samples(single=True, rows=[only], decimal=_decimal([only], declared, reading))
     lengths = {name: len(value) for name, value in given.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"the modalities have different numbers of samples: {lengths}")
     count = next(iter(lengths.values()))
-    whole = {name: value.tolist() if type(value).__name__ == "Series" else value for name, value in given.items()}
-    spellings = {name: reading.spellings(transforms.modalities[name].kind != "text") for name in whole}
+    whole = {name: list(value) if type(value).__name__ == "Series" else value for name, value in given.items()}
 
-    def row(index: int) -> Row:
-        own = {name: value[index] for name, value in whole.items()}
-        empty = {name: is_empty(value, spellings[name]) for name, value in own.items()}
-        return Row(f"sample {index}", {name: None if empty[name] else value for name, value in own.items()})
+    def rows() -> Iterator[Row]:
+        return (row(f"sample {i}", {name: value[i] for name, value in whole.items()}) for i in range(count))
 
-    return Samples(rows=map(row, range(count)))
+    return Samples(rows=rows(), decimal=_decimal(rows(), declared, reading))
+
+
+def _is_by_column(data: Mapping[str, Any], transforms: Transforms, declared: Mapping[str, ColumnSpec]) -> bool:
+    """Whether a dict has the names of a table's columns, and not those of all modalities."""
+    columns = {column for spec in declared.values() for column in spec.columns}
+    return bool(columns) and columns <= data.keys() and not transforms.modalities.keys() <= data.keys()
+
+
+def _decimal(rows: Iterable[Row], declared: Mapping[str, ColumnSpec], reading: Reading) -> Decimal | None:
+    """The decimal mark of the texts that stand for numbers, found as that of a table; None: there are none."""
+    texts: dict[str, list[Cell]] = {name: [] for name, spec in declared.items() if _in_cells(spec)}
+    for row in rows if texts else ():
+        for name, found in texts.items():
+            found += [cell for cell in cells_of(row.values.get(name)) if isinstance(cell, str)]
+    if reading.decimal is not None or not any(texts.values()):
+        return reading.decimal
+    marks = {name: marks_of(found) for name, found in texts.items() if found}
+    return decimal_mark(Path("the samples"), marks, True, reading.likely[1])
+
+
+def _of_list(
+    data: Sequence[Mapping[str, Any]], transforms: Transforms, declared: Mapping[str, ColumnSpec], reading: Reading
+) -> Samples:
+    """A list of dicts of one sample each, all of which tell how their numbers are spelt."""
+    found = [_of_mapping(sample, transforms, declared, reading, alone=False) for sample in data]
+    if not all(sample.single for sample in found):
+        raise DataError("a list holds single samples, but one of its dicts has several")
+    if all(_is_by_column(sample, transforms, declared) for sample in data):
+        columns = [column for spec in declared.values() for column in spec.columns]
+        found = [_of_columns({name: [sample[name] for sample in data] for name in columns}, declared, reading)]
+    rows = [row for sample in found for row in sample.rows]
+    named = [Row(f"sample {i}", row.values, row.cells) for i, row in enumerate(rows)]
+    return Samples(rows=named, decimal=_decimal(named, declared, reading))
 
 
 def _of_columns(data: Mapping[str, Any], declared: Mapping[str, ColumnSpec], reading: Reading) -> Samples:
@@ -325,9 +371,16 @@ def _of_columns(data: Mapping[str, Any], declared: Mapping[str, ColumnSpec], rea
 def _of_folder(
     folder: Path, transforms: Transforms, declared: Mapping[str, ColumnSpec], reading: Reading
 ) -> Iterator[Row]:
-    """A folder with one folder of files per modality, which belong together by name; or with one table."""
+    """A folder with one folder of files per modality, which belong together by name; or with one table.
+
+    A folder is one table, as in training, if it has Parquet files and no other table.
+    """
     inner = {name: folder / name for name in transforms.modalities if (folder / name).is_dir()}
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if tables and all(path.suffix == ".parquet" for path in tables):
+        return _of_table(folder, declared, reading)
+    if not inner and not tables and next(folder.rglob("*.parquet"), None) is not None:
+        return _of_table(folder, declared, reading)
     if not inner and len(tables) == 1:
         return _of_table(tables[0], declared, reading)
     if not inner or not declared:

@@ -125,6 +125,28 @@ def test_other_sizes_and_rates_are_converted(delivered: Any, model: DeliveredMod
     assert model.predict_proba({**large, "song": (low, 16000)}).shape == (3,)
 
 
+def test_texts_have_the_decimal_comma_of_training(tmp_path: Path) -> None:
+    table = write_birds(tmp_path / "data", 30)
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    for line in lines[1:]:
+        line[3:5] = (cell.replace(".", ",") for cell in line[3:5])
+    table.write_text("\n".join(map(":".join, lines)) + "\n")
+    model = lightning_mmnas.load(deliver(tmp_path, table, separator=":")[2])
+    assert (model.transforms.decimal, model.card.table.separator if model.card.table else "") == (",", ":")
+    wanted = model.predict_proba(table)
+    samples = [
+        {"photo": table.parent / line[1], "song": table.parent / line[2], "note": line[7], "numbers": line[3:5]}
+        for line in lines[1:]
+    ]
+    torch.testing.assert_close(model.predict_proba(samples), wanted)
+    torch.testing.assert_close(model.predict_proba(samples[0]), wanted[0])
+    torch.testing.assert_close(model.predict_proba({n: [one[n] for one in samples] for n in samples[0]}), wanted)
+    found = torch.stack([model.transforms(one)["numbers"] for one in samples])
+    mean, std = (getattr(model.transforms.statistics["numbers"], key) for key in ("mean", "std"))
+    raw = torch.tensor([[float(cell.replace(",", ".")) for cell in line[3:5]] for line in lines[1:]]).double()
+    torch.testing.assert_close(found, ((raw - mean) / std).float())
+
+
 def test_embeddings_and_features(delivered: Any, model: DeliveredModel) -> None:
     module, data, _, table = delivered
     batch = data.tensors("test")
@@ -206,7 +228,8 @@ def test_wrong_values(delivered: Any, model: DeliveredModel, tmp_path: Path) -> 
     one = sample(delivered[3], 0)
     for name, value, message in (
         ("numbers", [1.0], r"1 numbers instead of 2 \(mass, wing\)"),
-        ("numbers", [1.0, math.nan], "nan is not a usable number"),
+        ("numbers", [1.0, math.inf], "inf is not a usable number"),
+        ("numbers", [1.0, math.nan], "modality 'numbers' is missing"),
         ("note", np.array([1.5] * 6), "a text, or ids from 0 to 63"),
         ("photo", torch.full((3, 8, 8), -1.0), "pixels from -1"),
         ("song", torch.zeros(5, dtype=torch.int16), "a waveform is floats"),
