@@ -23,7 +23,7 @@ EMPTY = (
 )
 """Spellings of an empty cell: those of pandas, a question mark, a dash. A cell of white space is always empty."""
 WORDS = ("None", "-")
-"""Those of them that are words among texts, such as a class "None"."""
+"""Those of them that are words among other texts than numbers and paths, such as a class "None"."""
 
 _LARGEST = 1e30
 _MOST = 0.5
@@ -42,6 +42,13 @@ _EITHER = r"^[+-]?[1-9][0-9]{0,2},[0-9]{3}$"
 _POINT_ONLY = rf"^[+-]?[0-9]*\.[0-9]+{_EXPONENT}$"
 _POINT_GROUPS = r"^[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+$"
 _COMMA_GROUPS = r"^[+-]?[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+\.[0-9]+|(?:,[0-9]{3}){2,})$"
+_VALUE = "|".join(
+    (
+        *(pattern.removesuffix("$") + r"\s?%?$" for pattern in (_PLAIN, _COMMA, *_THOUSANDS.values())),
+        r"(?i:^(?:true|false)$)",
+        r"\.[A-Za-z0-9]{2,5}$",  # of a path
+    )
+)
 _NUMBER = re.compile(rf"{_PLAIN}|{_COMMA}|{_THOUSANDS['.']}|{_THOUSANDS[',']}")
 
 
@@ -87,9 +94,9 @@ def is_empty(cell: Cell, empty: Sequence[str] = EMPTY) -> bool:
     return isinstance(cell, float | np.floating) and bool(cell != cell)
 
 
-def are_numbers(cells: pa.ChunkedArray) -> bool:
-    """Whether most of the texts are numbers with either decimal mark."""
-    count = pc.sum(_matches(cells, _NUMBER.pattern)).as_py() or 0
+def are_values(cells: pa.ChunkedArray) -> bool:
+    """Whether most of the texts are no words: numbers with either decimal mark, shares, truth values or paths."""
+    count = pc.sum(_matches(cells, _VALUE)).as_py() or 0
     return len(cells) > 0 and count >= _MOST * len(cells)
 
 

@@ -84,7 +84,7 @@ def test_several_labels_are_a_question(tmp_path: Path) -> None:
     table = write_table(tmp_path, {"class": SIDES, "target": other, "x": numbers(N)})
     with pytest.raises(DataError) as error:
         proposed(table)
-    assert "--label 'class' or --label 'target', or --no-label" in str(error.value)
+    assert "--label class or --label target, or --no-label" in str(error.value)
     assert proposed(table, label="target").special == {"label": "target"}
     assert inputs(table, label="target") == ["x"]
     # The same label twice is no question.
