@@ -166,8 +166,10 @@ def _check_split(
     if (LABEL in tensors) != (LABEL in train):
         raise DataError(f"only one of the splits train and {split} has labels")
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            sample = int((~torch.isfinite(tensor)).flatten(1).any(1).nonzero()[0])
+        # Of a regression's labels, NaN says that there is none.
+        wrong = tensor.isinf() if name == LABEL else ~torch.isfinite(tensor)
+        if bool(wrong.any()):
+            sample = int(wrong.flatten(1).any(1).nonzero()[0])
             raise DataError(f"sample {sample} of {split} holds NaN or infinity in {name!r}")
         if tensor.shape[1:] != train[name].shape[1:]:
             raise DataError(

@@ -1,7 +1,7 @@
 """What a user gives to a delivered model, cut into chunks of samples: tables, folders, dicts, loaders."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -33,11 +33,13 @@ class Row:
         place: What to call it in messages.
         values: Raw values by modality.
         cells: The row of the table that it comes from; empty where there is none.
+        numbers: Its columns of numbers as such: None where a cell is empty, or what is wrong with it.
     """
 
     place: str
     values: Mapping[str, Any]
     cells: Mapping[str, Cell] = field(default_factory=dict)
+    numbers: Mapping[str, float | Wrong | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,17 +108,20 @@ class Samples:
             yield Chunk(default_collate(samples) if samples else {}, usable, some)
 
 
-def reading_of(card: TableCard | None, files_from: str | None = None) -> Reading:
+def reading_of(card: TableCard | None, files_from: str | None = None, target: str | None = None) -> Reading:
     """How a new table is read: as that of training, unless its rows say otherwise.
 
     Args:
         card: What is known of the table of training.
         files_from: Folder that files are named relative to; None: as in training.
+        target: The column of a regression's targets, where they are wanted.
     """
+    numbers = [] if target is None else [target]
     if card is None:
-        return Reading(files_from=files_from)
+        return Reading(files_from=files_from, numbers=numbers)
     likely = (card.separator, card.decimal)
-    return Reading(header=card.header, empty=card.empty, likely=likely, files_from=files_from or card.files_from)
+    files_from = files_from or card.files_from
+    return Reading(header=card.header, empty=card.empty, likely=likely, files_from=files_from, numbers=numbers)
 
 
 def samples_of(
@@ -137,6 +142,8 @@ def samples_of(
         DataError: It is nothing that can be understood, or it lacks a modality.
     """
     declared, reading = _renamed(transforms, columns or {}), reading or Reading()
+    numeric = [column for spec in declared.values() if _in_cells(spec) for column in spec.columns]
+    reading = replace(reading, numbers=[*reading.numbers, *numeric])
     if isinstance(data, str | Path):
         path = Path(data)
         if path.is_dir() and not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
@@ -187,7 +194,7 @@ def _of_table(path: Path, declared: Mapping[str, ColumnSpec], reading: Reading) 
             f"the model was not trained on a table, so it cannot read {path}: give tensors by modality, a DataLoader, "
             "or the name of a split of its data: train, val or test"
         )
-    blocks = stream_table(path, reading, _numeric(declared))
+    blocks = stream_table(path, reading)
     first = next(blocks, None)
     if first is not None and path.suffix.lower() not in (".jsonl", ".ndjson", ".json"):  # a key may be lacking there
         _need(declared, first.names, str(path))
@@ -197,11 +204,6 @@ def _of_table(path: Path, declared: Mapping[str, ColumnSpec], reading: Reading) 
 def _in_cells(spec: ColumnSpec) -> bool:
     """Whether a modality is numbers in the cells of a table."""
     return spec.kind == "features" and not spec.files
-
-
-def _numeric(declared: Mapping[str, ColumnSpec]) -> list[str]:
-    """The columns of numbers."""
-    return [column for spec in declared.values() if _in_cells(spec) for column in spec.columns]
 
 
 def _rows(
@@ -217,16 +219,18 @@ def _rows(
     """
     folder = base_folder(table.path, table.reading.files_from) if folder is None else folder
     cells = {name: table.cells(name) for name in table.names}
+    numbers = {name: _numbers(table, name) for name in table.reading.numbers if name in cells}
     absent = [None] * len(table)
-    columns = {name: [cells.get(column, absent) for column in spec.columns] for name, spec in declared.items()}
-    for name, spec in declared.items():
-        if _in_cells(spec):
-            columns[name] = [_numbers(table, column) if column in cells else absent for column in spec.columns]
+    columns = {
+        name: [(numbers if _in_cells(spec) else cells).get(column, absent) for column in spec.columns]
+        for name, spec in declared.items()
+    }
     for row in range(len(table)):
         own = {name: [column[row] for column in several] for name, several in columns.items()}
         values = {name: _value(declared[name], found, folder) for name, found in own.items()}
         place = table.row(row) if word is None else word.format(row)
-        yield Row(place, values, {name: column[row] for name, column in cells.items()})
+        given = {name: column[row] for name, column in cells.items()}
+        yield Row(place, values, given, {name: column[row] for name, column in numbers.items()})
 
 
 def _numbers(table: Table, name: str) -> list[Any]:
@@ -268,7 +272,7 @@ def _of_frame(frame: Any, declared: Mapping[str, ColumnSpec], reading: Reading) 
         raise DataError("the model was not trained on a table, so it cannot read a data frame: give tensors")
     _need(declared, names, "the data frame")
     columns = {str(name): list(frame[name]) for name in frame.columns}
-    table = Table(Path("the data frame"), columns, range(len(frame)), reading, numbers=_numeric(declared))
+    table = Table(Path("the data frame"), columns, range(len(frame)), reading)
     return _rows(table, declared, Path(reading.files_from or ""), "row {} of the data frame")
 
 
@@ -348,7 +352,7 @@ def _of_list(
         columns = [column for spec in declared.values() for column in spec.columns]
         found = [_of_columns({name: [sample[name] for sample in data] for name in columns}, declared, reading)]
     rows = [row for sample in found for row in sample.rows]
-    named = [Row(f"sample {i}", row.values, row.cells) for i, row in enumerate(rows)]
+    named = [Row(f"sample {i}", row.values, row.cells, row.numbers) for i, row in enumerate(rows)]
     return Samples(rows=named, decimal=_decimal(named, declared, reading))
 
 
@@ -364,7 +368,7 @@ def _of_columns(data: Mapping[str, Any], declared: Mapping[str, ColumnSpec], rea
         raise DataError(f"the columns have different numbers of rows: {sizes}")
     count = 1 if single else next(iter(sizes.values()))
     columns = {name: [data[name]] if single else list(data[name]) for name in sorted(wanted)}
-    table = Table(Path("the dict"), columns, range(count), reading, numbers=_numeric(declared))
+    table = Table(Path("the dict"), columns, range(count), reading)
     return Samples(single=single, rows=list(_rows(table, declared, Path(reading.files_from or ""), "row {}")))
 
 

@@ -1,5 +1,6 @@
 """A delivered model: predictions, probabilities, embeddings and scores of new data, and modules for one's own use."""
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
@@ -11,14 +12,14 @@ from torch.utils.data import DataLoader
 from lightning_mmnas.data.samples import labelled_rows
 from lightning_mmnas.data.spec import ModalitySpec, Split, Task, unscaled
 from lightning_mmnas.data.table.labels import Classes, cell_classes, encode_classes, known_classes
-from lightning_mmnas.data.table.targets import cell_target
+from lightning_mmnas.data.table.targets import no_target
 from lightning_mmnas.data.targets import standardised
 from lightning_mmnas.delivery.card import ModelCard
 from lightning_mmnas.delivery.classifier import FusionClassifier
 from lightning_mmnas.delivery.inputs import Chunk, OnError, Row, reading_of, samples_of
 from lightning_mmnas.delivery.parts import build_data
 from lightning_mmnas.delivery.scores import Scores
-from lightning_mmnas.delivery.transforms import Transforms
+from lightning_mmnas.delivery.transforms import Transforms, Wrong
 from lightning_mmnas.errors import DataError, ModelError
 from lightning_mmnas.modules.frozen import FrozenEncoders
 from lightning_mmnas.space.genotype import Genotype
@@ -181,7 +182,8 @@ class DeliveredModel(nn.Module):
         scores = Scores(self.task, self.class_names, self.classifier.thresholds, self.card.target_scale)
         column = label or (self.card.table.label if self.card.table is not None else None)
         skipped = 0
-        for chunk, logits in self.chunks(data, self.classifier, **options)[1]:
+        target = column if self.task == "regression" else None
+        for chunk, logits in self.chunks(data, self.classifier, target=target, **options)[1]:
             labels = chunk.labels if chunk.rows == [] else self._labels([chunk.rows[i] for i in chunk.usable], column)
             if labels is None:
                 raise DataError("the samples have no classes to be compared with: a DataLoader needs 'label'")
@@ -201,6 +203,7 @@ class DeliveredModel(nn.Module):
         batch_size: int = _BATCH,
         on_error: OnError | None = None,
         files_from: str | None = None,
+        target: str | None = None,
     ) -> tuple[bool, Iterator[tuple[Chunk, Any]]]:
         """Samples chunk by chunk, with what is computed of each, in bounded memory.
 
@@ -213,6 +216,7 @@ class DeliveredModel(nn.Module):
             on_error: What a sample that cannot be read does: "raise", or "skip" it; None: as in training.
             files_from: Folder that a table names files relative to; None: that of training where one was given, else
                 the table's own; of a data frame, the current one.
+            target: Column of a regression's targets, to be read with the rest; None: they are not wanted.
 
         Returns:
             Whether a single sample was given; and the chunks, each with the values of its usable samples on the CPU.
@@ -225,7 +229,7 @@ class DeliveredModel(nn.Module):
         missing: OnError = on_error or ("skip" if table is not None and table.missing == "drop" else "raise")
         error: OnError = on_error or (table.on_error if table is not None else "raise")
         renamed = {name: [value] if isinstance(value, str) else list(value) for name, value in (columns or {}).items()}
-        samples = samples_of(data, self.transforms, renamed, reading_of(table, files_from))
+        samples = samples_of(data, self.transforms, renamed, reading_of(table, files_from, target))
 
         def found() -> Iterator[tuple[Chunk, Any]]:
             some = False
@@ -312,7 +316,10 @@ class DeliveredModel(nn.Module):
                 raise DataError(f"{row.place}: there is no column {column!r}; give label, or --label COLUMN")
             place = f"{row.place}, column {column!r}"
             if self.card.target_scale is not None:
-                targets.append(cell_target(row.cells[column], place))
+                target = row.numbers.get(column)
+                if isinstance(target, Wrong):
+                    raise no_target(target.reason, place)
+                targets.append(math.nan if target is None else target)
                 continue
             several = self.task == "multilabel"
             classes = cell_classes(row.cells[column], table.label_separator, several, place, known)

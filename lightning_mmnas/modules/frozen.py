@@ -106,7 +106,8 @@ def read_checkpoint(path: str | os.PathLike[str], what: str) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         checkpoint["state_dict"].items()
     except Exception as error:  # torch raises a dozen types for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # Of torch's long texts the first sentence.
+        reason = str(error).splitlines()[0].split(". ")[0] if str(error) else type(error).__name__
         raise CheckpointError(f"{what}: {os.fspath(path)!r} is not a Lightning checkpoint ({reason})") from None
     return checkpoint
 

@@ -17,6 +17,7 @@ from tests.report.make_facts import make_run, model
 @pytest.mark.slow
 def test_a_run_without_a_model_of_ours_has_a_report(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", comparison=[])
+    (run / "finetune").mkdir()
     path = make_report(run, tmp_path / "elsewhere" / "page.html", strict=True)
     assert path == tmp_path / "elsewhere" / "page.html"
     assert "The model of this run was not looked at: cannot read" in path.read_text()

@@ -208,7 +208,8 @@ def test_missing_and_broken_configs(tmp_path: Path, configs: Path) -> None:
     with pytest.raises(ConfigError, match=r"finetune.yaml is not valid YAML"):
         _run(configs, tmp_path / "run")
     (configs / "finetune.yaml").unlink()
-    with pytest.raises(ConfigError, match=r"there is no .*finetune.yaml"):
+    (configs / "comparison.yaml").write_text("draws: 1")
+    with pytest.raises(ConfigError, match=r"there is no .*finetune.yaml, so nothing can be fine-tuned or compared"):
         _run(configs, tmp_path / "run")
     with pytest.raises(ConfigError, match="unexpected 'surplus'"):
         _run(configs, tmp_path / "run", overrides=["surplus"])

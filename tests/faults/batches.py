@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -49,7 +50,12 @@ class Poison(Callback):
 
 def batches(stages: Sequence[str] = STAGES) -> Record:
     """Every fault in some stages."""
-    with recorded("batches, losses, data") as record, tempfile.TemporaryDirectory() as folder:
+    with (
+        recorded("batches, losses, data") as record,
+        tempfile.TemporaryDirectory() as folder,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # they are many, and tested where they belong
         for stage in stages:
             for name, fault in FAULTS.items():
                 path = Path(folder) / f"{stage}-{name}"

@@ -10,7 +10,7 @@ import pytest
 from tests.faults import batches, endurance
 from tests.faults.record import Record, require
 
-FORKING = {"kills": 2, "locks": 3, "hostile": 217}
+FORKING = {"kills": 2, "locks": 3, "hostile": 257}
 """Families that need a process of their own, and their cases."""
 
 

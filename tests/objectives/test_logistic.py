@@ -35,7 +35,7 @@ def test_the_optimum_is_that_of_scikit_learn(n: int, d: int, strength: float) ->
     reference.fit(x.double().numpy(), labels.numpy())
     expected = reference.decision_function(x.double().numpy())
     found = model(x).numpy()
-    np.testing.assert_allclose(found - found.mean(1, keepdims=True), expected, atol=1e-3)  # softmax knows differences
+    np.testing.assert_allclose(found - found.mean(1, keepdims=True), expected, atol=3e-3)  # softmax knows differences
 
 
 def test_several_labels_are_one_problem_each() -> None:

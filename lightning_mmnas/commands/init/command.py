@@ -33,9 +33,10 @@ def command(args: Sequence[str]) -> None:
     """Runs `mmnas init` with the rest of the command line."""
     parser = Parser(
         prog="mmnas init",
-        description="Looks at a table of your data (.csv, .jsonl or .parquet), proposes its modalities, checks every "
-        "file, and writes a folder of configurations for `mmnas run`. Columns that are called label, split, group or "
-        "id, or nearly so (class, target, fold, subject, index, ...), are taken for that, and never for inputs.",
+        description="Looks at a table of your data (.csv, .tsv, .json, .jsonl, .parquet or a folder of Parquet files), "
+        "proposes its modalities, checks every file, and writes a folder of configurations for `mmnas run`. Columns "
+        "that are called label, split, group or id, or nearly so (class, target, fold, subject, index, ...), are taken "
+        "for that, and never for inputs.",
         allow_abbrev=False,
     )
     parser.add_argument("table", help="one row per sample; files are named relative to the table's folder")
@@ -109,7 +110,8 @@ def add_table_options(parser: Parser) -> None:
         "--empty",
         action="append",
         metavar="TEXT",
-        help="what stands for an empty cell; may be repeated (default: NaN, NA, N/A, null, None, ?, - and the like)",
+        help="what stands for an empty cell; may be repeated (default: NaN, NA, N/A, null, ? and the like; among "
+        "numbers and files None and - too)",
     )
     parser.add_argument("--missing", choices=["error", "drop", "mask"], default="error", help="empty cells")
     parser.add_argument("--on-error", choices=["raise", "skip"], default="raise", help="damaged files")

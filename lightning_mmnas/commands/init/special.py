@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -107,7 +108,9 @@ def find_special(
             )
         for name in called:
             if name != chosen:
-                reason = f"it is called like {_OPTION[role]} and is no input; --{role} {name} takes it as such"
+                reason = (
+                    f"it is called like {_OPTION[role]} and is no input; --{role} {shlex.quote(name)} takes it as such"
+                )
                 found.aside.setdefault(name, f"{reason}, --modality as an input")
     return found
 
@@ -124,7 +127,7 @@ def _label(table: Table, called: list[str], found: Special) -> str | None:
     first, *others = usable
     different = [name for name in others if not _same(table, first, name)]
     if different:
-        options = " or ".join(f"--label {name!r}" for name in [first, *different])
+        options = " or ".join(f"--label {shlex.quote(name)}" for name in [first, *different])
         raise DataError(
             f"{table.path}: the columns {[first, *different]} are all called like a label, and they differ; say which "
             f"one is to be learnt: {options}, or --no-label (the others are then no inputs unless --modality names "
@@ -157,7 +160,7 @@ _CHOICES = {"label": _label, "split": _split, "group": _group, "id": _id}
 
 def _one_of(table: Table, role: str, usable: list[str]) -> str | None:
     if len(usable) > 1 and not all(_same(table, usable[0], name) for name in usable[1:]):
-        options = " or ".join(f"--{role} {name!r}" for name in usable)
+        options = " or ".join(f"--{role} {shlex.quote(name)}" for name in usable)
         raise DataError(f"{table.path}: the columns {usable} are all called like a {role}: {options}, or --no-{role}")
     return usable[0] if usable else None
 
@@ -182,8 +185,7 @@ def _names_splits(table: Table, name: str) -> bool:
 
 
 def _is_unique(table: Table, name: str) -> bool:
-    cells = table.cells(name)
-    return all(cell is not None for cell in cells) and len(set(map(repr, cells))) == len(cells)
+    return bool(table.filled(name).all()) and not table.repeated([name])
 
 
 def _is_coordinate(table: Table, name: str) -> bool:

@@ -91,6 +91,7 @@ def as_options(error: MMNASError) -> MMNASError:
 def in_options(text: str) -> str:
     """A message in which options of `mmnas init` stand in place of keys of the configuration."""
     text = re.sub(r"check data\.init_args\.table\b", "check the path", text)
+    text = text.replace("unless empty says otherwise", "unless --empty says otherwise")
     text = re.sub(r"data\.init_args\.columns(\.[^\s;,]+)?", "--modality", text)
     text = re.sub(
         r"data\.init_args\.(label_separator|label|split|group|id|task|missing|on_error|files_from)\b(=| to )?",

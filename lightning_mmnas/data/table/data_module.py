@@ -214,7 +214,8 @@ class TableDataModule(MultimodalDataModule):
         if self.id is not None and (again := table.repeated([self.id])):
             cells = table.cells(self.id)
             cell, first = cells[again[0]], cells.index(cells[again[0]])
-            raise DataError(f"{table.place(again[0], self.id)}: id {cell!r} is also in {table.lines([first])}")
+            what = f"an empty id{table.spelt_empty([self.id])}" if cell is None else f"id {cell!r}"
+            raise DataError(f"{table.place(again[0], self.id)}: {what} is also in {table.lines([first])}")
         if again := table.repeated():
             rank_zero_warn(f"{table.path}: {len(again)} row(s) repeat an earlier one: {table.lines(again)}")
         return table
@@ -234,7 +235,8 @@ class TableDataModule(MultimodalDataModule):
         incomplete = np.flatnonzero(~there.all(0)).tolist()
         if incomplete and self.missing == "error":
             raise DataError(
-                f"{table.path}: {len(incomplete)} row(s) lack a modality: {table.lines(incomplete)}; set "
+                f"{table.path}: {len(incomplete)} row(s) lack a modality: {table.lines(incomplete)}"
+                f"{table.spelt_empty([c for name in self._selected for c in self.declared[name].columns])}; set "
                 "data.init_args.missing to drop or mask"
             )
         gone = set(incomplete) if self.missing == "drop" else set(np.flatnonzero(~there.any(0)).tolist())

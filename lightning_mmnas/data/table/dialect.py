@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +27,12 @@ class Reading:
         separator: Between the cells of a row, one character; tab may be called "tab".
         decimal: The decimal mark of texts that are numbers.
         header: Whether the first row names the columns.
-        empty: Spellings of an empty cell; None: the usual ones, of which "None" and "-" count among numbers only. White
-            space is always empty.
+        empty: Spellings of an empty cell; None: the usual ones, of which "None" and "-" count among numbers and paths
+            only. White space is always empty.
         files_from: Folder that files are named relative to; None: that of the table.
         likely: Separator and decimal mark where nothing speaks against them, such as those of training.
+        numbers: Columns that are known to hold numbers, in which more spellings are empty than in texts; of the others
+            the cells tell.
     """
 
     separator: str | None = None
@@ -39,6 +41,7 @@ class Reading:
     empty: Sequence[str] | None = None
     files_from: str | None = None
     likely: tuple[str | None, Decimal | None] = (None, None)
+    numbers: Collection[str] = ()
 
     def __post_init__(self) -> None:
         if self.separator in ("tab", "\\t"):
@@ -50,7 +53,7 @@ class Reading:
             raise ConfigError(f"decimal {self.decimal!r} is not in ['.', ',']; check decimal")
 
     def spellings(self, numbers: bool) -> Sequence[str]:
-        """Spellings of an empty cell, among numbers or among texts."""
+        """Spellings of an empty cell, among numbers and paths or among texts."""
         if self.empty is not None:
             return self.empty
         return EMPTY if numbers else [spelling for spelling in EMPTY if spelling not in WORDS]

@@ -4,7 +4,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
-from lightning_mmnas.data.table.labels import UNLABELLED, Classes, is_number
+from lightning_mmnas.data.table.labels import Classes, is_number
 from lightning_mmnas.data.table.reading import Table
 
 _NAMED = 5
@@ -23,11 +23,9 @@ def label_notes(table: Table, column: str, classes: Sequence[Classes | None], se
         separated: Whether a separator was given, or cells are lists.
     """
     counts = Counter(name for row in classes for name in row or ())
-    spelt = Counter(cell.strip() for cell in table.cells(column) if isinstance(cell, str))
     notes = []
-    missing = {text: count for text, count in spelt.items() if text in UNLABELLED and text not in counts}
-    if empty := {**missing, **table.emptied(column)}:
-        notes.append(f"{_listed(empty)} is read as no label; a class of that name needs another spelling")
+    if empty := table.emptied(column):
+        notes.append(f"{_listed(empty)} is read as no label; --empty says otherwise")
     if nothing := {name: count for name, count in counts.items() if name.casefold() in _LIKE_NOTHING}:
         notes.append(f"{_listed(nothing)} is a class as any other; leave the cell empty where there is no label")
     if not separated:

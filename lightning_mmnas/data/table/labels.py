@@ -13,15 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.table.numbers import EMPTY, WORDS
 from lightning_mmnas.data.table.reading import Cell, Table
 from lightning_mmnas.errors import DataError
 from lightning_mmnas.parsing import parse_json
 
 Classes = tuple[str, ...]
 
-UNLABELLED = frozenset(("", *EMPTY)) - frozenset(WORDS)
-"""What stands in a cell for a label that is missing; "None" is a usual name of a class, and one."""
 _LONGEST = 100_000
 """Characters of a cell that is read as a list."""
 _REAL = 20
@@ -142,10 +139,10 @@ def class_name(part: Cell, place: str) -> str:
 
 
 def is_unlabelled(cell: Cell) -> bool:
-    """Whether a cell of a label column is empty, or spelt like what is missing."""
+    """Whether a cell is empty: None, NaN or white space; which texts are is known to its table."""
     if cell is None or isinstance(cell, float | Decimal):
         return cell is None or math.isnan(cell)
-    return isinstance(cell, str) and cell.strip() in UNLABELLED
+    return isinstance(cell, str) and not cell.strip()
 
 
 def class_names(classes: Iterable[Classes | None]) -> list[str]:

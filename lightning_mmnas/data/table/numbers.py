@@ -24,7 +24,7 @@ EMPTY = (
 )
 """Spellings of an empty cell: those of pandas, a question mark, a dash. A cell of white space is always empty."""
 WORDS = ("None", "-")
-"""Those of them that are words among texts, such as a class "None"."""
+"""Those of them that are words among other texts than numbers and paths, such as a class "None"."""
 
 _LARGEST = 1e30
 _MOST = 0.5
@@ -43,6 +43,13 @@ _EITHER = r"^[+-]?[1-9][0-9]{0,2},[0-9]{3}$"
 _POINT_ONLY = rf"^[+-]?[0-9]*\.[0-9]+{_EXPONENT}$"
 _POINT_GROUPS = r"^[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+$"
 _COMMA_GROUPS = r"^[+-]?[1-9][0-9]{0,2}(?:(?:,[0-9]{3})+\.[0-9]+|(?:,[0-9]{3}){2,})$"
+_VALUE = "|".join(
+    (
+        *(pattern.removesuffix("$") + r"\s?%?$" for pattern in (_PLAIN, _COMMA, *_THOUSANDS.values())),
+        r"(?i:^(?:true|false)$)",
+        r"\.[A-Za-z0-9]{2,5}$",  # of a path
+    )
+)
 _NUMBER = re.compile(rf"{_PLAIN}|{_COMMA}|{_THOUSANDS['.']}|{_THOUSANDS[',']}")
 
 
@@ -90,9 +97,9 @@ def is_empty(cell: Cell, empty: Sequence[str] = EMPTY) -> bool:
     return isinstance(cell, float | np.floating) and bool(cell != cell)
 
 
-def are_numbers(cells: pa.ChunkedArray) -> bool:
-    """Whether most of the texts are numbers with either decimal mark."""
-    count = pc.sum(_matches(cells, _NUMBER.pattern)).as_py() or 0
+def are_values(cells: pa.ChunkedArray) -> bool:
+    """Whether most of the texts are no words: numbers with either decimal mark, shares, truth values or paths."""
+    count = pc.sum(_matches(cells, _VALUE)).as_py() or 0
     return len(cells) > 0 and count >= _MOST * len(cells)
 
 
@@ -217,7 +224,8 @@ def decimal_mark(path: Path, marks: Mapping[str, Marks], comma_separated: bool, 
     return likely or "."
 
 
-def _parse_texts(column: pa.Array, decimal: Decimal) -> Numbers:
+def _parse_texts(column: pa.Array, decimal: Decimal, alone: bool = True) -> Numbers:
+    """Texts as numbers; beside other cells, not `alone`, shares and truth values are none."""
     there = np.flatnonzero(_array(column.is_valid()))
     values = np.full(len(column), np.nan)
     cells = pc.utf8_trim_whitespace(column.drop_null())
@@ -230,12 +238,12 @@ def _parse_texts(column: pa.Array, decimal: Decimal) -> Numbers:
         except pa.ArrowInvalid:
             pass
     lower = pc.utf8_lower(cells)
-    if pc.all(pc.is_in(lower, pa.array(["true", "false"], lower.type))).as_py():
+    if alone and pc.all(pc.is_in(lower, pa.array(["true", "false"], lower.type))).as_py():
         values[there] = _array(pc.equal(lower, "true"))
         return Numbers(values, np.empty(0, np.int64), "true is 1, false is 0" if len(there) else None)
     cells = pc.replace_substring(cells, "\u2212", "-")
     notes, scale = [], 1.0
-    if pc.all(pc.ends_with(cells, "%")).as_py():
+    if alone and pc.all(pc.ends_with(cells, "%")).as_py():
         notes, scale = ["per cent: 12% is 0.12"], 100.0
         cells = pc.utf8_rtrim_whitespace(pc.utf8_slice_codeunits(cells, 0, -1))
     plain = _matches(cells, _PLAIN if decimal == "." else _COMMA)
@@ -255,7 +263,9 @@ def _parse_texts(column: pa.Array, decimal: Decimal) -> Numbers:
 
 def _parse_mixed(cells: list[Cell], decimal: Decimal) -> Numbers:
     """Cells of several types, as JSON has them."""
-    texts = _parse_texts(pa.array([cell if isinstance(cell, str) else None for cell in cells], pa.string()), decimal)
+    alone = all(cell is None or isinstance(cell, str) for cell in cells)
+    column = pa.array([cell if isinstance(cell, str) else None for cell in cells], pa.string())
+    texts = _parse_texts(column, decimal, alone)
     values, wrong = texts.values.copy(), set(texts.wrong.tolist())
     for row, cell in enumerate(cells):
         if cell is not None and not isinstance(cell, str):

@@ -1,7 +1,7 @@
 """Tables as columns of cells: CSV and its kin, JSON, Parquet, folders of files."""
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from lightning_mmnas.data.table.numbers import (
     Decimal,
     Marks,
     Numbers,
-    are_numbers,
+    are_values,
     decimal_mark,
     is_empty,
     marks_of,
@@ -68,7 +68,6 @@ class Table:
         told: What was recognised in it.
         separated: What parts its cells; None: it is no text.
         files: Of a folder: each file, with the number of rows before it.
-        numbers: Columns of numbers, in which other spellings are empty than in texts; None: its cells tell.
     """
 
     def __init__(
@@ -80,7 +79,6 @@ class Table:
         told: Sequence[str] = (),
         separated: str | None = None,
         files: Sequence[tuple[Path, int]] = (),
-        numbers: Collection[str] | None = None,
     ) -> None:
         self.path = path
         self.reading = reading or Reading()
@@ -92,8 +90,7 @@ class Table:
         self._columns: dict[str, Column] = {}
         self._emptied: dict[str, dict[str, int]] = {}
         for name, column in columns.items():
-            among = None if numbers is None else name in numbers
-            self._columns[name], self._emptied[name] = _emptied(column, self.reading, among)
+            self._columns[name], self._emptied[name] = _emptied(column, self.reading, name in self.reading.numbers)
         self._numbers: dict[str, Numbers] = {}
         self._cells: dict[str, list[Cell]] = {}
 
@@ -134,6 +131,11 @@ class Table:
         """How the cells of a column that are empty, and not white space, are spelt, and how many of each there are."""
         return self._emptied[name]
 
+    def spelt_empty(self, names: Sequence[str]) -> str:
+        """Which texts of some columns were read as empty, as the end of a message about an empty cell."""
+        found = sorted({text for name in names for text in self._emptied[name]})
+        return f" ({', '.join(map(repr, found))} is read as empty, unless empty says otherwise)" if found else ""
+
     def filled(self, name: str) -> Mask:
         """Which cells of a column are not empty, shape (n,)."""
         column = self._columns[name]
@@ -152,7 +154,8 @@ class Table:
         if self.reading.decimal is not None:
             return self.reading.decimal
         marks = {name: marks_of(column) for name, column in self._columns.items()}
-        return decimal_mark(self.path, marks, self.separated in (",", None), self.reading.likely[1])
+        likely = _likely_mark(self.reading, self.separated)
+        return decimal_mark(self.path, marks, self.separated in (",", None), likely)
 
     def parsed(self, name: str) -> Numbers:
         """A column as numbers, and which of its cells are none."""
@@ -253,13 +256,13 @@ def read_table(path: Path, reading: Reading | None = None) -> Table:
     return Table(path, whole, np.concatenate(lines), reading, source.told, _separated(source), files)
 
 
-def stream_table(path: Path, reading: Reading | None = None, numbers: Collection[str] = ()) -> Iterator[Table]:
+def stream_table(path: Path, reading: Reading | None = None) -> Iterator[Table]:
     """Reads a table block by block, whatever its size; see `read_table`.
 
     Args:
         path: The file or folder.
-        reading: What is known of it; the rest is recognised.
-        numbers: The columns of numbers. Their cells tell the decimal mark, which all blocks then share.
+        reading: What is known of it; the rest is recognised. The cells of its columns of numbers tell the decimal mark,
+            which all blocks then share.
 
     Raises:
         DatasetNotFoundError: There is no such file.
@@ -267,17 +270,17 @@ def stream_table(path: Path, reading: Reading | None = None, numbers: Collection
     """
     reading = reading or Reading()
     source = _open(path, reading)
-    if reading.decimal is None and numbers:
-        marks: dict[str, Marks] = dict.fromkeys(numbers, Marks())
+    if reading.decimal is None and reading.numbers:
+        marks: dict[str, Marks] = dict.fromkeys(reading.numbers, Marks())
         for columns, _ in source.blocks():
-            for name in set(columns).intersection(numbers):
+            for name in set(columns).intersection(reading.numbers):
                 marks[name] |= marks_of(_emptied(columns[name], reading, True)[0])
-        found = decimal_mark(path, marks, _separated(source) in (",", None), reading.likely[1])
+        found = decimal_mark(path, marks, _separated(source) in (",", None), _likely_mark(reading, _separated(source)))
         reading = replace(reading, decimal=found)
     some = False
     for columns, places in source.blocks():
         some = True
-        yield Table(path, columns, places, reading, (), _separated(source), numbers=numbers)
+        yield Table(path, columns, places, reading, (), _separated(source))
     if not some and source.names:
         yield Table(path, {name: pa.array([], pa.string()) for name in source.names}, [], reading)
 
@@ -315,12 +318,17 @@ def _separated(source: _Source) -> str | None:
     return source.dialect.separator if isinstance(source, DelimitedFile) else None
 
 
-def _emptied(column: Any, reading: Reading, numbers: bool | None) -> tuple[Column, dict[str, int]]:
+def _likely_mark(reading: Reading, separated: str | None) -> Decimal | None:
+    """The decimal mark of a like table, where the separator is that table's, too."""
+    separator, decimal = reading.likely
+    return decimal if separated in (separator or ",", None) else None
+
+
+def _emptied(column: Any, reading: Reading, numbers: bool) -> tuple[Column, dict[str, int]]:
     """A column whose cells that mean nothing are empty, and how many of them are spelt how, but for white space."""
     if isinstance(column, list):
         texts = pa.chunked_array([pa.array([c if isinstance(c, str) else None for c in column], pa.string())])
-        if numbers is None:
-            numbers = sum(isinstance(c, int | float) for c in column) >= len(texts.drop_null()) or None
+        numbers = numbers or sum(isinstance(c, int | float) for c in column) >= len(texts.drop_null())
         kept, counts = _emptied(texts, reading, numbers)
         there = [c is not None for c in kept] if isinstance(kept, list) else kept.is_valid().to_pylist()
         pairs = zip(column, there, strict=True)
@@ -333,10 +341,10 @@ def _emptied(column: Any, reading: Reading, numbers: bool | None) -> tuple[Colum
     if not pa.types.is_string(column.type):
         return column, {}
     trimmed = pc.utf8_trim_whitespace(column)
-    gone = pc.is_in(trimmed, pa.array(["", *reading.spellings(numbers is not False)], pa.string()))
+    gone = pc.is_in(trimmed, pa.array(["", *reading.spellings(True)], pa.string()))
     if not pc.any(gone).as_py():
         return column, {}
-    if numbers is None and not are_numbers(trimmed.filter(pc.invert(gone)).drop_null()):
+    if not numbers and not are_values(trimmed.filter(pc.invert(gone)).drop_null()):
         gone = pc.is_in(trimmed, pa.array(["", *reading.spellings(False)], pa.string()))
     found = pc.value_counts(trimmed.filter(gone)).to_pylist()
     counts = {str(entry["values"]): int(entry["counts"]) for entry in found if entry["values"]}

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_mmnas.data.spec import Split
 from lightning_mmnas.data.splits import split_groups
 from lightning_mmnas.data.table.labels import Classes, class_name, class_names, is_number, is_unlabelled, shown
+from lightning_mmnas.data.table.numbers import is_empty
 from lightning_mmnas.data.table.reading import Cell, Table
 from lightning_mmnas.errors import DataError
 
@@ -40,10 +41,11 @@ def read_groups(table: Table, column: str) -> list[Cell]:
         DataError: A cell names none; names the line.
     """
     cells = table.cells(column)
-    wrong = [row for row, cell in enumerate(cells) if is_unlabelled(cell) or isinstance(cell, list | dict)]
+    empty = table.reading.spellings(True)
+    wrong = [row for row, cell in enumerate(cells) if is_empty(cell, empty) or isinstance(cell, list | dict)]
     if wrong:
         cell = cells[wrong[0]]
-        what = "an empty cell" if cell is None else shown(cell)
+        what = f"an empty cell{table.spelt_empty([column])}" if cell is None else shown(cell)
         raise DataError(
             f"{table.place(wrong[0], column)}: {what} is no group ({len(wrong)} such "
             "cell(s)); name a group in every row, or leave group out"

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.table.labels import is_unlabelled
-from lightning_mmnas.data.table.reading import Cell, Table, number
+from lightning_mmnas.data.table.reading import Table
 from lightning_mmnas.errors import DataError
 
 _WAY_OUT = (
@@ -28,19 +27,6 @@ def read_targets(table: Table, column: str) -> Tensor:
     return found
 
 
-def cell_target(cell: Cell, place: str) -> float:
-    """The target in one cell, NaN where it is empty.
-
-    Args:
-        cell: The cell.
-        place: Of the cell, for messages.
-
-    Raises:
-        DataError: It is no number.
-    """
-    if is_unlabelled(cell):
-        return float("nan")
-    try:
-        return number(cell)
-    except ValueError as error:
-        raise DataError(f"{place}: {error}{_WAY_OUT}") from None
+def no_target(reason: str, place: str) -> DataError:
+    """The error for a cell that is no target, and why."""
+    return DataError(f"{place}: {reason}{_WAY_OUT}")

@@ -83,13 +83,13 @@ def test_one_class(cell: Any, name: str) -> None:
     assert cell_classes(cell, None, False, "here") == (name,)
 
 
-@pytest.mark.parametrize(
-    "cell",
-    [
-        *(None, "", " ", "?", "nan", "NaN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "NaT"),
-        *(float("nan"), np.float32("nan"), Decimal("NaN")),
-    ],
-)
+def test_spellings_of_missing_are_no_classes() -> None:
+    spelt = ["", " ", "?", "nan", "NaN", "NA", "N/A", "n/a", "#N/A", "<NA>", "null", "NULL", "NaT"]
+    words = [None, "-", "None", "none", "cat"]
+    assert read([*spelt, *words]) == [None] * len(spelt) + [None, ("-",), ("None",), ("none",), ("cat",)]
+
+
+@pytest.mark.parametrize("cell", [None, "", " ", float("nan"), np.float32("nan"), Decimal("NaN")])
 def test_what_is_missing_is_no_class(cell: Any) -> None:
     assert cell_classes(cell, None, False, "here") is None
     assert cell_classes(cell, "|", True, "here") is None
@@ -268,7 +268,7 @@ def test_a_model_reads_labels_as_training_did() -> None:
     known = known_classes(["1", "True", NFC, "cat"])
     for cell, name in ((1.0, "1"), ("1.0", "1"), ("TRUE", "True"), (NFD, NFC), (" cat", "cat")):
         assert cell_classes(cell, None, False, "here", known) == (name,)
-    assert cell_classes("NA", None, False, "here", known) is None
+    assert cell_classes(None, None, False, "here", known) is None
     assert cell_classes("dog", None, False, "here", known) == ("dog",)
     # Classes of a model from when spellings were not yet one.
     old = known_classes(["1", "1.0", "nan", "true", "['cat', 'dog']", NFD])

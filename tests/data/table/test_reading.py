@@ -280,16 +280,20 @@ def test_rows_that_repeat(tmp_path: Path) -> None:
 def test_blocks_share_the_decimal_mark(tmp_path: Path) -> None:
     rows = [f"{i};{'0,5' if i == 49_999 else '1.234'}" for i in range(50_000)]
     (tmp_path / "t.csv").write_text("i;a\n" + "\n".join(rows) + "\n" + "x" * 0)
-    blocks = list(stream_table(tmp_path / "t.csv", numbers=["a"]))
+    blocks = list(stream_table(tmp_path / "t.csv", Reading(numbers=["a"])))
     values = np.concatenate([block.numbers("a") for block in blocks])
     assert set(values[:-1]) == {1234}
     assert values[-1] == 0.5
     assert blocks[-1].line(len(blocks[-1]) - 1) == 50_001
-    known = Reading(likely=(";", ","))
+    known = Reading(likely=(";", ","), numbers=["a"])
     (tmp_path / "u.csv").write_text("i;a\n1;1,234\n2;2,345\n")
-    assert [block.numbers("a").tolist() for block in stream_table(tmp_path / "u.csv", known, ["a"])] == [[1.234, 2.345]]
+    assert [block.numbers("a").tolist() for block in stream_table(tmp_path / "u.csv", known)] == [[1.234, 2.345]]
     (tmp_path / "v.csv").write_text("i,a\n1,1.5\n2,2.345\n")
-    assert [block.numbers("a").tolist() for block in stream_table(tmp_path / "v.csv", known, ["a"])] == [[1.5, 2.345]]
+    assert [block.numbers("a").tolist() for block in stream_table(tmp_path / "v.csv", known)] == [[1.5, 2.345]]
+    # What was likely of a table with other separators says nothing of this one.
+    other = Reading(likely=(",", "."), numbers=["a"])
+    with pytest.raises(DataError, match="decimal comma, or one between thousands"):
+        list(stream_table(tmp_path / "u.csv", other))
 
 
 def written(draw: random.Random) -> tuple[bytes, list[list[str]], list[list[float | None]]]:
@@ -347,6 +351,10 @@ def test_words_are_empty_among_numbers_only(tmp_path: Path, form: str) -> None:
         "number": ["1.5", "None", "-", "2", "NA"],
         "class": ["None", "cat", "None", "-", "NA"],
         "all": ["None"] * 5,
+        "share": ["12%", "3 %", "None", "-", "5%"],
+        "truth": ["True", "false", "None", "TRUE", "-"],
+        "path": ["a/b.png", "None", "c.wav", "-", "my pictures/d.JPEG"],
+        "text": ["None", "it says 1.5", "-", "v1.0", "owl."],
     }
     rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
     lines = (
@@ -358,9 +366,35 @@ def test_words_are_empty_among_numbers_only(tmp_path: Path, form: str) -> None:
     np.testing.assert_array_equal(found.numbers("number"), [1.5, np.nan, np.nan, 2, np.nan])
     assert found.cells("class") == ["None", "cat", "None", "-", None]
     assert found.cells("all") == ["None"] * 5
+    assert [cell is None for cell in found.cells("share")] == [False, False, True, True, False]
+    assert [cell is None for cell in found.cells("truth")] == [False, False, True, False, True]
+    assert [cell is None for cell in found.cells("path")] == [False, True, False, True, False]
+    assert found.cells("text") == columns["text"]
     assert found.emptied("number") == {"None": 1, "-": 1, "NA": 1}
-    said = Table(found.path, {"class": columns["class"], "all": columns["all"]}, range(5), numbers=["all"])
+    said = Table(found.path, {"class": columns["class"], "all": columns["all"]}, range(5), Reading(numbers=["all"]))
     assert said.cells("all") == [None] * 5
     assert said.cells("class") == ["None", "cat", "None", "-", None]
     user = Table(found.path, {"class": columns["class"]}, range(5), Reading(empty=["cat", "-"]))
     assert user.cells("class") == ["None", None, "None", None, "NA"]
+
+
+def test_a_first_line_that_names_the_separator_counts(tmp_path: Path) -> None:
+    # Commas part these rows as evenly.
+    found = table(tmp_path, "sep=;\na,x;b\n1,2;3,4\n5,6;7,8\n")
+    assert found.names == ["a,x", "b"]
+    np.testing.assert_array_equal(found.numbers("b"), [3.4, 7.8])
+    assert found.line(0) == 3
+    with pytest.raises(DataError, match="line 4: byte 0xff is not UTF-8"):
+        table(tmp_path, b'sep=;\na;b\n1;2\n1;\xff"\n')
+
+
+def test_words_among_which_one_is_a_number_tell_no_decimal_mark(tmp_path: Path) -> None:
+    found = table(tmp_path, "a;t\n1.5;x\n2.5;1,5\n3.5;y\n4.5;z\n")
+    np.testing.assert_array_equal(found.numbers("a"), [1.5, 2.5, 3.5, 4.5])
+
+
+@pytest.mark.parametrize(("cells", "wrong"), [(["12%", 2.5], [0]), (["true", 7, "1.5"], [0]), (["1,234", 5], [])])
+def test_shares_beside_numbers_are_none(tmp_path: Path, cells: list[Any], wrong: list[int]) -> None:
+    found = table(tmp_path, "\n".join(json.dumps({"a": cell}) for cell in cells), "t.jsonl").parsed("a")
+    assert found.wrong.tolist() == wrong
+    assert np.isnan(found.values[wrong]).all()

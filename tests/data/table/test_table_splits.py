@@ -171,7 +171,7 @@ def test_notes_of_a_data_module(tmp_path: Path) -> None:
     rows[4]["y"], rows[5]["y"] = "NA", "A"
     data = built(write(tmp_path / "t.csv", rows), label="y")
     place = f"{tmp_path / 't.csv'}, column 'y': "
-    assert data.notes[0] == f"{place}'NA' (1 row) is read as no label; a class of that name needs another spelling"
+    assert data.notes[0] == f"{place}'NA' (1 row) is read as no label; --empty says otherwise"
     assert "'A' (1 row), 'a' (14 rows)" in data.notes[1]
     assert len(data.notes) == 2
     assert built(tmp_path / "t.csv", labels=False).notes == []
@@ -185,5 +185,19 @@ def test_groups_are_one_whatever_their_spelling(tmp_path: Path) -> None:
     homes = [{truth[row] for row in members} for members in data.rows.values()]
     assert sum(map(len, homes)) == len(set.union(*homes)) == 6
     rows[7]["g"] = "nan"
-    with pytest.raises(DataError, match=r"line 9, column 'g': an empty cell is no group .*leave group out"):
+    with pytest.raises(
+        DataError,
+        match=r"line 9, column 'g': an empty cell \('nan' is read as empty, .*\) is no group .*leave group out",
+    ):
         built(write(tmp_path / "t.csv", rows), label="y", group="g")
+
+
+def test_cells_that_are_no_groups_or_ids_say_how_they_were_spelt(tmp_path: Path) -> None:
+    rows = [{"a": f"{i / 7:.3f}", "b": i, "y": "ab"[i % 2], "g": f"g{i % 9}", "i": f"r{i}"} for i in range(45)]
+    rows[3]["g"] = rows[4]["g"] = "-"
+    with pytest.raises(DataError, match=r"line 5, column 'g': '-' is no group \(2 such"):
+        _ = built(write(tmp_path / "t.csv", rows), label="y", group="g").rows
+    rows[3]["g"] = rows[4]["g"] = "g0"
+    rows[5]["i"], rows[6]["i"] = "NA", "?"
+    with pytest.raises(DataError, match=r"line 8, column 'i': an empty id \('\?', 'NA' is read as empty, .*line 7"):
+        _ = built(write(tmp_path / "t.csv", rows), label="y", id="i").rows
