@@ -16,8 +16,9 @@ from lightning_mmnas.data.table.targets import no_target
 from lightning_mmnas.data.targets import standardised
 from lightning_mmnas.delivery.card import ModelCard
 from lightning_mmnas.delivery.classifier import FusionClassifier
-from lightning_mmnas.delivery.inputs import Chunk, OnError, Row, reading_of, samples_of
+from lightning_mmnas.delivery.inputs import reading_of, samples_of
 from lightning_mmnas.delivery.parts import build_data
+from lightning_mmnas.delivery.samples import Chunk, OnError, Row
 from lightning_mmnas.delivery.scores import Scores
 from lightning_mmnas.delivery.transforms import Transforms, Wrong
 from lightning_mmnas.errors import DataError, ModelError

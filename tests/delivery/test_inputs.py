@@ -10,13 +10,16 @@ import pyarrow.parquet as parquet
 import pytest
 import torch
 
+import lightning_mmnas
 from lightning_mmnas.data.columns.texts import TextTokenizer
 from lightning_mmnas.data.spec import ModalitySpec, Vocabulary
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.delivery.card import TableCard
-from lightning_mmnas.delivery.inputs import Samples, reading_of, samples_of
+from lightning_mmnas.delivery.inputs import reading_of, samples_of
+from lightning_mmnas.delivery.samples import Samples
 from lightning_mmnas.delivery.transforms import Statistics, Transforms
 from lightning_mmnas.errors import ConfigError, DataError
+from tests.delivery.tiny import deliver, write_birds
 
 ONE = {"a": ColumnSpec("features", ["a"]), "b": ColumnSpec("features", ["b"])}
 TWO = {"x": ColumnSpec("features", ["a", "b"]), "c": ColumnSpec("features", ["c"])}
@@ -205,3 +208,47 @@ def test_decimals_are_numbers() -> None:
     assert close(given(mixed)[1], [[1.234, -9], [5.5, 2]])
     with pytest.raises(DataError, match="column 'a': Infinity is not a number"):
         given(pd.DataFrame({"a": [Decimal("Infinity")], "b": [Decimal(1)]}))
+
+
+def test_texts_have_the_decimal_comma_of_training(tmp_path: Path) -> None:
+    table = write_birds(tmp_path / "data", 30)
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    for line in lines[1:]:
+        line[3:5] = (cell.replace(".", ",") for cell in line[3:5])
+    table.write_text("\n".join(map(":".join, lines)) + "\n")
+    model = lightning_mmnas.load(deliver(tmp_path, table, separator=":")[2])
+    assert (model.transforms.decimal, model.card.table.separator if model.card.table else "") == (",", ":")
+    wanted = model.predict_proba(table)
+    samples = [
+        {"photo": table.parent / line[1], "song": table.parent / line[2], "note": line[7], "numbers": line[3:5]}
+        for line in lines[1:]
+    ]
+    torch.testing.assert_close(model.predict_proba(samples), wanted)
+    torch.testing.assert_close(model.predict_proba(samples[0]), wanted[0])
+    torch.testing.assert_close(model.predict_proba({n: [one[n] for one in samples] for n in samples[0]}), wanted)
+    found = torch.stack([model.transforms(one)["numbers"] for one in samples])
+    mean, std = (getattr(model.transforms.statistics["numbers"], key) for key in ("mean", "std"))
+    raw = torch.tensor([[float(cell.replace(",", ".")) for cell in line[3:5]] for line in lines[1:]]).double()
+    torch.testing.assert_close(found, ((raw - mean) / std).float())
+
+
+def test_labels_are_read_as_in_training(tmp_path: Path) -> None:
+    """The same rows with classes spelt in other ways have the same scores, and those without a class are skipped."""
+    table = write_birds(tmp_path / "data", 45)
+    plain = table.read_text()
+    classes = {"blackbird": "1", "cuckoo": "true", "heron": "caf\u00e9"}
+    others = {"blackbird": "1.0", "cuckoo": "TRUE", "heron": "cafe\u0301"}
+    for name, new in classes.items():
+        table.write_text(table.read_text().replace(name, new))
+    _, data, run = deliver(tmp_path, table)
+    model = lightning_mmnas.load(run)
+    assert model.class_names == data.class_names == ["1", "True", "caf\u00e9"]
+    wanted = model.evaluate(table)
+    for name, new in others.items():
+        plain = plain.replace(name, new)
+    lines = plain.splitlines()
+    other = table.with_name("other.csv")
+    other.write_text("\n".join([*lines, "900" + lines[1].removeprefix("0").replace("1.0,", "NA,")]))
+    found = model.evaluate(other)
+    assert found["skipped"] == wanted["skipped"] + 1
+    assert (found["metrics"], found["confusion"]) == (wanted["metrics"], wanted["confusion"])

@@ -125,28 +125,6 @@ def test_other_sizes_and_rates_are_converted(delivered: Any, model: DeliveredMod
     assert model.predict_proba({**large, "song": (low, 16000)}).shape == (3,)
 
 
-def test_texts_have_the_decimal_comma_of_training(tmp_path: Path) -> None:
-    table = write_birds(tmp_path / "data", 30)
-    lines = [line.split(",") for line in table.read_text().splitlines()]
-    for line in lines[1:]:
-        line[3:5] = (cell.replace(".", ",") for cell in line[3:5])
-    table.write_text("\n".join(map(":".join, lines)) + "\n")
-    model = lightning_mmnas.load(deliver(tmp_path, table, separator=":")[2])
-    assert (model.transforms.decimal, model.card.table.separator if model.card.table else "") == (",", ":")
-    wanted = model.predict_proba(table)
-    samples = [
-        {"photo": table.parent / line[1], "song": table.parent / line[2], "note": line[7], "numbers": line[3:5]}
-        for line in lines[1:]
-    ]
-    torch.testing.assert_close(model.predict_proba(samples), wanted)
-    torch.testing.assert_close(model.predict_proba(samples[0]), wanted[0])
-    torch.testing.assert_close(model.predict_proba({n: [one[n] for one in samples] for n in samples[0]}), wanted)
-    found = torch.stack([model.transforms(one)["numbers"] for one in samples])
-    mean, std = (getattr(model.transforms.statistics["numbers"], key) for key in ("mean", "std"))
-    raw = torch.tensor([[float(cell.replace(",", ".")) for cell in line[3:5]] for line in lines[1:]]).double()
-    torch.testing.assert_close(found, ((raw - mean) / std).float())
-
-
 def test_embeddings_and_features(delivered: Any, model: DeliveredModel) -> None:
     module, data, _, table = delivered
     batch = data.tensors("test")
@@ -386,25 +364,3 @@ def test_notes_are_told_apart(model: DeliveredModel, delivered: Any) -> None:
     ids = model.transforms({**sample(delivered[3], 0), "note": NOTES[1]})["note"]
     assert ids.dtype == torch.int64
     assert int((ids != 0).sum()) == 4
-
-
-def test_labels_are_read_as_in_training(tmp_path: Path) -> None:
-    """The same rows with classes spelt in other ways have the same scores, and those without a class are skipped."""
-    table = write_birds(tmp_path / "data", 45)
-    plain = table.read_text()
-    classes = {"blackbird": "1", "cuckoo": "true", "heron": "caf\u00e9"}
-    others = {"blackbird": "1.0", "cuckoo": "TRUE", "heron": "cafe\u0301"}
-    for name, new in classes.items():
-        table.write_text(table.read_text().replace(name, new))
-    _, data, run = deliver(tmp_path, table)
-    model = lightning_mmnas.load(run)
-    assert model.class_names == data.class_names == ["1", "True", "caf\u00e9"]
-    wanted = model.evaluate(table)
-    for name, new in others.items():
-        plain = plain.replace(name, new)
-    lines = plain.splitlines()
-    other = table.with_name("other.csv")
-    other.write_text("\n".join([*lines, "900" + lines[1].removeprefix("0").replace("1.0,", "NA,")]))
-    found = model.evaluate(other)
-    assert found["skipped"] == wanted["skipped"] + 1
-    assert (found["metrics"], found["confusion"]) == (wanted["metrics"], wanted["confusion"])
