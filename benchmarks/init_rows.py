@@ -1,6 +1,7 @@
-"""Time and memory of `mmnas init` on tables of many rows and number columns.
+"""Time and memory of `mmnas init` on tables of many rows: columns of numbers; or three modalities of each row.
 
 OMP_NUM_THREADS=1 python benchmarks/init_rows.py --rows 100000 1000000 --columns 20
+OMP_NUM_THREADS=1 python benchmarks/init_rows.py --rows 100000 --modalities
 """
 
 import argparse
@@ -14,21 +15,49 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as csv
+import pyarrow.parquet as parquet
+
+WORDS = np.array("the owl of a river sings near old walls and flies at dawn with two young herons again".split())
+EMBEDDED = 128
+"""Numbers of an embedding."""
+
+
+def write_numbers(folder: Path, rows: int, columns: int) -> Path:
+    """A CSV file of numbers and a label."""
+    draw = np.random.default_rng(rows)
+    content = {f"n{i}": draw.normal(size=rows).round(5) for i in range(columns)}
+    csv.write_csv(pa.table({**content, "label": labels(draw, rows)}), folder / "table.csv")
+    return folder / "table.csv"
+
+
+def write_modalities(folder: Path, rows: int, columns: int) -> Path:
+    """A Parquet file of numbers, a text and an embedding in each row, and a label."""
+    draw = np.random.default_rng(rows)
+    content = {f"n{i}": draw.normal(size=rows) for i in range(columns)}
+    texts = [" ".join(words) for words in WORDS[draw.integers(0, len(WORDS), (rows, 12))]]
+    vectors = draw.normal(size=rows * EMBEDDED).astype(np.float32)
+    embedded = pa.FixedSizeListArray.from_arrays(pa.array(vectors), EMBEDDED)
+    table = pa.table({**content, "text": texts, "embedding": embedded, "label": labels(draw, rows)})
+    parquet.write_table(table, folder / "table.parquet")
+    return folder / "table.parquet"
+
+
+def labels(draw: np.random.Generator, rows: int) -> pa.Array:
+    """One of three classes for each row."""
+    return pa.array(np.array(["a", "b", "c"])[draw.integers(0, 3, rows)])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--columns", type=int, default=20)
+    parser.add_argument("--columns", type=int, default=20, help="of numbers")
+    parser.add_argument("--modalities", action="store_true", help="a text and an embedding beside the numbers")
     options = parser.parse_args()
+    write = write_modalities if options.modalities else write_numbers
     print("| rows | columns | s | peak MB |\n|-|-|-|-|")
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
-            table = Path(folder) / "table.csv"
-            draw = np.random.default_rng(rows)
-            columns = {f"n{i}": draw.normal(size=rows).round(5) for i in range(options.columns)}
-            label = pa.array(np.array(["a", "b", "c"])[draw.integers(0, 3, rows)])
-            csv.write_csv(pa.table({**columns, "label": label}), table)
+            table = write(Path(folder), rows, options.columns)
             command = [sys.executable, "-m", "lightning_mmnas", "init", str(table), "--output", f"{folder}/configs"]
             start = time.perf_counter()
             process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -37,7 +66,8 @@ def main() -> None:
             if status:
                 raise SystemExit(f"mmnas init ended with {os.waitstatus_to_exitcode(status)}")
         peak = usage.ru_maxrss / 1024
-        print(f"| {rows:,} | {options.columns} | {seconds:.1f} | {peak:,.0f} |", flush=True)
+        columns = options.columns + 2 * options.modalities
+        print(f"| {rows:,} | {columns} | {seconds:.1f} | {peak:,.0f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """`mmnas init --encoders pretrained`: configurations with encoders whose weights come with packages."""
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -97,8 +98,10 @@ def test_a_table_is_run_with_the_packages_of_the_extra(table: Path, tmp_path: Pa
     assert "pretrained encoders of image and text are installed; --encoders pretrained uses them" in text.getvalue()
     folder = init(str(table), str(tmp_path / "strong"), encoders="pretrained", console=console)
     few_candidates(folder / "search.yaml")
+    search = folder / "search.yaml"
+    search.write_text(re.sub(r"warmup_epochs: \d+", "warmup_epochs: 1", search.read_text()))
     (folder / "comparison.yaml").write_text("{labels_per_class: [2], draws: 1, random_architectures: 1, steps: 2}")
     quick = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=2"]
-    quick.append("--search.trainer.max_epochs=15")  # past the warm-up
+    quick.append("--search.trainer.max_epochs=2")  # past the warm-up
     results = run(folder, tmp_path / "run", overrides=quick, console=console)
     assert {row["name"] for row in results["comparison"]} >= {"found+ssl", "raw_features"}
