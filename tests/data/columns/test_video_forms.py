@@ -19,7 +19,14 @@ from rich.console import Console
 from lightning_mmnas.commands.init.command import init
 from lightning_mmnas.commands.init.media import Files, find_files
 from lightning_mmnas.data.columns.column import FileColumn
-from lightning_mmnas.data.columns.video import clip_positions, frame_files, read_video, video_column, video_length
+from lightning_mmnas.data.columns.video import (
+    Sampling,
+    clip_positions,
+    frame_files,
+    read_video,
+    video_column,
+    video_length,
+)
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.data.table.data_module import TableDataModule
 from lightning_mmnas.data.table.reading import read_table
@@ -83,6 +90,57 @@ def test_varying_rates_are_sampled_by_time(tmp_path: Path) -> None:
     assert torch.equal(found, tensor([clip[i] for i in shown]))
     write_times(path, clip, [33 * i + i % 2 for i in range(20)])  # a constant rate, rounded
     assert torch.equal(read_video(path, 4, (8, 12)), tensor([clip[i] for i in (2, 7, 12, 17)]))
+
+
+def write_trimmed(path: Path, source: Path, first: int) -> None:
+    """Copies a film without encoding it again; an edit list hides what comes before a frame, as phones write it."""
+    import av
+
+    options = {"avoid_negative_ts": "disabled"}
+    with av.open(str(source)) as film, av.open(str(path), "w", options=options) as container:
+        stream = film.streams.video[0]
+        copy = container.add_stream_from_template(stream)
+        for packet in film.demux(stream):
+            if packet.pts is not None and packet.dts is not None and packet.time_base is not None:
+                shift = round(Fraction(first, 30) / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
+                container.mux(packet)
+
+
+@pytest.mark.parametrize("first", [3, 20])
+def test_trimmed_films_have_the_frames_that_are_shown(tmp_path: Path, first: int) -> None:
+    path, whole = tmp_path / "clip.mp4", tmp_path / "whole.mp4"
+    write_video(whole, moving_square(31), rate=30)
+    write_trimmed(path, whole, first)
+    stored, length = decoded(path), 31 - first
+    assert all(np.array_equal(one, other) for one, other in zip(stored, decoded(whole)[first:], strict=True))
+    assert video_length(path) == length
+    samplings: tuple[Sampling, ...] = ("uniform", "centre")
+    for frames in (1, 4, length):
+        for sampling in samplings:
+            wanted = tensor([stored[i] for i in clip_positions(length, frames, sampling)])
+            assert torch.equal(read_video(path, frames, (32, 32), sampling=sampling), wanted)
+
+
+@pytest.mark.parametrize("first", [0, 20])
+def test_films_that_are_cut_short_are_refused(tmp_path: Path, first: int) -> None:
+    """Their header comes first, as in films for the web; a part of their pictures does not come at all."""
+    import av
+
+    path, whole = tmp_path / "clip.mp4", tmp_path / "whole.mp4"
+    write_video(whole, moving_square(61), rate=30)
+    write_trimmed(path, whole, first)
+    with av.open(str(path)) as film, av.open(str(whole), "w", options={"movflags": "faststart"}) as container:
+        copy = container.add_stream_from_template(film.streams.video[0])
+        for packet in film.demux(film.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = copy
+                container.mux(packet)
+    content = whole.read_bytes()
+    assert video_length(whole) == 61 - first
+    path.write_bytes(content[: len(content) * 3 // 4])
+    with pytest.raises(DamagedFilesError, match=r"clip\.mp4: it is cut short: \d+ frames of \d+"):
+        read_video(path, 4, (32, 32))
 
 
 MATRICES: dict[str, tuple[tuple[int, int, int, int], Callable[[Array], Array]]] = {
