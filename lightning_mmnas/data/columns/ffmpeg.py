@@ -59,7 +59,7 @@ def frame_times(path: Path) -> list[float]:
     return [time * unit for time in (*times, times[-1] + last)]
 
 
-def decode_frames(
+def decode_film(
     path: Path, length: int, wanted: set[int], size: tuple[int, int], channels: Channels
 ) -> dict[int, Tensor]:
     """Decodes some frames of a video file.

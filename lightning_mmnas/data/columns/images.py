@@ -20,6 +20,7 @@ from lightning_mmnas.data.columns.pixels import (
     background_of,
     depth,
     is_deep,
+    is_shapeless,
     is_transparent,
     to_pixels,
 )
@@ -89,6 +90,7 @@ def decode_image(
     channels: Channels = 3,
     maximum: float | None = None,
     clip: bool = False,
+    background: int | None = None,
 ) -> Tensor:
     """Reads a JPEG, PNG, TIFF, WebP, GIF, BMP, PPM, AVIF or JPEG 2000 file; of several pictures, the first.
 
@@ -103,6 +105,7 @@ def decode_image(
         maximum: Value that becomes white in pictures of 16 or 32 bits and of floats, such as 4095 for 12 bits that were
             stored in 16. None: 65535, and no floats. Pictures of 8 bits go to 255 always.
         clip: Whether greater values in such pictures become white too; otherwise they are an error.
+        background: Grey level that shows through, as `image_background` has it; None: as above.
 
     Returns:
         Pixels in [0, 255], uint8, shape (channels, h, w).
@@ -113,7 +116,7 @@ def decode_image(
     """
     name = source_name(source, "an image")
     with _naming(name, source), _opened(source) as (picture, content):
-        return to_pixels(_loaded(picture, content, size), size, channels, maximum, clip)
+        return to_pixels(_loaded(picture, content, size), size, channels, maximum, clip, background)
 
 
 def picture_pixels(
@@ -240,6 +243,19 @@ def image_maximum(source: Source) -> float | None:
         if not np.isfinite(values).all():
             raise ValueError("its pixels hold NaN or infinity")
         return float(values.max())
+
+
+def image_background(source: Source) -> int | None:
+    """The grey level that a picture is shown over, for those that follow it; None: its transparency has no shape.
+
+    Raises:
+        DamagedFilesError: See `decode_image`.
+    """
+    with _naming(source_name(source, "an image"), source), _opened(source) as (picture, content):
+        if not is_transparent(picture):  # as its header says
+            return 255
+        frame = _loaded(picture, content, None)
+        return None if is_shapeless(frame) else background_of(frame)
 
 
 @contextmanager

@@ -106,10 +106,9 @@ def flattened(picture: "Image", background: int | None = None) -> "Image":
 
     if is_deep(picture) or not is_transparent(picture):
         return picture
-    coloured = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
+    coloured = _coloured(picture)
     if background is None:
-        least, most = coloured.getchannel("A").getextrema()
-        if least == most:
+        if is_shapeless(picture):
             return coloured.convert("RGB")
         background = background_of(picture)
     behind = Image.new("RGBA", coloured.size, (background, background, background, 255))
@@ -122,12 +121,22 @@ def background_of(picture: "Image") -> int:
 
     if is_deep(picture) or not is_transparent(picture):
         return 255
-    coloured = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
-    small = coloured.resize((min(picture.width, 64), min(picture.height, 64)), Image.Resampling.BOX)
+    small = _coloured(picture).resize((min(picture.width, 64), min(picture.height, 64)), Image.Resampling.BOX)
     values = np.asarray(small, dtype=np.float64)
     alpha = values[..., 3]
     distance = (255 - values[..., :3]).max(-1)
     return 0 if alpha.any() and (distance * alpha).sum() / alpha.sum() < NEAR_WHITE else 255
+
+
+def is_shapeless(picture: "Image") -> bool:
+    """Whether the opacity of a transparent picture is less than full, and the same everywhere."""
+    least, most = _coloured(picture).getchannel("A").getextrema()
+    return bool(least == most < 255)
+
+
+def _coloured(picture: "Image") -> "Image":
+    """A transparent picture in colours and opacity; Pillow does not convert the mode La by itself."""
+    return (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
 
 
 def over_background(pixels: Tensor) -> Tensor:

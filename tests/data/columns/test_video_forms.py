@@ -14,12 +14,15 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from rich.console import Console
 
 from lightning_mmnas.commands.init.command import init
 from lightning_mmnas.commands.init.media import Files, find_files
 from lightning_mmnas.data.columns.column import FileColumn
 from lightning_mmnas.data.columns.video import (
+    FrameFolderColumn,
+    FrameRange,
     Sampling,
     clip_positions,
     frame_files,
@@ -229,6 +232,40 @@ def test_folders_of_frames_in_natural_order(folder: tuple[Path, Array]) -> None:
         video_column([path.parent / "empty"], 4, (8, 12)).read(0)
     with pytest.raises(DamagedFilesError, match="clip: there is no such file"):
         FileColumn([path], lambda path: torch.empty(0)).read(0)
+
+
+def test_a_folder_of_frames_has_one_background(tmp_path: Path) -> None:
+    """The first picture is dark on white; the second, nearly white, would alone be on black."""
+    for i, ink in enumerate((30, 250)):
+        frame = np.full((8, 8, 4), ink, np.uint8)
+        frame[..., 3] = 0
+        frame[2:5, 2:5, 3] = 255
+        Image.fromarray(frame).save(tmp_path / f"{i}.png")
+    found = read_video(tmp_path, 2, (8, 8), 1)[0]
+    assert (found[:, 0, 0].tolist(), found[:, 3, 3].tolist()) == ([255, 255], [30, 250])
+    assert torch.equal(read_video(tmp_path, 1, (8, 8), 1)[0], found[1:])  # also where the first is not in the clip
+    column = FrameFolderColumn([FrameRange(tmp_path, 0, 1)], 2, (8, 8), 1, pattern="{}.png")
+    assert torch.equal(column.read(0)[0], found)
+    frame[..., 3] = 0  # shapes in the opacity alone: none is lost
+    for i, ink in enumerate((30, 250)):
+        frame[..., :3] = ink
+        Image.fromarray(frame).save(tmp_path / f"{i}.png")
+    assert read_video(tmp_path, 2, (8, 8), 1)[0, :, 3, 3].tolist() == [30, 250]
+
+
+def test_counting_frames_does_not_decode_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "clip.png"
+    pictures = [Image.fromarray(frame) for frame in noise(4)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:])
+    load, loaded = PngImageFile.load, []
+
+    def count(picture: PngImageFile) -> Any:
+        loaded.append(picture.tell())
+        return load(picture)
+
+    monkeypatch.setattr(PngImageFile, "load", count)
+    assert video_length(path) == 4
+    assert set(loaded) <= {0}
 
 
 def test_a_table_of_folders(folder: tuple[Path, Array]) -> None:
