@@ -1,6 +1,7 @@
 """Image files as pixels of one size."""
 
 import io
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,6 +38,8 @@ _MANY_PIXELS = 89_478_485
 """Pixels from which a picture must be plausible: Pillow's limit."""
 _PACKED = 5_000
 """Pixels per byte of a file that no photograph reaches."""
+_SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd9-\xef\xfe]")
+"""Marks of a JPEG before a length, and its end; not those within a scan: restarts, and 0 behind a byte of 255."""
 _ORIENTATION, _WIDTH, _HEIGHT, _BITS = 274, 256, 257, 258
 """Numbers of the tags of EXIF and TIFF."""
 
@@ -341,8 +344,8 @@ def _loaded(picture: "Image", content: bytes, size: tuple[int, int] | None) -> "
     """Decodes all of a picture and turns it upright."""
     from PIL import ImageOps
 
-    # Without its end mark a JPEG was cut off, whatever follows: downloads reserve their space beforehand.
-    if picture.format in ("JPEG", "MPO") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
+    # Without its end mark a JPEG was cut off: Pillow notices only where the file ends, not if zeros or others follow.
+    if picture.format in ("JPEG", "MPO") and not _has_end(content):
         raise ValueError("the picture is cut off: its end mark is missing")
     if size is not None and picture.format in ("JPEG", "MPO"):
         # Decoded at a reduced scale where that is still more than twice as large.
@@ -352,6 +355,16 @@ def _loaded(picture: "Image", content: bytes, size: tuple[int, int] | None) -> "
     picture.load()
     _note_bits(picture, content)
     return ImageOps.exif_transpose(picture)
+
+
+def _has_end(content: bytes) -> bool:
+    """Whether a JPEG reaches its end mark, from segment to segment; what follows, such as a film, does not count."""
+    place = 2
+    while (mark := _SEGMENT.search(content, place)) is not None:
+        if mark[0] == b"\xff\xd9":
+            return True
+        place = mark.end() + int.from_bytes(content[mark.end() : mark.end() + 2], "big")
+    return False
 
 
 def _check_size(picture: "Image", content: bytes) -> None:

@@ -176,7 +176,7 @@ def _check_upper_bytes(picture: "Image", maximum: float | None) -> None:
     """Refuses colours of 16 bits whose upper byte, which is all that Pillow reads, says too little."""
     bands = picture.split()[: 1 if picture.mode == "LA" else 3]
     highest = max(int(np.asarray(band).max()) for band in bands)
-    if (maximum is not None and maximum < _SIXTEEN) or 0 < highest < _UPPER:
+    if (maximum is not None and maximum < _SIXTEEN) or highest < _UPPER:
         raise ValueError(
             f"its colours have 16 bits but end below {256 * highest + 256}, and only the upper 8 bits can be read; "
             "save it with 8 bits, or as grey with a maximum"

@@ -110,6 +110,8 @@ def test_colours_of_sixteen_bits_are_read_only_where_the_upper_eight_say_enough(
     assert image_info(sixteen_bit_colours(full)).bits == 16
     with pytest.raises(DamagedFilesError, match="its colours have 16 bits but end below 4096"):
         decode_image(sixteen_bit_colours(full // 16))
+    with pytest.raises(DamagedFilesError, match="its colours have 16 bits but end below 256"):
+        decode_image(sixteen_bit_colours(full // 256))  # 8 bits in 16: all would be black
 
 
 def over(colours: np.ndarray, alpha: np.ndarray, background: int) -> np.ndarray:
