@@ -9,13 +9,11 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas.data.columns.column import damaged
-from lightning_mmnas.data.columns.pixels import Channels, over_background
+from lightning_mmnas.data.columns.pixels import Channels, grey_of, over_background
 from lightning_mmnas.errors import MissingExtraError
 
 _MAX_SIDE = 16_384
 """Pixels; larger frames come from damaged headers."""
-_LUMA = (0.299, 0.587, 0.114)
-"""Grey of red, green and blue (ITU-R BT.601)."""
 
 
 def frame_times(path: Path) -> list[float]:
@@ -146,7 +144,7 @@ def _opaque(frames: dict[int, Tensor], channels: Channels) -> dict[int, Tensor]:
     order = sorted(frames)
     colours = over_background(torch.stack([frames[i] for i in order]).float() / 255) * 255
     if channels == 1:
-        colours = (colours * torch.tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        colours = grey_of(colours)
     return dict(zip(order, colours.round().clamp(0, 255).to(torch.uint8), strict=True))
 
 

@@ -18,6 +18,7 @@ from lightning_mmnas.data.columns.images import (
     image_maximum,
     picture_pixels,
 )
+from lightning_mmnas.data.columns.pixels import BITS
 from lightning_mmnas.errors import DamagedFilesError
 
 GENERATOR = np.random.default_rng(0)
@@ -68,7 +69,7 @@ def test_the_range_is_applied_before_the_size() -> None:
 def test_what_is_above_the_maximum_is_refused_or_clipped(tmp_path: Path) -> None:
     path = tmp_path / "depth.png"
     path.write_bytes(encoded(Image.fromarray(np.array([[0, 500, 2000]], np.uint16))))
-    with pytest.raises(DamagedFilesError, match=r"depth\.png: .*reach 2000, above maximum 1000; raise it, or set clip"):
+    with pytest.raises(DamagedFilesError, match=r"depth\.png: .*up to 2000, above maximum 1000; raise it, or set clip"):
         image_column([path], (1, 3), 1, maximum=1000).read(0)
     assert decode_image(path, channels=1, maximum=1000, clip=True).flatten().tolist() == [0, 128, 255]
 
@@ -78,10 +79,20 @@ def test_values_without_a_grey_are_refused() -> None:
     nothing = encoded(Image.fromarray(np.array([[1, np.nan]], np.float32)), "TIFF")
     with pytest.raises(DamagedFilesError, match="from -1 to 5; below 0"):
         decode_image(below, maximum=5)
+    with pytest.raises(DamagedFilesError, match="floating point, whose range is not known; set maximum"):
+        decode_image(encoded(Image.fromarray(np.array([[0.25, 0.5]], np.float32)), "TIFF"))
     with pytest.raises(DamagedFilesError, match="NaN or infinity"):
         decode_image(nothing, maximum=5)
     with pytest.raises(DamagedFilesError, match="NaN or infinity"):
         image_maximum(nothing)
+
+
+@pytest.mark.parametrize(("bits", "white"), [(12, 4095), (10, 1023), (16, 65535)])
+def test_white_is_what_the_header_says(bits: int, white: int) -> None:
+    picture = Image.fromarray(TWELVE // 4)  # up to 1023
+    picture.info[BITS] = bits  # as the readers of TIFF and PNG note it
+    found = picture_pixels(picture, None, 1, "it")[0].numpy()
+    assert np.array_equal(found, np.round(TWELVE // 4 / white * 255))
 
 
 def test_eight_bits_have_their_own_maximum() -> None:
