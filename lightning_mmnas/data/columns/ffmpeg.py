@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_mmnas.data.columns.column import damaged
 from lightning_mmnas.data.columns.pixels import Channels, grey_of, over_background
-from lightning_mmnas.errors import MissingExtraError
+from lightning_mmnas.errors import DamagedFilesError, MissingExtraError
 
 _MAX_SIDE = 16_384
 """Pixels; larger frames come from damaged headers."""
@@ -42,6 +42,8 @@ def frame_times(path: Path) -> list[float]:
             for packet in container.demux(stream):
                 if packet.size and not packet.is_discard:  # what an edit list hides the decoder drops
                     found.append((packet.dts if packet.pts is None else packet.pts, packet.duration or 0))
+    except DamagedFilesError:  # a ValueError too
+        raise
     except (av.error.FFmpegError, ValueError, OverflowError, MemoryError) as error:
         raise damaged(path, _reason(error)) from error
     length = len(found)
@@ -95,6 +97,8 @@ def decode_film(
                 count += 1
                 if len(found) == len(wanted):
                     return _opaque(found, channels)
+    except DamagedFilesError:  # a ValueError too
+        raise
     except (av.error.FFmpegError, ValueError, OverflowError, MemoryError) as error:
         raise damaged(path, _reason(error)) from error
     if last is None or turn is None or count < length - _tolerance(length):

@@ -146,6 +146,24 @@ def test_films_that_are_cut_short_are_refused(tmp_path: Path, first: int) -> Non
         read_video(path, 4, (32, 32))
 
 
+def test_frames_that_cannot_be_decoded_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mpg"
+    write_video(path, moving_square(20), "mpeg2video")
+    content = bytearray(path.read_bytes())
+    for place in range(len(content) // 3, len(content) * 2 // 3, 40):
+        content[place] ^= 0x55
+    path.write_bytes(content)
+    with pytest.raises(DamagedFilesError, match=r"clip\.mpg: frame \d+ cannot be decoded"):
+        read_video(path, 20, (32, 32))
+
+
+def test_sounds_are_no_videos(tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    soundfile.write(tmp_path / "a.ogg", np.zeros(8000), 8000)
+    with pytest.raises(DamagedFilesError, match=r"a\.ogg: it holds no video"):
+        read_video(tmp_path / "a.ogg", 2, (8, 8))
+
+
 MATRICES: dict[str, tuple[tuple[int, int, int, int], Callable[[Array], Array]]] = {
     "clockwise": ((0, 1, -1, 0), lambda frame: np.rot90(frame, -1)),
     "counterclockwise": ((0, -1, 1, 0), np.rot90),
