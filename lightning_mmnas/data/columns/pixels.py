@@ -132,8 +132,8 @@ def background_of(picture: "Image") -> int:
 
 def is_shapeless(picture: "Image") -> bool:
     """Whether the opacity of a transparent picture is less than full, and the same everywhere."""
-    least, most = _coloured(picture).getchannel("A").getextrema()
-    return bool(least == most < 255)
+    alpha = np.asarray(_coloured(picture).getchannel("A"))
+    return bool(alpha.min() == alpha.max() < 255)
 
 
 def _coloured(picture: "Image") -> "Image":
