@@ -38,8 +38,8 @@ _ORDER = {kind: named[-1] for kind, named in DEFAULT_AXES.items()}
 """All axes of a kind in the order in which they are handed on."""
 _JOINTS = frozenset({*range(13, 26), 33})
 """Joints of the usual skeletons: COCO, OpenPose, Human3.6M, Kinect, MediaPipe."""
-_MESHES = frozenset({468, 478, 543})
-"""Joints of MediaPipe's faces, and of its whole bodies."""
+_MESHES = frozenset({468, 478, 543, 553})
+"""Joints of MediaPipe's faces and of its whole bodies, without and with irises."""
 _MAX_JOINTS, _MAX_BODIES = 150, 6
 _PIXELS = 8
 """Least height and width of what may be a picture without further evidence."""

@@ -48,6 +48,7 @@ DOUBTFUL = [
     ((4097,), "f4", {"features d", "motion t"}),
     ((60, 543, 3), "f4", {"image hwc", "skeleton tjc"}),  # bodies with hands and face of MediaPipe
     ((60, 478, 3), "f4", {"image hwc", "skeleton tjc"}),
+    ((60, 553, 3), "f4", {"image hwc", "skeleton tjc"}),
     ((3, 60, 468), "f4", {"image chw", "skeleton ctj"}),
     ((60, 543, 3, 1), "f4", {"video thwc", "skeleton tjcb"}),
     ((64, 64, 3, 1), "u1", {"image hwc1", "video thwc"}),

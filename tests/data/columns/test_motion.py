@@ -70,6 +70,9 @@ def test_what_float32_would_hide_is_kept(dtype: str) -> None:
     shorter = read_motion(seconds, 1, 50)[0]
     assert 1_700_000_000 <= shorter.min() < shorter.max() <= 1_700_000_026
     assert read_motion((np.arange(100) % 26).astype(dtype), 1, 100).dtype == torch.float32
+    exact = (1_700_000_000 + 128 * np.arange(100)).astype(dtype)  # varies as little, but float32 has it as it is
+    kept = read_motion(exact, 1, 100)
+    assert (kept.dtype, kept[0].tolist()) == (torch.float32, exact.tolist())
 
 
 def test_big_endian_half_precision_and_small_integers() -> None:
