@@ -80,6 +80,12 @@ def test_a_few_extreme_pixels_hide_no_lost_levels() -> None:
     assert said("image", values.float() / 255)[0].startswith("x: 20 of 20 samples lie within 16")
 
 
+def test_lost_levels_of_few_pixels_are_seen() -> None:
+    values = torch.zeros(20, 1, 32, 32, dtype=torch.uint8)
+    values[:, 0, 3, 3] = 9  # of something near before a ground without depth
+    assert said("image", values)[0].startswith("x: 20 of 20 samples lie within 16 of 256 grey levels")
+
+
 def test_small_shapes_on_an_even_ground_are_whole() -> None:
     values = drawn(20, 1, 1, 1).expand(-1, -1, 32, 32).clone()
     values[:, 0, 4:6, 4:6] = 255 - values[:, 0, :2, :2]

@@ -275,7 +275,7 @@ def _four_axes(shape: Shape, fixed: list[bool], dtype: np.dtype[Any]) -> _Weight
         found.append((("image", "hwc1"), 1 if not bytes_ and b in _JOINTS | _MESHES else 2))
     for axes, colours, sides in (("thwc", d, (b, c)), ("tchw", b, (c, d)), ("cthw", a, (c, d))):
         if colours in (1, 3, 4) and fixed[axes.index("c")]:
-            sure = axes == "thwc" or min(sides) >= _PIXELS
+            sure = min(sides) >= _PIXELS or (axes == "thwc" and bytes_)
             weight = 2 if sure and (colours < 4 or bytes_) else 1
             if a == 1 and fixed[0]:
                 weight = 1  # one frame, or an axis that means nothing
@@ -325,7 +325,7 @@ def _words(kind: Kind, axes: str, shapes: Sequence[Shape]) -> str:
     elif kind == "motion":
         text = f"{some('t', 'moment')} of {some('c', 'channel') if 'c' in axes else '1 channel'}"
     elif kind == "skeleton":
-        bodies = f", {size('b')} bodies" if "b" in axes else ""
+        bodies = f", {size('b')} bod{'y' if size('b') == '1' else 'ies'}" if "b" in axes else ""
         text = f"{some('t', 'moment')} of {some('j', 'joint')} with {size('c')} coordinates{bodies}"
     elif kind == "image":
         text = f"{pixels} of {grey}{first}"

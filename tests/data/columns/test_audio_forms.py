@@ -181,6 +181,16 @@ def test_the_beginning_is_that_of_the_whole(kind: str, rate: int) -> None:
     assert torch.equal(read_audio(content, rate, 1.0), read_audio(content, rate)[:, :rate])
 
 
+@pytest.mark.parametrize("kind", ["WAV", "CAF"])
+def test_what_comes_after_the_beginning_is_not_read(kind: str) -> None:
+    samples = SOUND.copy()
+    samples[4 * RATE] = np.nan
+    content = encoded(samples, kind, "FLOAT")
+    assert np.array_equal(read_audio(content, RATE, 1.0)[0].numpy(), SOUND[:RATE])
+    with pytest.raises(DamagedFilesError, match="it holds NaN"):
+        read_audio(content, RATE)
+
+
 def test_numbers_that_are_no_waveform() -> None:
     with pytest.raises(DamagedFilesError, match=r"its floats reach 30,000, those of a sound are in \[-1, 1\]"):
         read_audio(encoded(np.array([0.0, 30_000.0]), "WAV", "FLOAT"), RATE)

@@ -26,6 +26,12 @@ CLEAR = [
     ((300, 17, 3), "u2", "tjc", "skeleton: 300 moments of 17 joints with 3 coordinates"),
     ((3, 300, 17), "u2", "ctj", "skeleton: 300 moments of 17 joints with 3 coordinates"),
     ((64, 48, 3), "u2", "hwc", "image: 64 x 48 pixels (h, w) of 3 colours"),
+    ((100, 151, 3), "f4", "hwc", "image: 100 x 151 pixels (h, w) of 3 colours"),
+    ((3, 25, 25), "f4", "chw", "image: 25 x 25 pixels (h, w) of 3 colours, channels first"),
+    ((8, 64), "u1", "hw", "image: 8 x 64 pixels (h, w) of grey"),
+    ((100, 25, 3, 6), "f4", "tjcb", "skeleton: 100 moments of 25 joints with 3 coordinates, 6 bodies"),
+    ((60, 25, 3, 1), "f4", "tjcb", "skeleton: 60 moments of 25 joints with 3 coordinates, 1 body"),
+    ((60, 543, 3, 1), "f4", "tjcb", "skeleton: 60 moments of 543 joints with 3 coordinates, 1 body"),
     ((100, 17, 3, 2), "u2", "tjcb", "skeleton: 100 moments of 17 joints with 3 coordinates, 2 bodies"),
 ]
 
@@ -50,8 +56,13 @@ DOUBTFUL = [
     ((60, 478, 3), "f4", {"image hwc", "skeleton tjc"}),
     ((60, 553, 3), "f4", {"image hwc", "skeleton tjc"}),
     ((3, 60, 468), "f4", {"image chw", "skeleton ctj"}),
-    ((60, 543, 3, 1), "f4", {"video thwc", "skeleton tjcb"}),
     ((64, 64, 3, 1), "u1", {"image hwc1", "video thwc"}),
+    ((64, 64, 3, 1), "f4", {"image hwc1", "skeleton tjcb"}),
+    ((100, 12, 3), "f4", {"image hwc", "skeleton tjc"}),  # an unusual number of joints
+    ((100, 26, 3), "f4", {"image hwc", "skeleton tjc"}),
+    ((100, 150, 3), "f4", {"image hwc", "skeleton tjc"}),
+    ((25, 25, 3), "f4", {"image hwc", "skeleton tjc"}),
+    ((7, 64), "u1", {"motion ct", "motion tc"}),
     ((48, 64, 2), "f4", {"skeleton tjc"}),  # or the motion of pixels, which nothing reads
 ]
 
@@ -87,12 +98,22 @@ def test_lengths_that_vary_are_time() -> None:
         reading = read_shapes(shapes, "f4")
         assert (reading.axes, reading.doubtful) == (axes, False)
     assert read_shapes([(6, 128), (9, 128)], "f4").text == "motion: 6 to 9 moments of 128 channels"
-    assert read_shapes([(64, 48, 3), (65, 49, 3)], "f4")[:2] == ("image", "hwc")
     assert read_shapes([(64, 48, 3), (65, 48, 3)], "f4")[:2] == ("skeleton", "tjc")
     assert read_shapes([(700,), (900,)], "f4")[:2] == ("motion", "t")
-    assert read_shapes([(3, 48, 64), (4, 48, 64)], "u1")[1:4:2] == ("thw", False)  # films of three frames and of four
-    assert read_shapes([(60, 543, 3), (70, 543, 3)], "f4")[1:4:2] == ("tjc", False)
-    assert read_shapes([(60, 50, 3), (70, 50, 3)], "u2")[1:4:2] == ("tjc", False)
+    assert read_shapes([(700, 1), (900, 1)], "f4").alternatives == ()
+    for shapes, dtype, axes in (
+        ([(48, 64), (50, 66)], "f4", "hw"),
+        ([(64, 48, 3), (65, 49, 3)], "f4", "hwc"),
+        ([(3, 48, 64), (4, 48, 64)], "u1", "thw"),  # films of three frames and of four
+        ([(2, 48, 64), (3, 48, 64)], "u1", "thw"),
+        ([(2, 30, 17), (3, 30, 17)], "f4", "thw"),
+        ([(1, 6), (1, 6), (2, 6)], "f4", "tc"),
+        ([(1, 48, 64, 3), (1, 48, 64, 3), (2, 48, 64, 3)], "u1", "thwc"),
+        ([(60, 543, 3), (70, 543, 3)], "f4", "tjc"),
+        ([(60, 50, 3), (70, 50, 3)], "u2", "tjc"),
+        ([(60, 50, 2), (70, 50, 2)], "f4", "tjc"),
+    ):
+        assert read_shapes(shapes, dtype)[1:4:2] == (axes, False)
 
 
 def test_a_known_kind_leaves_fewer_readings() -> None:
@@ -109,8 +130,9 @@ def test_what_fits_nothing_is_refused() -> None:
         read_shapes([(3, 4), (3, 4, 5)], "f4")
     with pytest.raises(DataError, match="is empty"):
         read_shape((0, 3), "f4")
-    with pytest.raises(DataError, match="do not fit any kind"):
-        read_shape((2, 3, 4, 5, 6, 7), "f4")
+    for shape in ((2, 3, 4, 5, 6, 7), (100, 25, 3, 7)):  # so many bodies are none
+        with pytest.raises(DataError, match="do not fit any kind"):
+            read_shape(shape, "f4")
 
 
 @pytest.mark.parametrize(

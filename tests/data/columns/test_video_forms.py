@@ -264,6 +264,8 @@ def test_a_folder_of_frames_has_one_background(tmp_path: Path) -> None:
     assert torch.equal(read_video(tmp_path, 1, (8, 8), 1)[0], found[1:])  # also where the first is not in the clip
     column = FrameFolderColumn([FrameRange(tmp_path, 0, 1)], 2, (8, 8), 1, pattern="{}.png")
     assert torch.equal(column.read(0)[0], found)
+    Image.fromarray(np.full((8, 8, 4), (30, 30, 30, 255), np.uint8)).save(tmp_path / "0.png")  # opaque
+    assert read_video(tmp_path, 2, (8, 8), 1)[0, :, 0, 0].tolist() == [30, 255]
     frame[..., 3] = 0  # shapes in the opacity alone: none is lost
     for i, ink in enumerate((30, 250)):
         frame[..., :3] = ink
