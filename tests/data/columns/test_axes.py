@@ -101,7 +101,7 @@ def test_lengths_that_vary_are_time() -> None:
     assert read_shapes([(64, 48, 3), (65, 48, 3)], "f4")[:2] == ("skeleton", "tjc")
     assert read_shapes([(700,), (900,)], "f4")[:2] == ("motion", "t")
     assert read_shapes([(700, 1), (900, 1)], "f4").alternatives == ()
-    for shapes, dtype, axes in (
+    others: list[tuple[list[tuple[int, ...]], str, str]] = [
         ([(48, 64), (50, 66)], "f4", "hw"),
         ([(64, 48, 3), (65, 49, 3)], "f4", "hwc"),
         ([(3, 48, 64), (4, 48, 64)], "u1", "thw"),  # films of three frames and of four
@@ -112,8 +112,9 @@ def test_lengths_that_vary_are_time() -> None:
         ([(60, 543, 3), (70, 543, 3)], "f4", "tjc"),
         ([(60, 50, 3), (70, 50, 3)], "u2", "tjc"),
         ([(60, 50, 2), (70, 50, 2)], "f4", "tjc"),
-    ):
-        assert read_shapes(shapes, dtype)[1:4:2] == (axes, False)
+    ]
+    for some, dtype, axes in others:
+        assert read_shapes(some, dtype)[1:4:2] == (axes, False)
 
 
 def test_a_known_kind_leaves_fewer_readings() -> None:
