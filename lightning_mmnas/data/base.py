@@ -79,19 +79,13 @@ class MultimodalDataModule(LightningDataModule, ABC):
         _check_at_least("num_workers", num_workers, 0)
         _check_at_least("label_seed", label_seed, 0)
         _check_at_least("seed", seed, 0)
-        if labels_per_class is not None:
-            _check_at_least("labels_per_class", labels_per_class, 1)
-            if not labels:
-                raise ConfigError(
-                    f"labels_per_class={labels_per_class} needs labels=True, got labels=False; "
-                    "check data.init_args.labels"
-                )
-        if labels_total is not None:
-            _check_at_least("labels_total", labels_total, 2)
-            if not labels:
-                raise ConfigError(
-                    f"labels_total={labels_total} needs labels=True, got labels=False; check data.init_args.labels"
-                )
+        for name, budget, least in (("labels_per_class", labels_per_class, 1), ("labels_total", labels_total, 2)):
+            if budget is not None:
+                _check_at_least(name, budget, least)
+                if not labels:
+                    raise ConfigError(
+                        f"{name}={budget} needs labels=True, got labels=False; check data.init_args.labels"
+                    )
         if architecture_fraction is not None and not 0 < architecture_fraction < 1:
             raise ConfigError(
                 f"architecture_fraction must be between 0 and 1, both excluded, got "
@@ -132,6 +126,11 @@ class MultimodalDataModule(LightningDataModule, ABC):
     @abstractmethod
     def task(self) -> Task | None:
         """Whether a sample has one class, several or a target, a real number; None where there are no labels."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What was read in a way that somebody may not expect, in sentences; `mmnas data` prints them."""
+        return []
 
     @abstractmethod
     def _samples(self, split: Split) -> Samples:

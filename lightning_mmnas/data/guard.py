@@ -16,6 +16,8 @@ COUNT = 64
 
 _LEVELS = 16
 """Of 256 grey levels: pictures within fewer were probably read with a wrong range."""
+_TAIL = 0.01
+"""Share of the darkest pixels, and of the brightest, that do not count for that."""
 _SHARE = 0.05
 """Share of the samples from which something is worth a line."""
 _SATURATED = 0.25
@@ -24,37 +26,33 @@ _SILENT = 1e-4
 """Loudness below which a sound is silent, of 1."""
 
 
-def look(samples: Samples, modalities: Mapping[str, ModalitySpec], count: int = COUNT) -> list[str]:
+def look(sources: Sequence[Samples], modalities: Mapping[str, ModalitySpec], count: int = COUNT) -> list[str]:
     """Looks at some decoded samples, spread evenly over all.
 
     Args:
-        samples: The samples.
+        sources: The samples, as of several splits.
         modalities: What is to be looked at.
         count: How many samples.
 
     Returns:
         What looks wrong, a line each, with the share of the samples that were looked at.
     """
-    count = min(count, len(samples))
-    rows = [i * len(samples) // count for i in range(count)]
-    return _remarks({name: _read(samples, name, rows) for name in modalities}, modalities)
-
-
-def look_at_data(data: MultimodalDataModule, splits: Sequence[Split], count: int = COUNT) -> list[str]:
-    """As `look`, for samples spread over several splits that have been built."""
-    sources = [data.source(split) for split in splits]
     total = sum(map(len, sources))
-    if not total:
-        return []
-    wanted = [i * total // min(count, total) for i in range(min(count, total))]
-    found: dict[str, list[Tensor]] = {name: [] for name in data.modalities}
+    count = min(count, total)
+    wanted = [i * total // count for i in range(count)]
+    found: dict[str, list[Tensor]] = {name: [] for name in modalities}
     before = 0
     for source in sources:
         rows = [place - before for place in wanted if before <= place < before + len(source)]
         for name, values in found.items():
             values += _read(source, name, rows)
         before += len(source)
-    return _remarks(found, data.modalities)
+    return _remarks(found, modalities)
+
+
+def look_at_data(data: MultimodalDataModule, splits: Sequence[Split], count: int = COUNT) -> list[str]:
+    """As `look`, at splits that have been built."""
+    return look([data.source(split) for split in splits], data.modalities, count)
 
 
 def _read(samples: Samples, name: str, rows: Sequence[int]) -> list[Tensor]:
@@ -88,8 +86,7 @@ def _remarks(found: Mapping[str, Sequence[Tensor]], modalities: Mapping[str, Mod
 def _pixels(values: Sequence[Tensor]) -> list[str]:
     grey = [value if value.dtype == torch.uint8 else (value * 255).round() for value in values]
     constant = [bool((value == value.flatten()[0]).all()) for value in grey]
-    few = [int(value.max()) - int(value.min()) <= _LEVELS for value in grey]
-    flat = [narrow and not same for narrow, same in zip(few, constant, strict=True)]
+    flat = [_is_flat(value) for value in grey]
     white = [float((value == 255).float().mean()) > _SATURATED for value in grey]
     lines = [
         *_share(constant, "are of one colour; is their range or their transparency lost?"),
@@ -98,6 +95,17 @@ def _pixels(values: Sequence[Tensor]) -> list[str]:
     if all(white) and not any(constant):  # some have a white ground; where all have, it may be the end of the range
         lines += _share(white, f"are white in more than {_SATURATED:.0%} of their pixels; is maximum too small?")
     return lines
+
+
+def _is_flat(value: Tensor) -> bool:
+    """Whether grey levels are few but several, also where a few pixels are extreme, as those of broken sensors."""
+    counts = torch.bincount(value.flatten().long().clamp(0, 255), minlength=256)
+    for tail in (0.0, _TAIL):
+        levels = (counts.cumsum(0) > tail * counts.sum()) & (counts.flip(0).cumsum(0).flip(0) > tail * counts.sum())
+        found = levels.nonzero().flatten()
+        if 0 < int(found[-1] - found[0]) <= _LEVELS:
+            return True
+    return False
 
 
 def _sounds(values: Sequence[Tensor]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +67,7 @@ class DataSummary:
         damaged: Damaged files and what is wrong with them.
         overlaps: What splits share; splits should share nothing.
         looks: What looks wrong with some decoded samples; see `look_at_data`.
+        notes: What was read in a way that somebody may not expect; see `MultimodalDataModule.notes`.
     """
 
     modalities: dict[str, dict[str, Any]]
@@ -74,6 +76,7 @@ class DataSummary:
     damaged: list[tuple[str, str]] = field(default_factory=list)
     overlaps: list[Overlap] = field(default_factory=list)
     looks: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def summarise(data: MultimodalDataModule, advance: Callable[[int], None] = lambda done: None) -> DataSummary:
@@ -107,6 +110,8 @@ def summarise(data: MultimodalDataModule, advance: Callable[[int], None] = lambd
         for second in readable[place + 1 :]:
             found.overlaps += _overlaps(data, first, second, contents)
     found.looks = look_at_data(data, readable)
+    with suppress(DataError):  # it is among the missing or the damaged
+        found.notes = data.notes
     return found
 
 

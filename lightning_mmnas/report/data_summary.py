@@ -73,6 +73,7 @@ def _remarks(summary: DataSummary) -> Iterator[str]:
         yield f"{first} and {second} share {overlap.count} {what}: {pairs}"
     if not summary.overlaps and len(summary.splits) > 1:
         yield "no two splits share a file or a group"
+    yield from (f"note: {line}" for line in summary.notes)
     yield from (f"look at {line}" for line in summary.looks)
     if summary.damaged:
         yield f"{len(summary.damaged)} damaged or missing file(s):"

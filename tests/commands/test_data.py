@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -81,6 +82,37 @@ def test_a_split_that_cannot_be_read_ends_with_code_2(
     assert "train and val share 1 groups" in captured.out
     assert "the test split is empty" in captured.err
     assert (tmp_path / "out" / "data.json").is_file()
+
+
+def test_what_looks_wrong_and_what_was_inferred(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Depth in 12 bits is read as if it were 16; of the labels, one is taken for none."""
+    draw, lines = np.random.default_rng(0), ["p,n,y"]
+    for i in range(24):
+        np.save(tmp_path / f"{i}.npy", draw.integers(0, 4096, (8, 8)).astype(np.uint16))
+        lines.append(f"{i}.npy,{i * i},{'NA' if i == 5 else 'odd' if i % 2 else 'even'}")
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    picture = {"kind": "image", "columns": ["p"], "size": [8, 8], "channels": 1}
+    columns = {"p": picture, "n": {"kind": "features", "columns": ["n"]}}
+    content = {
+        "run_dir": str(tmp_path / "run"),
+        "model": {"class_path": "FineTuning", "init_args": {"encoders": {}, "network_weights": "missing.ckpt"}},
+        "data": {
+            "class_path": "lightning_mmnas.data.table.data_module.TableDataModule",
+            "init_args": {"table": str(tmp_path / "t.csv"), "columns": columns, "label": "y", "batch_size": 2},
+        },
+    }
+    (tmp_path / "finetune.yaml").write_text(yaml.safe_dump(content))
+    assert main(["data", str(tmp_path / "finetune.yaml")]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    look = "p: 24 of 24 samples lie within 16 of 256 grey levels; if their files hold more, set maximum"
+    note = f"{tmp_path / 't.csv'}, column 'y': 'NA' (1 row) is read as no label; a class of that name needs another"
+    assert f"look at {look}" in printed
+    assert f"note: {note}" in printed
+    found = json.loads((tmp_path / "run-data" / "data.json").read_text())
+    assert found["looks"] == [look]
+    assert found["notes"] == [f"{note} spelling"]
+    assert main(["data", str(tmp_path / "finetune.yaml"), "--data.init_args.columns.p.maximum", "4095"]) == 0
+    assert "look at" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from lightning_mmnas.report.data_summary import render_summary
 def said(kind: Kind, values: Tensor) -> list[str]:
     vocabulary = Vocabulary(64) if kind == "text" else None
     spec = ModalitySpec(kind, tuple(values.shape[1:]), values.dtype, vocabulary)
-    return look(TensorSamples({"x": values}), {"x": spec})
+    return look([TensorSamples({"x": values})], {"x": spec})
 
 
 def drawn(*shape: int, high: int = 256) -> Tensor:
@@ -70,6 +70,26 @@ def test_nothing_is_said_of_what_is_whole() -> None:
     assert said("motion", noise(100, 3, 20)) == []
     assert said("features", noise(100, 3)) == []
     assert said("skeleton", noise(20, 3, 8, 5, 1)) == []
+
+
+def test_a_few_extreme_pixels_hide_no_lost_levels() -> None:
+    values = drawn(20, 1, 16, 16, high=9)
+    values[:, 0, 0, 0] = 255  # a sensor's broken pixel
+    values[:, 0, 5, 5] = 200
+    assert said("image", values)[0].startswith("x: 20 of 20 samples lie within 16 of 256 grey levels")
+    assert said("image", values.float() / 255)[0].startswith("x: 20 of 20 samples lie within 16")
+
+
+def test_lost_levels_of_few_pixels_are_seen() -> None:
+    values = torch.zeros(20, 1, 32, 32, dtype=torch.uint8)
+    values[:, 0, 3, 3] = 9  # of something near before a ground without depth
+    assert said("image", values)[0].startswith("x: 20 of 20 samples lie within 16 of 256 grey levels")
+
+
+def test_small_shapes_on_an_even_ground_are_whole() -> None:
+    values = drawn(20, 1, 1, 1).expand(-1, -1, 32, 32).clone()
+    values[:, 0, 4:6, 4:6] = 255 - values[:, 0, :2, :2]
+    assert said("image", values) == []
 
 
 def test_samples_are_spread_over_the_whole() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import zipfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from lightning_mmnas.commands.init.sampling import spread
+from lightning_mmnas.data.columns.arrays import is_array
 from lightning_mmnas.data.columns.content import form_of
 from lightning_mmnas.data.columns.images import image_info
 from lightning_mmnas.data.columns.video import PICTURES
@@ -125,13 +125,11 @@ def media_of(source: Path | bytes) -> Media | None:
 def media_by_content(source: Path | bytes) -> Media | None:
     """What a file, or its content, is by its first bytes, or else by the library that would read it."""
     try:
+        if is_array(source):
+            return "array"
         form = form_of(source)
     except (DamagedFilesError, OSError):
         return None
-    if form is not None and form.name.startswith("an array of NumPy"):
-        return "array"
-    if form is not None and form.name.startswith("a ZIP archive"):
-        return "array" if _is_archive_of_arrays(source) else None
     if form is not None and form.kind in ("image", "audio", "video"):
         return cast(Media, form.kind)
     return _streams(io.BytesIO(source) if isinstance(source, bytes) else str(source)) if form is None else None
@@ -217,15 +215,6 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except (OSError, ValueError):
         return False
-
-
-def _is_archive_of_arrays(source: Path | bytes) -> bool:
-    try:
-        with zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
-        return False
-    return bool(names) and all(name.endswith(".npy") for name in names)
 
 
 def _streams(source: Any) -> Media | None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas.data.columns.column import Column, damaged
+from lightning_mmnas.data.columns.content import Source, open_source
 from lightning_mmnas.errors import DamagedFilesError
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -38,12 +39,28 @@ def open_array(path: Path, key: str | None = None) -> Array:
     return _load(path, key, path)
 
 
-def is_array(path: Path) -> bool:
-    """Whether a file is a `.npy` file whatever its name says; a folder is none."""
-    if path.is_dir():
+def is_array(source: Source) -> bool:
+    """Whether a file, or its content, is a `.npy` or `.npz` file: by its suffix or its content; a folder is none.
+
+    Raises:
+        DamagedFilesError: There is no such file.
+    """
+    if isinstance(source, Path) and source.is_dir():
         return False
-    with path.open("rb") as file:
-        return file.read(6) == b"\x93NUMPY"
+    if isinstance(source, Path) and source.suffix.lower() in ARRAYS:
+        return True
+    with open_source(source) as stream:
+        start = stream.read(6)
+        if start == b"\x93NUMPY":
+            return True
+        if start[:2] != b"PK":
+            return False
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                names = archive.namelist()
+        except (zipfile.BadZipFile, OSError):
+            return False
+    return bool(names) and all(name.endswith(".npy") for name in names)
 
 
 def array_in(content: bytes, key: str | None = None, source: str = "an array") -> Array:

@@ -74,7 +74,8 @@ def read_audio(source: Source | Waveform, rate: int, seconds: float | None = Non
         seconds: Length of the result; None: that of the file.
 
     Returns:
-        Waveform in [-1, 1], shape (1, t), float32; see `mono`.
+        Waveform, shape (1, t), float32; see `mono`. It is in [-1, 1], but for floats that a file has beyond, up to 100,
+            and where `resample` overshoots.
 
     Raises:
         DamagedFilesError: The file is empty, cut short, not audio, or holds NaN.
@@ -286,8 +287,11 @@ def _soundfile(source: Source, name: str) -> Iterator[Any]:
         with soundfile.SoundFile(io.BytesIO(content) if isinstance(content, bytes) else os.fspath(content)) as sound:
             yield sound
     except soundfile.SoundFileError as error:
-        reason = getattr(error, "error_string", str(error))
-        raise damaged(name, f"{type(error).__name__}: {reason}".splitlines()[0]) from error
+        reason = f"{type(error).__name__}: {getattr(error, 'error_string', str(error))}".splitlines()[0]
+        if "does not exist" in reason:  # so libsndfile says of some that it cannot decode
+            what = "no sound" if form is None else f"{form.name}, but damaged or of a variant"
+            reason = f"it is {what} that libsndfile does not decode"
+        raise damaged(name, reason) from error
 
 
 def _sized(source: Source, name: str) -> Source:

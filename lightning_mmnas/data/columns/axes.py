@@ -38,6 +38,8 @@ _ORDER = {kind: named[-1] for kind, named in DEFAULT_AXES.items()}
 """All axes of a kind in the order in which they are handed on."""
 _JOINTS = frozenset({*range(13, 26), 33})
 """Joints of the usual skeletons: COCO, OpenPose, Human3.6M, Kinect, MediaPipe."""
+_MESHES = frozenset({468, 478, 543, 553})
+"""Joints of MediaPipe's faces and of its whole bodies, without and with irises."""
 _MAX_JOINTS, _MAX_BODIES = 150, 6
 _PIXELS = 8
 """Least height and width of what may be a picture without further evidence."""
@@ -235,26 +237,27 @@ def _two_axes(shape: Shape, fixed: list[bool], dtype: np.dtype[Any]) -> _Weights
 
 
 def _three_axes(shape: Shape, fixed: list[bool], dtype: np.dtype[Any]) -> _Weights:
-    (a, b, c), pixels = shape, dtype.kind in "bu"
-    bytes_ = dtype.kind in "bu" and dtype.itemsize == 1
+    a, b, c = shape
+    bytes_ = _are_bytes(dtype)
     found: _Weights = []
     if c in (1, 3, 4) and fixed[2]:
         weight = 2 if c < 4 or bytes_ else 1
-        if not pixels and c == 3 and ((fixed[1] and not fixed[0]) or (b in _JOINTS and a != b)):
+        if not bytes_ and c == 3 and ((fixed[1] and not fixed[0]) or (b in _JOINTS and a != b)):
             weight = 1
         found.append((("image", "hwc"), weight))
     if a in (1, 3, 4) and fixed[0]:
         weight = 2 if min(b, c) >= _PIXELS and (a < 4 or bytes_) else 1
-        if not pixels and a == 3 and ((fixed[2] and not fixed[1]) or (c in _JOINTS and b != c)):
+        if not bytes_ and a == 3 and ((fixed[2] and not fixed[1]) or (c in _JOINTS and b != c)):
             weight = 1
         found.append((("image", "chw"), weight))
     if c in (2, 3) and fixed[2]:
-        likely = fixed[1] and 4 <= b <= _MAX_JOINTS and not pixels
+        likely = fixed[1] and _are_joints(b, dtype, not fixed[0])
         flow = c == 2 and fixed[0] and b > max(_JOINTS)  # the motion of pixels has two numbers too
         found.append((("skeleton", "tjc"), (1 if flow else 2) if likely else 0))
     if a in (2, 3) and fixed[0]:
-        likely = fixed[2] and 4 <= c <= _MAX_JOINTS and not pixels and (b != c or not fixed[1])
-        found.append((("skeleton", "ctj"), 2 if likely and (a == 2 or c in _JOINTS or not fixed[1]) else int(likely)))
+        likely = fixed[2] and _are_joints(c, dtype, not fixed[1]) and (b != c or not fixed[1])
+        sure = a == 2 or c in _JOINTS | _MESHES or not fixed[1]
+        found.append((("skeleton", "ctj"), 2 if likely and sure else int(likely)))
     weight = 2 if bytes_ or min(b, c) >= _PIXELS else 1
     if a in (1, 3) and fixed[0]:
         weight = 1
@@ -265,17 +268,19 @@ def _three_axes(shape: Shape, fixed: list[bool], dtype: np.dtype[Any]) -> _Weigh
 
 
 def _four_axes(shape: Shape, fixed: list[bool], dtype: np.dtype[Any]) -> _Weights:
-    (a, b, c, d), pixels = shape, dtype.kind in "bu"
-    bytes_ = pixels and dtype.itemsize == 1
+    a, b, c, d = shape
+    bytes_ = _are_bytes(dtype)
     found: _Weights = []
+    if d == 1 and c in (1, 3, 4) and fixed[2] and fixed[3]:  # a picture, and an axis that means nothing
+        found.append((("image", "hwc1"), 1 if not bytes_ and b in _JOINTS | _MESHES else 2))
     for axes, colours, sides in (("thwc", d, (b, c)), ("tchw", b, (c, d)), ("cthw", a, (c, d))):
         if colours in (1, 3, 4) and fixed[axes.index("c")]:
-            sure = axes == "thwc" or min(sides) >= _PIXELS
+            sure = min(sides) >= _PIXELS or (axes == "thwc" and bytes_)
             weight = 2 if sure and (colours < 4 or bytes_) else 1
             if a == 1 and fixed[0]:
                 weight = 1  # one frame, or an axis that means nothing
             found.append((("video", axes), weight))
-    if not pixels:
+    if not bytes_:
         for axes, dims, joints, bodies in (
             ("tjcb", c, b, d),
             ("tbjc", d, c, b),
@@ -283,9 +288,21 @@ def _four_axes(shape: Shape, fixed: list[bool], dtype: np.dtype[Any]) -> _Weight
             ("btjc", d, c, a),
         ):
             if dims in (2, 3) and bodies <= _MAX_BODIES:
-                sure = 4 <= joints <= _MAX_JOINTS and fixed[axes.index("j")] and fixed[axes.index("c")]
+                sure = fixed[axes.index("j")] and fixed[axes.index("c")]
+                sure = sure and _are_joints(joints, dtype, not fixed[axes.index("t")])
                 found.append((("skeleton", axes), (1 if axes == "btjc" and bodies > 2 else 2) if sure else 0))
     return found
+
+
+def _are_bytes(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind in "bu" and dtype.itemsize == 1
+
+
+def _are_joints(count: int, dtype: np.dtype[Any], moving: bool) -> bool:
+    """Whether an axis may be joints; unsigned numbers only by their usual count, or beside time."""
+    if _are_bytes(dtype):
+        return False
+    return count in _JOINTS | _MESHES or (4 <= count <= _MAX_JOINTS and (dtype.kind != "u" or moving))
 
 
 def _words(kind: Kind, axes: str, shapes: Sequence[Shape]) -> str:
@@ -308,7 +325,7 @@ def _words(kind: Kind, axes: str, shapes: Sequence[Shape]) -> str:
     elif kind == "motion":
         text = f"{some('t', 'moment')} of {some('c', 'channel') if 'c' in axes else '1 channel'}"
     elif kind == "skeleton":
-        bodies = f", {size('b')} bodies" if "b" in axes else ""
+        bodies = f", {size('b')} bod{'y' if size('b') == '1' else 'ies'}" if "b" in axes else ""
         text = f"{some('t', 'moment')} of {some('j', 'joint')} with {size('c')} coordinates{bodies}"
     elif kind == "image":
         text = f"{pixels} of {grey}{first}"

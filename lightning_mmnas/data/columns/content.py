@@ -38,6 +38,8 @@ _STARTS: tuple[tuple[bytes, str, Kind | None], ...] = (
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000", "image"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL", None),
     (b"\xff\x0a", "JPEG XL", None),
+    (b"\xff\xfe", "UTF-16 text", None),  # MP3 begins with other bits of the second byte
+    (b"\xfe\xff", "UTF-16 text", None),
     (b"8BPS", "a Photoshop file", None),
     (b"v/1\x01", "OpenEXR", None),
     (b"SIMPLE  =", "FITS", None),

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas.data.columns.column import damaged
-from lightning_mmnas.data.columns.pixels import Channels, over_background
-from lightning_mmnas.errors import MissingExtraError
+from lightning_mmnas.data.columns.pixels import Channels, grey_of, over_background
+from lightning_mmnas.errors import DamagedFilesError, MissingExtraError
 
 _MAX_SIDE = 16_384
 """Pixels; larger frames come from damaged headers."""
-_LUMA = (0.299, 0.587, 0.114)
-"""Grey of red, green and blue (ITU-R BT.601)."""
 
 
 def frame_times(path: Path) -> list[float]:
     """When each frame of a video file is shown, in seconds, and when the last one ends.
+
+    Frames that the file holds but hides, as where a film was trimmed without encoding it again, do not count.
 
     Raises:
         DamagedFilesError: It is no video, or holds fewer frames than its header says.
@@ -37,15 +37,19 @@ def frame_times(path: Path) -> list[float]:
             if not (0 < stream.width <= _MAX_SIDE and 0 < stream.height <= _MAX_SIDE):
                 raise damaged(path, f"its header says {stream.width} x {stream.height} pixels")
             announced, unit = stream.frames, float(stream.time_base or 1)
+            edited = "mp4" in container.format.name  # its header counts hidden frames too, its duration does not
+            end = (stream.start_time or 0) + stream.duration if edited and stream.duration else None
             for packet in container.demux(stream):
-                if packet.size:
+                if packet.size and not packet.is_discard:  # what an edit list hides the decoder drops
                     found.append((packet.dts if packet.pts is None else packet.pts, packet.duration or 0))
+    except DamagedFilesError:  # a ValueError too
+        raise
     except (av.error.FFmpegError, ValueError, OverflowError, MemoryError) as error:
         raise damaged(path, _reason(error)) from error
     length = len(found)
     if length == 0:
         raise damaged(path, "it holds no frame")
-    if length < announced - _tolerance(announced):
+    if length < announced - _tolerance(announced) and not (end and _reaches(found, end)):
         raise damaged(path, f"it is cut short: {length:,} frames of {announced:,}")
     times = sorted(time for time, _ in found if time is not None)
     if len(set(times)) < length:  # no times, or wrong ones
@@ -55,7 +59,7 @@ def frame_times(path: Path) -> list[float]:
     return [time * unit for time in (*times, times[-1] + last)]
 
 
-def decode_frames(
+def decode_film(
     path: Path, length: int, wanted: set[int], size: tuple[int, int], channels: Channels
 ) -> dict[int, Tensor]:
     """Decodes some frames of a video file.
@@ -93,6 +97,8 @@ def decode_frames(
                 count += 1
                 if len(found) == len(wanted):
                     return _opaque(found, channels)
+    except DamagedFilesError:  # a ValueError too
+        raise
     except (av.error.FFmpegError, ValueError, OverflowError, MemoryError) as error:
         raise damaged(path, _reason(error)) from error
     if last is None or turn is None or count < length - _tolerance(length):
@@ -142,13 +148,19 @@ def _opaque(frames: dict[int, Tensor], channels: Channels) -> dict[int, Tensor]:
     order = sorted(frames)
     colours = over_background(torch.stack([frames[i] for i in order]).float() / 255) * 255
     if channels == 1:
-        colours = (colours * torch.tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        colours = grey_of(colours)
     return dict(zip(order, colours.round().clamp(0, 255).to(torch.uint8), strict=True))
 
 
 def _tolerance(length: int) -> int:
     """Packets without a picture that are no damage."""
     return max(2, length // 50)
+
+
+def _reaches(found: list[tuple[int | None, int]], end: int) -> bool:
+    """Whether frames of these times and durations last until the end, but for those that are no damage."""
+    last, duration = max((time, duration) for time, duration in found if time is not None)  # MP4 has all
+    return last + duration * (1 + _tolerance(len(found))) >= end
 
 
 def _reason(error: Exception) -> str:

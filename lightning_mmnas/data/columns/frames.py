@@ -1,14 +1,12 @@
 """Arrays of pixels as pictures and clips of one size."""
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from lightning_mmnas.data.columns.arrays import Array, finite
 from lightning_mmnas.data.columns.axes import arrange, way_out
 from lightning_mmnas.data.columns.column import damaged
-from lightning_mmnas.data.columns.pixels import over_background
+from lightning_mmnas.data.columns.pixels import numbers_to_pixels
 from lightning_mmnas.data.columns.video import clip_positions
 
 _WHITE = {"u1": 255.0, "u2": 65535.0, "b1": 1.0}
@@ -31,7 +29,7 @@ def read_frames(
         array: As the file has it, grey, of 3 colours, or of 3 and opacity. What is transparent shows white, or black
             where the rest of the first frame is nearly white itself; opacity that is the same everywhere is dropped.
         size: (h, w) of the result.
-        channels: 1 or 3; grey is copied, colours are averaged.
+        channels: 1 or 3; grey is copied, of colours see `grey_of`.
         frames: Frames of a clip, one from the middle of each of as many segments; None: it is a picture.
         maximum: Value that becomes white; None: 255 for uint8, 65535 for uint16, 1 for floats.
         clip: Whether greater values than `maximum` become white too; otherwise they are an error.
@@ -54,18 +52,10 @@ def read_frames(
     white = maximum or (1.0 if values.dtype.kind == "f" else _WHITE.get(f"{values.dtype.kind}{values.dtype.itemsize}"))
     if white is None:
         raise damaged(source, f"numbers of type {values.dtype} have no known white; set maximum")
-    exact = finite(values, source)
-    least, most = float(exact.min()), float(exact.max())
-    if least < 0 or (most > white and maximum is None):
-        raise damaged(source, f"pixels from {least:g} to {most:g}, not 0 to {white:g}; set maximum")
-    if most > white and not clip:
-        raise damaged(source, f"pixels up to {most:g}, above maximum {white:g}; raise it, or set clip: true")
-    numbers = (torch.from_numpy(exact.astype(np.float32)) / white).clamp(max=1).permute(0, 3, 1, 2)  # (t, c, h, w)
-    if numbers.shape[1] == 4:
-        numbers = over_background(numbers)
-    if numbers.shape[1] != channels:
-        numbers = numbers.expand(-1, 3, -1, -1) if channels == 3 else numbers.mean(1, keepdim=True)
-    if tuple(numbers.shape[2:]) != tuple(size):
-        numbers = interpolate(numbers, tuple(size), mode="bilinear", antialias=True)
-    pixels = (numbers * 255).round().clamp(0, 255).to(torch.uint8).transpose(0, 1).contiguous()
+    numbers = torch.from_numpy(finite(values, source)).permute(0, 3, 1, 2)
+    try:
+        pixels = numbers_to_pixels(numbers, white, size, channels, maximum is not None, clip)
+    except ValueError as error:
+        raise damaged(source, str(error)) from None
+    pixels = pixels.transpose(0, 1).contiguous()
     return pixels[:, 0] if frames is None else pixels

@@ -1,6 +1,7 @@
 """Image files as pixels of one size."""
 
 import io
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from lightning_mmnas.data.columns.pixels import (
     background_of,
     depth,
     is_deep,
+    is_shapeless,
     is_transparent,
     to_pixels,
 )
@@ -36,6 +38,8 @@ _MANY_PIXELS = 89_478_485
 """Pixels from which a picture must be plausible: Pillow's limit."""
 _PACKED = 5_000
 """Pixels per byte of a file that no photograph reaches."""
+_SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd9-\xef\xfe]")
+"""Marks of a JPEG before a length, and its end; not those within a scan: restarts, and 0 behind a byte of 255."""
 _ORIENTATION, _WIDTH, _HEIGHT, _BITS = 274, 256, 257, 258
 """Numbers of the tags of EXIF and TIFF."""
 
@@ -89,6 +93,7 @@ def decode_image(
     channels: Channels = 3,
     maximum: float | None = None,
     clip: bool = False,
+    background: int | None = None,
 ) -> Tensor:
     """Reads a JPEG, PNG, TIFF, WebP, GIF, BMP, PPM, AVIF or JPEG 2000 file; of several pictures, the first.
 
@@ -103,6 +108,7 @@ def decode_image(
         maximum: Value that becomes white in pictures of 16 or 32 bits and of floats, such as 4095 for 12 bits that were
             stored in 16. None: 65535, and no floats. Pictures of 8 bits go to 255 always.
         clip: Whether greater values in such pictures become white too; otherwise they are an error.
+        background: Grey level that shows through, as `image_background` has it; None: as above.
 
     Returns:
         Pixels in [0, 255], uint8, shape (channels, h, w).
@@ -113,7 +119,7 @@ def decode_image(
     """
     name = source_name(source, "an image")
     with _naming(name, source), _opened(source) as (picture, content):
-        return to_pixels(_loaded(picture, content, size), size, channels, maximum, clip)
+        return to_pixels(_loaded(picture, content, size), size, channels, maximum, clip, background)
 
 
 def picture_pixels(
@@ -242,6 +248,19 @@ def image_maximum(source: Source) -> float | None:
         return float(values.max())
 
 
+def image_background(source: Source) -> int | None:
+    """The grey level that a picture is shown over, for those that follow it; None: its transparency has no shape.
+
+    Raises:
+        DamagedFilesError: See `decode_image`.
+    """
+    with _naming(source_name(source, "an image"), source), _opened(source) as (picture, content):
+        if not is_transparent(picture):  # as its header says
+            return 255
+        frame = _loaded(picture, content, None)
+        return None if is_shapeless(frame) else background_of(frame)
+
+
 @contextmanager
 def _naming(name: str, source: Source | None = None) -> Iterator[None]:
     """Turns whatever goes wrong into damage of a source, with the reason."""
@@ -325,8 +344,8 @@ def _loaded(picture: "Image", content: bytes, size: tuple[int, int] | None) -> "
     """Decodes all of a picture and turns it upright."""
     from PIL import ImageOps
 
-    # Without its end mark a JPEG was cut off, whatever follows: downloads reserve their space beforehand.
-    if picture.format in ("JPEG", "MPO") and content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
+    # Without its end mark a JPEG was cut off: Pillow notices only where the file ends, not if zeros or others follow.
+    if picture.format in ("JPEG", "MPO") and not _has_end(content):
         raise ValueError("the picture is cut off: its end mark is missing")
     if size is not None and picture.format in ("JPEG", "MPO"):
         # Decoded at a reduced scale where that is still more than twice as large.
@@ -336,6 +355,16 @@ def _loaded(picture: "Image", content: bytes, size: tuple[int, int] | None) -> "
     picture.load()
     _note_bits(picture, content)
     return ImageOps.exif_transpose(picture)
+
+
+def _has_end(content: bytes) -> bool:
+    """Whether a JPEG reaches its end mark, from segment to segment; what follows, such as a film, does not count."""
+    place = 2
+    while (mark := _SEGMENT.search(content, place)) is not None:
+        if mark[0] == b"\xff\xd9":
+            return True
+        place = mark.end() + int.from_bytes(content[mark.end() : mark.end() + 2], "big")
+    return False
 
 
 def _check_size(picture: "Image", content: bytes) -> None:

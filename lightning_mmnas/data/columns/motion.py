@@ -56,7 +56,7 @@ def read_motion(
     return resample_linearly(signal, length)
 
 
-def resample_linearly(signal: Tensor, length: int) -> Tensor:
+def resample_linearly(signal: Tensor, length: int, smooth: bool = True) -> Tensor:
     """Brings signals to a length; the first and the last moment stay where they are.
 
     Longer signals are first freed of what the result cannot hold, frequencies above its Nyquist frequency, which would
@@ -66,6 +66,7 @@ def resample_linearly(signal: Tensor, length: int) -> Tensor:
     Args:
         signal: Shape (channels, t).
         length: Moments of the result.
+        smooth: Whether longer signals are freed of these frequencies.
 
     Returns:
         Shape (channels, length), of the same type.
@@ -73,7 +74,7 @@ def resample_linearly(signal: Tensor, length: int) -> Tensor:
     t = signal.shape[1]
     if t == length:
         return signal
-    kept = signal if t < length else lowpass(signal.double(), length)
+    kept = lowpass(signal.double(), length) if smooth and t > length else signal
     return interpolate(kept[None], length, mode="linear", align_corners=True)[0].to(signal.dtype)
 
 

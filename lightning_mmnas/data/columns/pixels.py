@@ -18,6 +18,8 @@ BITS = "mmnas_bits"
 _DEEP = ("I", "F")
 """Beginnings of the modes with more than 8 bits."""
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue."""
 _SIXTEEN = 65535
 NEAR_WHITE = 32
 """Mean distance from white, of 255, below which what can be seen of a picture would vanish on white."""
@@ -106,10 +108,9 @@ def flattened(picture: "Image", background: int | None = None) -> "Image":
 
     if is_deep(picture) or not is_transparent(picture):
         return picture
-    coloured = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
+    coloured = _coloured(picture)
     if background is None:
-        least, most = coloured.getchannel("A").getextrema()
-        if least == most:
+        if is_shapeless(picture):
             return coloured.convert("RGB")
         background = background_of(picture)
     behind = Image.new("RGBA", coloured.size, (background, background, background, 255))
@@ -122,12 +123,22 @@ def background_of(picture: "Image") -> int:
 
     if is_deep(picture) or not is_transparent(picture):
         return 255
-    coloured = (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
-    small = coloured.resize((min(picture.width, 64), min(picture.height, 64)), Image.Resampling.BOX)
+    small = _coloured(picture).resize((min(picture.width, 64), min(picture.height, 64)), Image.Resampling.BOX)
     values = np.asarray(small, dtype=np.float64)
     alpha = values[..., 3]
     distance = (255 - values[..., :3]).max(-1)
     return 0 if alpha.any() and (distance * alpha).sum() / alpha.sum() < NEAR_WHITE else 255
+
+
+def is_shapeless(picture: "Image") -> bool:
+    """Whether the opacity of a transparent picture is less than full, and the same everywhere."""
+    alpha = np.asarray(_coloured(picture).getchannel("A"))
+    return bool(alpha.min() == alpha.max() < 255)
+
+
+def _coloured(picture: "Image") -> "Image":
+    """A transparent picture in colours and opacity; Pillow does not convert the mode La by itself."""
+    return (picture.convert("LA") if picture.mode == "La" else picture).convert("RGBA")
 
 
 def over_background(pixels: Tensor) -> Tensor:
@@ -144,30 +155,64 @@ def over_background(pixels: Tensor) -> Tensor:
     return colours * opacity + (0.0 if bright else 1.0) * (1 - opacity)
 
 
+def grey_of(colours: Tensor) -> Tensor:
+    """Grey of red, green and blue, shape (t, 3, h, w) to (t, 1, h, w): that of Pillow and of FFmpeg, ITU-R BT.601."""
+    return (colours * colours.new_tensor(_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+
+
+def numbers_to_pixels(
+    numbers: Tensor, top: float, size: tuple[int, int], channels: int, told: bool, clip: bool = False
+) -> Tensor:
+    """Numbers of any range as pixels.
+
+    Args:
+        numbers: Shape (t, c, h, w): grey, of 3 colours, or of 3 and opacity.
+        top: Value that becomes white.
+        size: (h, w) of the result.
+        channels: 1 or 3.
+        told: Whether it was said that `top` is white; otherwise greater values are an error even with `clip`.
+        clip: Whether greater values become white too; otherwise they are an error.
+
+    Returns:
+        Pixels in [0, 255], uint8, shape (t, channels, h, w).
+
+    Raises:
+        ValueError: A value is out of range.
+    """
+    low, high = float(numbers.min()), float(numbers.max())
+    if low < 0:
+        raise ValueError(f"pixels from {low:g} to {high:g}; below 0 there is nothing darker than black")
+    if high > top and not told:
+        raise ValueError(f"pixels from {low:g} to {high:g}, not 0 to {top:g}; set maximum")
+    if high > top and not clip:
+        raise ValueError(f"pixels up to {high:g}, above maximum {top:g}; raise it, or set clip: true")
+    values = (numbers / top).float().clamp(max=1)
+    if values.shape[1] == 4:
+        values = over_background(values)
+    if values.shape[1] != channels:
+        values = values.expand(-1, 3, -1, -1) if channels == 3 else grey_of(values)
+    if tuple(values.shape[2:]) != tuple(size):
+        values = interpolate(values, tuple(size), mode="bilinear", antialias=True)
+    return (values * 255).round().clamp(0, 255).to(torch.uint8)
+
+
 def _deep_pixels(
     picture: "Image", size: tuple[int, int] | None, channels: Channels, maximum: float | None, clip: bool
 ) -> Tensor:
     values = np.array(picture).astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("its pixels hold NaN or infinity")
-    low, high = float(values.min()), float(values.max())
-    top = maximum if maximum is not None else white(picture, low, high)
-    if low < 0:
-        raise ValueError(f"its pixels are from {low:g} to {high:g}; below 0 there is nothing darker than black")
-    if high > top and not clip:
-        raise ValueError(f"its pixels reach {high:g}, above maximum {top:g}; raise it, or set clip: true")
-    grey = torch.from_numpy((values / top).astype(np.float32)).clamp(max=1)[None, None]
-    if size is not None and tuple(grey.shape[2:]) != tuple(size):
-        grey = interpolate(grey, tuple(size), mode="bilinear", antialias=True)
-    pixels = (grey[0] * 255).round().clamp(0, 255).to(torch.uint8)
-    return pixels.expand(channels, -1, -1).contiguous()
+    top = maximum if maximum is not None else white(picture, float(values.min()), float(values.max()))
+    numbers = torch.from_numpy(values)[None, None]
+    pixels = numbers_to_pixels(numbers, top, (picture.height, picture.width) if size is None else size, 1, True, clip)
+    return pixels[0].expand(channels, -1, -1).contiguous()
 
 
 def _check_upper_bytes(picture: "Image", maximum: float | None) -> None:
     """Refuses colours of 16 bits whose upper byte, which is all that Pillow reads, says too little."""
     bands = picture.split()[: 1 if picture.mode == "LA" else 3]
     highest = max(int(np.asarray(band).max()) for band in bands)
-    if (maximum is not None and maximum < _SIXTEEN) or 0 < highest < _UPPER:
+    if (maximum is not None and maximum < _SIXTEEN) or highest < _UPPER:
         raise ValueError(
             f"its colours have 16 bits but end below {256 * highest + 256}, and only the upper 8 bits can be read; "
             "save it with 8 bits, or as grey with a maximum"

@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_mmnas.data.columns.arrays import Array, finite, open_array
 from lightning_mmnas.data.columns.axes import arrange, way_out
 from lightning_mmnas.data.columns.column import Column, damaged
-from lightning_mmnas.data.columns.motion import lowpass
+from lightning_mmnas.data.columns.motion import resample_linearly
 from lightning_mmnas.errors import ConfigError, DamagedFilesError
 from lightning_mmnas.files import replacing
 
@@ -131,7 +131,7 @@ def prepare_skeleton(
         frames: Length of the result.
         centre: The joint that goes to the origin; None: the mean of the joints.
         bodies: Bodies of the result; further ones are left out.
-        smooth: Whether motion that is too fast for a shorter result is removed first; see `lowpass`.
+        smooth: Whether motion that is too fast for a shorter result is removed first; see `resample_linearly`.
 
     Returns:
         Shape (3, frames, joints, bodies), float32.
@@ -149,12 +149,9 @@ def prepare_skeleton(
         origin = pose.mean(1) if centre is None else pose[:, centre]
         joints = torch.where(present.any(0), joints - origin.view(3, 1, 1, 1), joints)
     joints = joints.float()  # only now: places on a map differ little for their size
-    if smooth and t > frames:
-        joints = lowpass(joints.transpose(1, 3).reshape(-1, t), frames).view(3, joints.shape[3], -1, t).transpose(1, 3)
-    positions = torch.linspace(0, t - 1, frames)
-    left = positions.floor().long().clamp(max=max(t - 2, 0))
-    weight = (positions - left).view(1, -1, 1, 1)
-    joints = torch.lerp(joints[:, left], joints[:, (left + 1).clamp(max=t - 1)], weight)
+    signal = joints.transpose(1, 3)  # (3, bodies, joints, t)
+    signal = resample_linearly(signal.reshape(-1, t), frames, smooth).view(*signal.shape[:3], frames)
+    joints = signal.transpose(1, 3)
     missing = bodies - joints.shape[3]
     return torch.nn.functional.pad(joints, (0, missing)) if missing else joints.contiguous()
 

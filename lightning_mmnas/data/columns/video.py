@@ -15,7 +15,7 @@ from torch import Tensor
 from lightning_mmnas.data.columns import ffmpeg
 from lightning_mmnas.data.columns.column import Column, FileColumn, damaged
 from lightning_mmnas.data.columns.content import form_of
-from lightning_mmnas.data.columns.images import decode_frames, decode_image, frame_seconds
+from lightning_mmnas.data.columns.images import decode_frames, decode_image, frame_seconds, image_background, image_info
 from lightning_mmnas.data.columns.pixels import Channels
 from lightning_mmnas.errors import ConfigError
 
@@ -113,8 +113,8 @@ def read_video(
     mirrored as their display matrix says. Where the rate of frames varies, "uniform" cuts the video into segments of
     equal duration, not of equally many frames. Animated GIF, PNG, WebP and AVIF files are read likewise, the pages of a
     TIFF file and the pictures of a folder one after the other, a folder in natural order (2.png before 10.png). What is
-    transparent shows white, or black where the rest is nearly white. Frames are squeezed into `size` whatever their
-    proportions, with antialiasing.
+    transparent shows white, or black where the rest of the first frame is nearly white. Frames are squeezed into `size`
+    whatever their proportions, with antialiasing.
 
     Args:
         path: The file or the folder; its name is the key of random clips.
@@ -136,7 +136,8 @@ def read_video(
     if path.is_dir():
         pictures = frame_files(path)
         positions = clip_positions(len(pictures), frames, sampling, seed, path.name)
-        found = {i: decode_image(pictures[i], size, channels, maximum, clip) for i in set(positions)}
+        ground = image_background(pictures[0])
+        found = {i: decode_image(pictures[i], size, channels, maximum, clip, ground) for i in set(positions)}
     elif _is_picture(path):
         times = list(accumulate(frame_seconds(path), initial=0.0))
         positions = _positions(times, frames, sampling, seed, path.name)
@@ -147,12 +148,12 @@ def read_video(
     else:
         times = ffmpeg.frame_times(path)
         positions = _positions(times, frames, sampling, seed, path.name)
-        found = ffmpeg.decode_frames(path, len(times) - 1, set(positions), size, channels)
+        found = ffmpeg.decode_film(path, len(times) - 1, set(positions), size, channels)
     return torch.stack([found[i] for i in positions], dim=1)
 
 
 def video_length(path: Path) -> int:
-    """Number of frames of a video, without decoding them.
+    """Number of frames of a video by the packets of a film or the header of an animation, whose first frame is decoded.
 
     Raises:
         DamagedFilesError: It is no video, or holds fewer frames than its header says.
@@ -160,7 +161,7 @@ def video_length(path: Path) -> int:
     """
     if path.is_dir():
         return len(frame_files(path))
-    return len(frame_seconds(path)) if _is_picture(path) else len(ffmpeg.frame_times(path)) - 1
+    return image_info(path).frames if _is_picture(path) else len(ffmpeg.frame_times(path)) - 1
 
 
 def frame_files(folder: Path) -> list[Path]:
@@ -265,11 +266,10 @@ class FrameFolderColumn(Column):
         """Reads the clip, uint8 of shape (channels, frames, h, w)."""
         decoded: dict[Path, Tensor] = {}
         files = self.files(index)
+        ground = image_background(files[0])
         for path in files:
             if path not in decoded:
-                if not path.is_file():
-                    raise damaged(path, "there is no such file")
-                decoded[path] = decode_image(path, self.size, self.channels)
+                decoded[path] = decode_image(path, self.size, self.channels, background=ground)
         return torch.stack([decoded[path] for path in files], dim=1)
 
     def source(self, index: int) -> str:

@@ -27,8 +27,6 @@ from lightning_mmnas.data.table.reading import Table
 from lightning_mmnas.errors import ConfigError
 
 _PER_FILE = ("image", "audio", "video", "motion", "skeleton", "text")
-_ARRAYS = (b"\x93NUMPY", b"PK\x03\x04")
-"""How the content of `.npy` and `.npz` files begins."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ def read_cell(media: Media, spec: ColumnSpec) -> Tensor:
         return read_audio(media, spec.rate, spec.seconds)
     source = media if isinstance(media, Path) else media.data
     suffix = media.suffix.lower() if isinstance(media, Path) else media.suffix
-    array = suffix in ARRAYS or (source.startswith(_ARRAYS) if isinstance(source, bytes) else is_array(source))
+    array = suffix in ARRAYS or is_array(source)
     if spec.kind == "image" and not array:
         return decode_image(source, spec.size, channels, spec.maximum, spec.clip)
     if spec.kind == "audio":

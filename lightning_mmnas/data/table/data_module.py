@@ -263,7 +263,7 @@ class TableDataModule(MultimodalDataModule):
 
     @property
     def notes(self) -> list[str]:
-        """What was read in a way that somebody may not expect, in sentences; `mmnas init` prints them."""
+        """What was read in a way that somebody may not expect, in sentences; `mmnas init` prints them too."""
         found = [
             f"{self.path}: {name}: Latin letters keep their accents, since half of the texts with any are Vietnamese "
             "or alike"

@@ -2,13 +2,17 @@
 
 import pickle
 import random
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from lightning_mmnas.data.columns.arrays import ArrayColumn, array_in, open_array
+from lightning_mmnas.commands.init.media import media_of
+from lightning_mmnas.data.columns.arrays import ArrayColumn, array_in, is_array, open_array
+from lightning_mmnas.data.table.columns import ColumnSpec, read_cell
+from lightning_mmnas.data.table.embedded import Content
 from lightning_mmnas.errors import DamagedFilesError
 
 
@@ -31,6 +35,33 @@ def test_a_pickled_column_holds_no_values(tmp_path: Path) -> None:
     content = pickle.dumps(ArrayColumn(path, range(4), (8,)))
     assert len(content) < 1000
     assert pickle.loads(content).read(3).tolist() == [1.0] * 8
+
+
+def test_arrays_by_their_content_or_their_suffix(tmp_path: Path) -> None:
+    np.save(tmp_path / "one.npy", np.ones(3))
+    np.savez(tmp_path / "two.npz", np.ones(3), np.ones(4))
+    for name in ("one.npy", "two.npz"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / "bare").write_bytes(content)
+        assert is_array(tmp_path / name)
+        assert is_array(tmp_path / "bare")
+        assert is_array(content)
+        assert media_of(tmp_path / "bare") == media_of(content) == "array"
+    picture = np.random.default_rng(0).integers(0, 256, (8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "picture.npz", picture)
+    bare = (tmp_path / "picture.npz").rename(tmp_path / "picture")
+    spec = ColumnSpec("image", ["a"], size=(8, 8), channels=1)
+    for media in (bare, Content(bare.read_bytes())):
+        assert read_cell(media, spec)[0].tolist() == picture.tolist()
+    with zipfile.ZipFile(tmp_path / "book", "w") as archive:
+        archive.writestr("words.xml", "no array")
+    for no_array in (tmp_path / "book", tmp_path, b"PK\3\4 cut off", b"", b"plain"):
+        assert not is_array(no_array)
+    assert media_of(tmp_path / "book") is None
+    (tmp_path / "words").write_bytes("A text".encode("utf-16"))
+    assert media_of(tmp_path / "words") is None
+    with pytest.raises(DamagedFilesError, match="gone: there is no such file"):
+        is_array(tmp_path / "gone")
 
 
 def test_damage_is_named(tmp_path: Path) -> None:

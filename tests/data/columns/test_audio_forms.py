@@ -142,7 +142,7 @@ def test_flac_that_was_written_to_a_pipe() -> None:
     assert torch.equal(read_audio(bytes(content), RATE, 1.0), wanted[:, :RATE])
 
 
-@pytest.mark.parametrize("share", [1.0, 0.9, 1.05])
+@pytest.mark.parametrize("share", [1.0, 0.9, 1.05, 0.6])
 def test_channels_that_cancel(share: float) -> None:
     left, noise = torch.from_numpy(SOUND), 0.01 * torch.randn(len(SOUND), generator=torch.Generator().manual_seed(0))
     stereo = torch.stack((left, -share * left + noise))
@@ -160,6 +160,7 @@ def test_channels_that_do_not_cancel_are_averaged() -> None:
     cases = {
         "equal": torch.stack((one, one)),
         "independent": torch.stack((one, other)),
+        "less than half against": torch.stack((one, -0.4 * one)),
         "half against": torch.stack((one, -0.5 * one + other)),
         "one silent": torch.stack((one, 0 * one)),
         "many": torch.randn(16, 2000, generator=generator),
@@ -170,6 +171,24 @@ def test_channels_that_do_not_cancel_are_averaged() -> None:
     for name, waveform in cases.items():
         assert torch.equal(mono(waveform), waveform.T.contiguous().mean(1)[None]), name
         assert not channels_cancel(encoded((waveform / 10).T.numpy(), "WAV", "FLOAT")), name
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC"])
+@pytest.mark.parametrize("rate", [3000, 4000, 7999, 11_025])
+def test_the_beginning_is_that_of_the_whole(kind: str, rate: int) -> None:
+    """Its last samples need more of the file than its seconds."""
+    content = encoded(SOUND, kind)
+    assert torch.equal(read_audio(content, rate, 1.0), read_audio(content, rate)[:, :rate])
+
+
+@pytest.mark.parametrize("kind", ["WAV", "CAF"])
+def test_what_comes_after_the_beginning_is_not_read(kind: str) -> None:
+    samples = SOUND.copy()
+    samples[4 * RATE] = np.nan
+    content = encoded(samples, kind, "FLOAT")
+    assert np.array_equal(read_audio(content, RATE, 1.0)[0].numpy(), SOUND[:RATE])
+    with pytest.raises(DamagedFilesError, match="it holds NaN"):
+        read_audio(content, RATE)
 
 
 def test_numbers_that_are_no_waveform() -> None:
@@ -185,6 +204,9 @@ def test_numbers_that_are_no_waveform() -> None:
         (b"<html><body>404</body></html>", "it is an HTML page: no sound that is read"),
         (b"\0\0\0\x20ftypM4A \0\0\0\0", r"it is AAC in MP4 \(.m4a\): no sound that is read"),
         (b"\xff\xf1\x50\x80" + bytes(60), "it is AAC: no sound"),
+        ("Text".encode("utf-16"), "it is UTF-16 text: no sound"),
+        (b"\xfe\xff" + "Текст".encode("utf-16-be"), "it is UTF-16 text: no sound"),
+        (b"\xff\xfb\x90\0" + bytes(60), "it is MP3, but damaged or of a variant that libsndfile does not decode"),
         (b"MThd\0\0\0\6", "it is MIDI, notes without sound"),
         (b"\x89PNG\r\n\x1a\n", "it is PNG: no sound"),
         (b"RIFF\x04\0\0\0WAVE", "it has no samples: its header ends before them"),

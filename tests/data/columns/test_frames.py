@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from lightning_mmnas.data.columns.frames import read_frames
 from lightning_mmnas.errors import DamagedFilesError
@@ -28,6 +29,51 @@ def test_channels_first_and_last_are_the_same_picture(picture: Array) -> None:
         assert torch.equal(found, torch.stack([wanted, wanted.flip(1)], 1))
     with pytest.raises(DamagedFilesError, match=r"\(3, 40, 60\) has 60 colours .*; if it is 40 x 60 .* set axes: chw"):
         read_frames(np.zeros((3, 40, 60), np.uint8), (4, 6), 3)
+
+
+def test_clips_have_the_middle_of_each_segment() -> None:
+    clip = np.arange(12, dtype=np.uint8)[:, None, None] * np.ones((1, 2, 2), np.uint8)
+    assert read_frames(clip, (2, 2), 1, frames=3)[0, :, 0, 0].tolist() == [2, 6, 10]
+    assert read_frames(clip, (2, 2), 1, frames=2)[0, :, 0, 0].tolist() == [3, 9]
+
+
+def test_other_sizes_are_averages() -> None:
+    """Of a quarter the height and a fifth of the width: weights of antialiasing, a triangle of twice that width."""
+    values = np.random.default_rng(1).integers(0, 256, (8, 10), dtype=np.uint8)
+
+    def weights(before: int, after: int) -> Array:
+        scale = before / after
+        distance = np.abs(np.arange(before)[None] + 0.5 - scale * (np.arange(after)[:, None] + 0.5)) / scale
+        found = np.clip(1 - distance, 0, None)
+        return np.asarray(found / found.sum(1, keepdims=True))
+
+    found = read_frames(values, (2, 2), 1)[0].numpy()
+    assert np.abs(found - weights(8, 2) @ values @ weights(10, 2).T).max() <= 0.51
+
+
+def test_grey_of_colours_is_that_of_pictures(picture: Array) -> None:
+    for channels in (slice(0, 3), slice(0, 1), slice(1, 2), slice(2, 3)):
+        colours = np.zeros_like(picture)
+        colours[..., channels] = picture[..., channels]
+        exact = colours @ np.array([0.299, 0.587, 0.114])
+        assert np.abs(read_frames(colours, (4, 6), 1)[0].numpy() - exact).max() <= 0.501
+        grey = np.asarray(Image.fromarray(colours).convert("L")).astype(int)
+        assert np.abs(read_frames(colours, (4, 6), 1)[0].numpy() - grey).max() <= 1  # of ties
+    green: Array = np.array([[[0, 255, 0]]], np.uint8)
+    assert read_frames(green, (1, 1), 1).item() == 150
+
+
+def test_what_is_no_number_is_refused() -> None:
+    for bad in (np.nan, np.inf, -np.inf):
+        with pytest.raises(DamagedFilesError, match="it holds NaN or infinity"):
+            read_frames(np.array([[0.5, bad]]), (1, 2), 1, maximum=1)
+
+
+def test_white_of_every_type() -> None:
+    for dtype, white in (("u1", 255), ("u2", 65535), (">u2", 65535), ("f4", 1), ("f8", 1), ("?", 1)):
+        values = np.array([[0, white]]).astype(dtype)
+        assert read_frames(values, (1, 2), 1).tolist() == [[[0, 255]]]
+    assert read_frames(np.array([[4095, 32768]], np.uint16), (1, 2), 1).tolist() == [[[16, 128]]]
 
 
 def test_opacity_lets_white_shine_through(picture: Array) -> None:

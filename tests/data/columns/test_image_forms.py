@@ -1,6 +1,8 @@
 """Pictures as a viewer shows them: range, transparency, orientation, frames, size; against numpy."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from lightning_mmnas.data.columns.images import (
     image_maximum,
     picture_pixels,
 )
+from lightning_mmnas.data.columns.pixels import BITS
 from lightning_mmnas.errors import DamagedFilesError
 
 GENERATOR = np.random.default_rng(0)
@@ -68,7 +71,7 @@ def test_the_range_is_applied_before_the_size() -> None:
 def test_what_is_above_the_maximum_is_refused_or_clipped(tmp_path: Path) -> None:
     path = tmp_path / "depth.png"
     path.write_bytes(encoded(Image.fromarray(np.array([[0, 500, 2000]], np.uint16))))
-    with pytest.raises(DamagedFilesError, match=r"depth\.png: .*reach 2000, above maximum 1000; raise it, or set clip"):
+    with pytest.raises(DamagedFilesError, match=r"depth\.png: .*up to 2000, above maximum 1000; raise it, or set clip"):
         image_column([path], (1, 3), 1, maximum=1000).read(0)
     assert decode_image(path, channels=1, maximum=1000, clip=True).flatten().tolist() == [0, 128, 255]
 
@@ -78,10 +81,36 @@ def test_values_without_a_grey_are_refused() -> None:
     nothing = encoded(Image.fromarray(np.array([[1, np.nan]], np.float32)), "TIFF")
     with pytest.raises(DamagedFilesError, match="from -1 to 5; below 0"):
         decode_image(below, maximum=5)
+    for low, high in ((-1, 5), (0, 70_000)):
+        beyond = encoded(Image.fromarray(np.array([[low, high]], np.int32)), "TIFF")
+        with pytest.raises(DamagedFilesError, match=f"from {low} to {high}, outside of 16 bits; set maximum"):
+            decode_image(beyond)
+    with pytest.raises(DamagedFilesError, match="floating point, whose range is not known; set maximum"):
+        decode_image(encoded(Image.fromarray(np.array([[0.25, 0.5]], np.float32)), "TIFF"))
     with pytest.raises(DamagedFilesError, match="NaN or infinity"):
         decode_image(nothing, maximum=5)
     with pytest.raises(DamagedFilesError, match="NaN or infinity"):
         image_maximum(nothing)
+
+
+@pytest.mark.parametrize(("bits", "white"), [(12, 4095), (10, 1023), (16, 65535)])
+def test_white_is_what_the_header_says(bits: int, white: int) -> None:
+    picture = Image.fromarray(TWELVE // 4)  # up to 1023
+    picture.info[BITS] = bits  # as the readers of TIFF and PNG note it
+    found = picture_pixels(picture, None, 1, "it")[0].numpy()
+    assert np.array_equal(found, np.round(TWELVE // 4 / white * 255))
+
+
+def test_twelve_bits_of_a_file() -> None:
+    """A TIFF of 12 bits, two pixels in three bytes, which Pillow reads but does not write."""
+    values = TWELVE[:, :8].astype(int)
+    left, right = values[:, ::2], values[:, 1::2]
+    raw = np.stack([left >> 4, (left & 15) << 4 | right >> 8, right & 255], 2).astype(np.uint8).tobytes()
+    tags = {256: 8, 257: 6, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 6, 279: len(raw)}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    content = b"II*\0" + struct.pack("<I", 8 + len(raw)) + raw + struct.pack("<H", len(tags)) + entries + bytes(4)
+    assert image_info(content).bits == 12
+    assert np.array_equal(decode_image(content, channels=1)[0].numpy(), np.round(values / 4095 * 255))
 
 
 def test_eight_bits_have_their_own_maximum() -> None:
@@ -92,9 +121,6 @@ def test_eight_bits_have_their_own_maximum() -> None:
 
 def sixteen_bit_colours(values: np.ndarray) -> bytes:
     """A PNG of 16-bit RGB, which Pillow does not write."""
-    import struct
-    import zlib
-
     h, w, _ = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     chunks = [(b"IHDR", struct.pack(">IIBBBBB", w, h, 16, 2, 0, 0, 0)), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
@@ -108,8 +134,12 @@ def test_colours_of_sixteen_bits_are_read_only_where_the_upper_eight_say_enough(
     full[0, 0] = 65535
     assert np.array_equal(shown(sixteen_bit_colours(full)), full // 256)
     assert image_info(sixteen_bit_colours(full)).bits == 16
+    with pytest.raises(DamagedFilesError, match="only the upper 8 bits can be read; save it with 8 bits, or as grey"):
+        decode_image(sixteen_bit_colours(full), maximum=4095)
     with pytest.raises(DamagedFilesError, match="its colours have 16 bits but end below 4096"):
         decode_image(sixteen_bit_colours(full // 16))
+    with pytest.raises(DamagedFilesError, match="its colours have 16 bits but end below 256"):
+        decode_image(sixteen_bit_colours(full // 256))  # 8 bits in 16: all would be black
 
 
 def over(colours: np.ndarray, alpha: np.ndarray, background: int) -> np.ndarray:

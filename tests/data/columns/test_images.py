@@ -130,6 +130,22 @@ def test_a_download_into_reserved_space_is_cut_off() -> None:
         decode_image(content[:-300] + bytes(300))
 
 
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 2}])
+def test_data_behind_the_end_of_a_jpeg_are_no_damage(options: dict[str, int]) -> None:
+    """As photographs have that hold a film, or maps of depth; a picture in its header has an end of its own."""
+    photo = encoded(photograph(200, 300), "JPEG", **options)
+    inner = b"Exif\0\0" + encoded(photograph(), "JPEG")
+    photo = photo[:2] + b"\xff\xe1" + (len(inner) + 2).to_bytes(2, "big") + inner + photo[2:]
+    wanted = decode_image(photo)
+    for seed in range(5):
+        film = np.random.default_rng(seed).bytes(300_000)  # bytes that look like marks occur in it
+        assert torch.equal(decode_image(photo + film), wanted)
+    assert torch.equal(decode_image(photo[:-2] + b"\xff" + photo[-2:]), wanted)  # marks may be filled up
+    for share in (0.55, 0.75, 0.99):
+        with pytest.raises(DamagedFilesError, match="cut off: its end mark is missing"):
+            decode_image(photo[: int(share * len(photo))] + bytes(3000))
+
+
 def test_formats_that_start_other_programs_are_no_pictures() -> None:
     with pytest.raises(DamagedFilesError, match="it is not a picture"):
         decode_image(encoded(photograph(), "EPS"))

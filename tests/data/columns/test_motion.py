@@ -65,9 +65,14 @@ def test_what_float32_would_hide_is_kept(dtype: str) -> None:
     found = read_motion(seconds, 1, 100)
     assert found.dtype == torch.float64
     assert found[0].tolist() == seconds.tolist()
+    beside = np.stack([seconds, 7 * np.arange(100) - 300], 1).astype("f8")  # one of two channels needs it
+    assert torch.equal(read_motion(beside, 2, 100), torch.from_numpy(beside.T))
     shorter = read_motion(seconds, 1, 50)[0]
     assert 1_700_000_000 <= shorter.min() < shorter.max() <= 1_700_000_026
     assert read_motion((np.arange(100) % 26).astype(dtype), 1, 100).dtype == torch.float32
+    exact = (1_700_000_000 + 128 * np.arange(100)).astype(dtype)  # varies as little, but float32 has it as it is
+    kept = read_motion(exact, 1, 100)
+    assert (kept.dtype, kept[0].tolist()) == (torch.float32, exact.tolist())
 
 
 def test_big_endian_half_precision_and_small_integers() -> None:

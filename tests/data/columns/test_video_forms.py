@@ -14,12 +14,22 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from rich.console import Console
 
 from lightning_mmnas.commands.init.command import init
 from lightning_mmnas.commands.init.media import Files, find_files
 from lightning_mmnas.data.columns.column import FileColumn
-from lightning_mmnas.data.columns.video import clip_positions, frame_files, read_video, video_column, video_length
+from lightning_mmnas.data.columns.video import (
+    FrameFolderColumn,
+    FrameRange,
+    Sampling,
+    clip_positions,
+    frame_files,
+    read_video,
+    video_column,
+    video_length,
+)
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.data.table.data_module import TableDataModule
 from lightning_mmnas.data.table.reading import read_table
@@ -83,6 +93,75 @@ def test_varying_rates_are_sampled_by_time(tmp_path: Path) -> None:
     assert torch.equal(found, tensor([clip[i] for i in shown]))
     write_times(path, clip, [33 * i + i % 2 for i in range(20)])  # a constant rate, rounded
     assert torch.equal(read_video(path, 4, (8, 12)), tensor([clip[i] for i in (2, 7, 12, 17)]))
+
+
+def write_trimmed(path: Path, source: Path, first: int) -> None:
+    """Copies a film without encoding it again; an edit list hides what comes before a frame, as phones write it."""
+    import av
+
+    options = {"avoid_negative_ts": "disabled"}
+    with av.open(str(source)) as film, av.open(str(path), "w", options=options) as container:
+        stream = film.streams.video[0]
+        copy = container.add_stream_from_template(stream)
+        for packet in film.demux(stream):
+            if packet.pts is not None and packet.dts is not None and packet.time_base is not None:
+                shift = round(Fraction(first, 30) / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, copy
+                container.mux(packet)
+
+
+@pytest.mark.parametrize("first", [3, 20])
+def test_trimmed_films_have_the_frames_that_are_shown(tmp_path: Path, first: int) -> None:
+    path, whole = tmp_path / "clip.mp4", tmp_path / "whole.mp4"
+    write_video(whole, moving_square(31), rate=30)
+    write_trimmed(path, whole, first)
+    stored, length = decoded(path), 31 - first
+    assert all(np.array_equal(one, other) for one, other in zip(stored, decoded(whole)[first:], strict=True))
+    assert video_length(path) == length
+    samplings: tuple[Sampling, ...] = ("uniform", "centre")
+    for frames in (1, 4, length):
+        for sampling in samplings:
+            wanted = tensor([stored[i] for i in clip_positions(length, frames, sampling)])
+            assert torch.equal(read_video(path, frames, (32, 32), sampling=sampling), wanted)
+
+
+@pytest.mark.parametrize("first", [0, 20])
+def test_films_that_are_cut_short_are_refused(tmp_path: Path, first: int) -> None:
+    """Their header comes first, as in films for the web; a part of their pictures does not come at all."""
+    import av
+
+    path, whole = tmp_path / "clip.mp4", tmp_path / "whole.mp4"
+    write_video(whole, moving_square(61), rate=30)
+    write_trimmed(path, whole, first)
+    with av.open(str(path)) as film, av.open(str(whole), "w", options={"movflags": "faststart"}) as container:
+        copy = container.add_stream_from_template(film.streams.video[0])
+        for packet in film.demux(film.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = copy
+                container.mux(packet)
+    content = whole.read_bytes()
+    assert video_length(whole) == 61 - first
+    path.write_bytes(content[: len(content) * 3 // 4])
+    with pytest.raises(DamagedFilesError, match=r"clip\.mp4: it is cut short: \d+ frames of \d+"):
+        read_video(path, 4, (32, 32))
+
+
+def test_frames_that_cannot_be_decoded_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mpg"
+    write_video(path, moving_square(20), "mpeg2video")
+    content = bytearray(path.read_bytes())
+    for place in range(len(content) // 3, len(content) * 2 // 3, 40):
+        content[place] ^= 0x55
+    path.write_bytes(content)
+    with pytest.raises(DamagedFilesError, match=r"clip\.mpg: frame \d+ cannot be decoded"):
+        read_video(path, 20, (32, 32))
+
+
+def test_sounds_are_no_videos(tmp_path: Path) -> None:
+    soundfile = pytest.importorskip("soundfile")
+    soundfile.write(tmp_path / "a.ogg", np.zeros(8000), 8000)
+    with pytest.raises(DamagedFilesError, match=r"a\.ogg: it holds no video"):
+        read_video(tmp_path / "a.ogg", 2, (8, 8))
 
 
 MATRICES: dict[str, tuple[tuple[int, int, int, int], Callable[[Array], Array]]] = {
@@ -171,6 +250,42 @@ def test_folders_of_frames_in_natural_order(folder: tuple[Path, Array]) -> None:
         video_column([path.parent / "empty"], 4, (8, 12)).read(0)
     with pytest.raises(DamagedFilesError, match="clip: there is no such file"):
         FileColumn([path], lambda path: torch.empty(0)).read(0)
+
+
+def test_a_folder_of_frames_has_one_background(tmp_path: Path) -> None:
+    """The first picture is dark on white; the second, nearly white, would alone be on black."""
+    for i, ink in enumerate((30, 250)):
+        frame = np.full((8, 8, 4), ink, np.uint8)
+        frame[..., 3] = 0
+        frame[2:5, 2:5, 3] = 255
+        Image.fromarray(frame).save(tmp_path / f"{i}.png")
+    found = read_video(tmp_path, 2, (8, 8), 1)[0]
+    assert (found[:, 0, 0].tolist(), found[:, 3, 3].tolist()) == ([255, 255], [30, 250])
+    assert torch.equal(read_video(tmp_path, 1, (8, 8), 1)[0], found[1:])  # also where the first is not in the clip
+    column = FrameFolderColumn([FrameRange(tmp_path, 0, 1)], 2, (8, 8), 1, pattern="{}.png")
+    assert torch.equal(column.read(0)[0], found)
+    Image.fromarray(np.full((8, 8, 4), (30, 30, 30, 255), np.uint8)).save(tmp_path / "0.png")  # opaque
+    assert read_video(tmp_path, 2, (8, 8), 1)[0, :, 0, 0].tolist() == [30, 255]
+    frame[..., 3] = 0  # shapes in the opacity alone: none is lost
+    for i, ink in enumerate((30, 250)):
+        frame[..., :3] = ink
+        Image.fromarray(frame).save(tmp_path / f"{i}.png")
+    assert read_video(tmp_path, 2, (8, 8), 1)[0, :, 3, 3].tolist() == [30, 250]
+
+
+def test_counting_frames_does_not_decode_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "clip.png"
+    pictures = [Image.fromarray(frame) for frame in noise(4)]
+    pictures[0].save(path, save_all=True, append_images=pictures[1:])
+    load, loaded = PngImageFile.load, []
+
+    def count(picture: PngImageFile) -> Any:
+        loaded.append(picture.tell())
+        return load(picture)
+
+    monkeypatch.setattr(PngImageFile, "load", count)
+    assert video_length(path) == 4
+    assert set(loaded) <= {0}
 
 
 def test_a_table_of_folders(folder: tuple[Path, Array]) -> None:
