@@ -17,7 +17,8 @@ import pyarrow as pa
 import pyarrow.csv as csv
 import pyarrow.parquet as parquet
 
-WORDS = np.array("the owl of a river sings near old walls and flies at dawn with two young herons again".split())
+TEXT = "the owl of a river sings near old walls and flies at dawn with two young herons again"
+WORDS = np.array(TEXT.split(" "))
 EMBEDDED = 128
 """Numbers of an embedding."""
 

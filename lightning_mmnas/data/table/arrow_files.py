@@ -5,12 +5,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from lightning_mmnas.data.table.dialect import check_names
 from lightning_mmnas.errors import DataError
 from lightning_mmnas.parsing import parse_json
+
+Vectors = np.ndarray[Any, np.dtype[np.float32 | np.float64]]
 
 _ROWS = 1024
 """Rows of a Parquet file that are read at once."""
@@ -137,6 +140,34 @@ def plain(column: pa.Array, classes: Sequence[str] | None = None) -> pa.Array:
     if str(kind) in ("string_view", "large_string"):
         return column.cast(pa.string())
     return column
+
+
+def is_list(kind: pa.DataType) -> bool:
+    """Whether a column holds lists."""
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
+def list_rows(column: pa.ChunkedArray) -> Vectors | None:
+    """Lists as rows; see `Table.vectors`."""
+    kind = column.type
+    if not is_list(kind) or not (pa.types.is_integer(kind.value_type) or pa.types.is_floating(kind.value_type)):
+        return None
+    there = column.is_valid().to_numpy()
+    lists = column.drop_null()
+    lengths = pc.unique(pc.list_value_length(lists)).to_pylist()
+    numbers = pc.list_flatten(lists)
+    if len(lengths) != 1 or lengths[0] == 0 or numbers.null_count:
+        return None
+    found: np.ndarray[Any, Any] = numbers.to_numpy()
+    wide = found.dtype.itemsize > (4 if found.dtype.kind == "f" else 2)
+    found = found.astype(np.float64 if wide else np.float32, copy=False).reshape(-1, lengths[0])
+    if not np.isfinite(found).all():
+        return None
+    if there.all():
+        return found
+    rows = np.zeros((len(there), lengths[0]), found.dtype)
+    rows[there] = found
+    return rows
 
 
 def _class_labels(schema: pa.Schema) -> dict[str, list[str]]:

@@ -117,6 +117,12 @@ class ColumnSpec:
         return self.kind in ("features", "motion")
 
 
+def holds_vectors(spec: ColumnSpec, table: Table) -> bool:
+    """Whether a modality is lists of numbers in the cells that are read at once."""
+    vectors = table.vectors(spec.columns[0])
+    return vectors is not None and vectors.shape[1:] == (spec.length,)
+
+
 def file_column(
     spec: ColumnSpec, table: Table, rows: Sequence[int], files_from: str | None = None
 ) -> FileColumn | EmbeddedColumn:

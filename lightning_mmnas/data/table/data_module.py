@@ -15,7 +15,7 @@ from lightning_mmnas.data.columns.column import Column, ColumnSamples, OnError, 
 from lightning_mmnas.data.columns.texts import TextColumn, TextTokenizer
 from lightning_mmnas.data.names import flaw
 from lightning_mmnas.data.spec import TargetScale
-from lightning_mmnas.data.table.columns import ColumnSpec, file_column
+from lightning_mmnas.data.table.columns import ColumnSpec, file_column, holds_vectors
 from lightning_mmnas.data.table.label_notes import label_notes
 from lightning_mmnas.data.table.labels import (
     Classes,
@@ -354,7 +354,7 @@ class TableDataModule(MultimodalDataModule):
 
     def _plain(self, name: str, rows: Sequence[int]) -> Column:
         spec = self.declared[name]
-        numbers = spec.kind == "features" and not spec.files
+        numbers = spec.kind == "features" and (not spec.files or holds_vectors(spec, self.content))
         return NumberColumn(self.content, spec.columns, rows) if numbers else self._files(spec, rows)
 
     def _files(self, spec: ColumnSpec, rows: Sequence[int]) -> Column:

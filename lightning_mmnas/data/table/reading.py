@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lightning_mmnas.data.table.arrow_files import ArrowFiles, plain
+from lightning_mmnas.data.table.arrow_files import ArrowFiles, Vectors, is_list, list_rows, plain
 from lightning_mmnas.data.table.delimited import DelimitedFile
 from lightning_mmnas.data.table.dialect import Reading, check_names
 from lightning_mmnas.data.table.numbers import (
@@ -93,6 +93,7 @@ class Table:
             self._columns[name], self._emptied[name] = _emptied(column, self.reading, name in self.reading.numbers)
         self._numbers: dict[str, Numbers] = {}
         self._cells: dict[str, list[Cell]] = {}
+        self._vectors: dict[str, Vectors | None] = {}
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -130,7 +131,18 @@ class Table:
     def has_lists(self, name: str) -> bool:
         """Whether a column holds lists, which are too many numbers to have all of them as Python's values."""
         column = self._columns[name]
-        return not isinstance(column, list) and _is_list(column.type)
+        return not isinstance(column, list) and is_list(column.type)
+
+    def vectors(self, name: str) -> Vectors | None:
+        """The lists of a column as rows, shape (n, d), float32 where that is exact; zero where a cell is empty.
+
+        Returns:
+            None: it holds no lists of numbers, lists of different lengths, or what is not finite.
+        """
+        if name not in self._vectors:
+            column = self._columns[name]
+            self._vectors[name] = None if isinstance(column, list) else list_rows(column)
+        return self._vectors[name]
 
     def emptied(self, name: str) -> dict[str, int]:
         """How the cells of a column that are empty, and not white space, are spelt, and how many of each there are."""
@@ -327,10 +339,6 @@ def _likely_mark(reading: Reading, separated: str | None) -> Decimal | None:
     """The decimal mark of a like table, where the separator is that table's, too."""
     separator, decimal = reading.likely
     return decimal if separated in (separator or ",", None) else None
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _emptied(column: Any, reading: Reading, numbers: bool) -> tuple[Column, dict[str, int]]:

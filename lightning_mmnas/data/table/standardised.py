@@ -22,7 +22,7 @@ class NumberColumn(Column):
 
     Args:
         table: The table.
-        names: The columns.
+        names: The columns; or one, of lists of one length, which are float32 where that is exact.
         rows: Which rows are the samples.
     """
 
@@ -30,6 +30,9 @@ class NumberColumn(Column):
         self.table = table
         self.names = list(names)
         self.rows = np.asarray(rows, np.int64)
+        if (vectors := table.vectors(self.names[0])) is not None:
+            self.values, self._wrong = torch.from_numpy(vectors[self.rows]), set[int]()
+            return
         found = [table.parsed(name) for name in self.names]
         self.values = torch.from_numpy(np.stack([column.values[self.rows] for column in found], 1))  # (n, d)
         wrong = np.zeros(len(table), bool)
@@ -41,7 +44,7 @@ class NumberColumn(Column):
         return len(self.rows)
 
     def read(self, index: int) -> Tensor:
-        """Returns the numbers of one row, shape (d,), float64.
+        """Returns the numbers of one row, shape (d,).
 
         Raises:
             DamagedFilesError: A cell is no number; names line and column.
@@ -51,7 +54,7 @@ class NumberColumn(Column):
         return self.values[index]
 
     def batch(self, indices: Sequence[int]) -> Tensor:
-        """Returns the numbers of several rows, shape (b, d), float64."""
+        """Returns the numbers of several rows, shape (b, d)."""
         if not self._wrong.isdisjoint(indices):
             return super().batch(indices)  # names the cell
         return self.values[torch.as_tensor(indices, dtype=torch.long)]
@@ -61,7 +64,7 @@ class NumberColumn(Column):
         return {index: [self._flaw(index)] for index in sorted(self._wrong)}
 
     def good(self) -> Tensor:
-        """The rows without a wrong cell, shape (m, d), float64."""
+        """The rows without a wrong cell, shape (m, d)."""
         if not self._wrong:
             return self.values
         kept = torch.ones(len(self), dtype=torch.bool)
@@ -181,7 +184,7 @@ def standardise(value: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def mean_and_deviation(values: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the columns of (n, d), both (d,), float64; a constant column has deviation 1."""
     found = []
-    for column in values.double().unbind(1):  # one at a time: there may be millions of rows
+    for column in map(Tensor.double, values.unbind(1)):  # one at a time: there may be millions of rows
         mean = column.mean()
         std = (column - mean).square().mean().sqrt()
         constant = bool((column == column[0]).all()) or not bool(std > 0)

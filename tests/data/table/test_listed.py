@@ -14,8 +14,11 @@ from rich.console import Console
 
 from lightning_mmnas import ColumnSpec, TableDataModule
 from lightning_mmnas.commands.init.command import init, read_columns
+from lightning_mmnas.data.table.columns import file_column
+from lightning_mmnas.data.table.embedded import EmbeddedColumn
 from lightning_mmnas.data.table.listed import array_of, holds_array
 from lightning_mmnas.data.table.reading import Table
+from lightning_mmnas.data.table.standardised import NumberColumn, measure
 from lightning_mmnas.delivery.card import TableCard
 from lightning_mmnas.delivery.inputs import reading_of, samples_of
 from lightning_mmnas.delivery.transforms import Statistics, Transforms
@@ -80,6 +83,47 @@ def test_embeddings_of_fixed_length_are_not_read_as_a_whole(tmp_path: Path, monk
     check(table, tmp_path / "configs")
     assert "label" in asked
     assert "emb" not in asked
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float64(), pa.float16(), pa.int8(), pa.int64()])
+@pytest.mark.parametrize("size", [-1, 5])
+@pytest.mark.parametrize("missing", [False, True])
+def test_lists_are_read_at_once_as_one_by_one(tmp_path: Path, kind: pa.DataType, size: int, missing: bool) -> None:
+    """The slow reference: each cell by itself."""
+    vectors = (VECTORS * 30).astype(kind.to_pandas_dtype())
+    cells = [None if missing and i in (0, 4, 29) else list(vector) for i, vector in enumerate(vectors)]
+    path = tmp_path / "table.parquet"
+    parquet.write_table(pa.table({"emb": pa.array(cells, pa.list_(kind, size)), "n": VECTORS[:, 0]}), path)
+    spec = ColumnSpec("features", ["emb"], files=True, length=5)
+    columns = {"emb": spec, "n": ColumnSpec("features", ["n"])}
+    data = TableDataModule(str(path), columns, batch_size=2, labels=False, missing="mask")
+    data.build("train")
+    rows = data.rows["train"]
+    there = [row for row in rows if cells[row] is not None]
+    one_by_one = file_column(spec, data.content, there)
+    assert isinstance(one_by_one, EmbeddedColumn)
+    at_once = NumberColumn(data.content, ["emb"], there)
+    for index in range(len(there)):
+        assert torch.equal(at_once.read(index).double(), one_by_one.read(index).double())
+    assert torch.equal(at_once.batch([3, 1]), torch.stack([at_once.read(3), at_once.read(1)]))
+    mean, std, _ = data.statistics["emb"]
+    reference = measure(one_by_one, spec.modality(), True)
+    assert reference is not None
+    torch.testing.assert_close((mean, std), reference[:2])
+    for index, row in enumerate(rows):
+        if cells[row] is None:
+            assert not data.source("train")[index]["emb"].any()
+
+
+@pytest.mark.parametrize(
+    ("cells", "shape"),
+    [([[1, 2], [3, 4]], (2, 2)), ([[1, 2], [3]], None), ([[1, None], [3, 4]], None), ([[], []], None)],
+)
+def test_which_lists_are_read_at_once(cells: Any, shape: Any) -> None:
+    found = Table(Path("t"), {"x": pa.chunked_array([pa.array(cells)])}, range(2)).vectors("x")
+    assert (None if found is None else found.shape) == shape
+    infinite = pa.chunked_array([pa.array([[1.0, float("inf")]] * 2)])
+    assert Table(Path("t"), {"x": infinite}, range(2)).vectors("x") is None
 
 
 def test_lists_of_lists_are_motion_and_grids_of_pixels_are_asked_for(tmp_path: Path) -> None:
