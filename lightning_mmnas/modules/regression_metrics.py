@@ -16,7 +16,7 @@ from lightning_mmnas.data.spec import TargetScale
 class _Moments(Metric):
     """Number of samples, mean of the targets, and sums: squares about it, absolute errors, squared errors.
 
-    They are kept as the bits of float64 in int64, which every device holds and no precision changes; MPS has no float64.
+    They are kept as the bits of float64 in int64, which every device holds (MPS has no float64) and no precision changes.
     """
 
     full_state_update = False
