@@ -220,11 +220,12 @@ class MMNASCLI(CommandLine):
             return
         if not Path(path).is_file():
             raise CheckpointError(f"there is no checkpoint {path}; check --ckpt_path")
-        if "pytorch-lightning_version" not in read_checkpoint(path, "--ckpt_path"):
+        checkpoint = read_checkpoint(path, "--ckpt_path")
+        if "pytorch-lightning_version" not in checkpoint:
             raise CheckpointError(f"--ckpt_path: {path} holds weights, but is no checkpoint that training goes on from")
         before = flatten(config.model.as_dict()) if config.model else {}
         try:
-            super().merge_checkpoint()
+            self.merge_hyperparameters(checkpoint.get("hyper_parameters", {}))
         except ConfigError as error:
             raise CheckpointError(f"checkpoint {path} does not fit this model: {error}") from error
         except Exception as error:  # torch.load of a damaged file raises nearly anything

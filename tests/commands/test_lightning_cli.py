@@ -192,6 +192,22 @@ def test_checkpoint_hyperparameters_that_differ_are_named(tmp_path: Path, config
     assert cli.model.hparams["hidden"] == 4
 
 
+def test_a_checkpoint_is_read_once_before_lightning_reads_it(
+    tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fit(config)
+    checkpoint = next((tmp_path / "run").rglob("*.ckpt"))
+    load, read = torch.load, []
+
+    def counted(*args: Any, **options: Any) -> Any:
+        read.append(args)
+        return load(*args, **options)
+
+    monkeypatch.setattr(torch, "load", counted)
+    MMNASCLI(["validate", "--config", str(config), "--run_dir", str(tmp_path / "run"), "--ckpt_path", str(checkpoint)])
+    assert len(read) == 2
+
+
 def test_checkpoint_errors(tmp_path: Path, config: Path) -> None:
     _fit(config)
     checkpoint = str(next((tmp_path / "run").rglob("*.ckpt")))
