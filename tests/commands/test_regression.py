@@ -20,6 +20,7 @@ from lightning_mmnas.commands.init.command import init
 from lightning_mmnas.commands.init.task import propose_task
 from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.commands.run import run
+from lightning_mmnas.commands.stages import find_configs
 from lightning_mmnas.comparison.settings import ComparisonSettings
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.data.table.data_module import TableDataModule
@@ -184,6 +185,23 @@ def test_settings_of_the_comparison(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"set labels_total, labelled samples in all, such as \[20, 100, all\]"):
         read_settings(tmp_path / "comparison.yaml").budgets("regression")
     assert read_settings(tmp_path / "none.yaml", ["--draws", "2"]).budgets("regression") == ("all",)
+    (tmp_path / "comparison.yaml").write_text("labels_total: [20, all]\n")
+    given = read_settings(tmp_path / "comparison.yaml", ["--labels_per_class", "[5]"])
+    with pytest.raises(ConfigError, match="labels_per_class is for classes, and a regression has none"):
+        given.budgets("regression")
+    assert read_settings(tmp_path / "comparison.yaml").counts("regression") == (1, 1)
+    assert ComparisonSettings().counts("regression") == (0, 1)
+    assert ComparisonSettings().counts("multiclass") == (2, 1)
+
+
+def test_budgets_of_classes_are_checked_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    for path in find_configs("watch").iterdir():
+        (tmp_path / "configs" / path.name).write_text(path.read_text())
+    (tmp_path / "configs" / "comparison.yaml").write_text("labels_total: [20]\n")
+    with pytest.raises(ConfigError, match="labels_total is for a regression; classes have labels_per_class"):
+        run(tmp_path / "configs", tmp_path / "run", console=quiet())
+    assert not (tmp_path / "run").exists()
 
 
 def test_arguments_that_do_not_fit(tmp_path: Path) -> None:
