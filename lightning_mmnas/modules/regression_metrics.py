@@ -16,7 +16,8 @@ from lightning_mmnas.data.spec import TargetScale
 class _Moments(Metric):
     """Number of samples, mean of the targets, and sums: squares about it, absolute errors, squared errors.
 
-    They are kept as the bits of float64 in int64, which every device holds (MPS has no float64) and no precision changes.
+    They are kept as the bits of float64 in int64, which no precision changes and every device holds; MPS has no float64
+    itself.
     """
 
     full_state_update = False
@@ -117,6 +118,13 @@ def _joined(parts: Tensor) -> Tensor:
     variation = (values[:, 2] + counts * (means - mean).square()).sum()
     joined = torch.cat([torch.stack([total, mean, variation]), values[:, 3:].sum(0)])
     return _bits(joined).to(parts.device)
+
+
+def take_scale(metrics: MetricCollection, scale: TargetScale | None) -> None:
+    """Has the metrics of a regression be in the unit of another scale; see `regression_metrics`."""
+    for metric in metrics.values():
+        if isinstance(metric, MAE | RMSE):
+            metric.std = 1.0 if scale is None else scale[1]
 
 
 def regression_metrics(scale: TargetScale | None) -> MetricCollection:
