@@ -14,8 +14,8 @@ from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.files import write_json
 
 if TYPE_CHECKING:
-    from lightning_mmnas.delivery.inputs import Chunk
     from lightning_mmnas.delivery.model import DeliveredModel
+    from lightning_mmnas.delivery.samples import Chunk
 
 _SPLITS = ("train", "val", "test")
 _TABLE = (

@@ -1,6 +1,7 @@
 """A delivered model as a file that runs without this package: torch.export or ONNX, checked before it is kept."""
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -204,6 +205,7 @@ def _to_onnx(program: torch.export.ExportedProgram, path: Path, names: list[str]
         )
         assert exported is not None
         _free_names(exported.model.graph, {*names, result})
+        _name_batch(exported.model.graph)
         exported.save(path, external_data=False)
     except Exception as error:  # the exporter raises a dozen types
         reason = _first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
@@ -217,6 +219,15 @@ def _free_names(graph: Any, taken: set[str]) -> None:
         for value in node.outputs:
             if value.name in taken and id(value) not in outputs:
                 value.name = f"{value.name}_inner"
+
+
+def _name_batch(graph: Any) -> None:
+    """Calls the first dimension of inputs and outputs "batch", and not as torch's tracer does."""
+    symbol = re.escape(str(graph.inputs[0].shape[0]))
+    for value in (*graph.inputs, *graph.outputs, *(value for node in graph for value in node.outputs)):
+        for place, size in enumerate(value.shape or ()):
+            if isinstance(name := getattr(size, "value", None), str):
+                value.shape[place] = re.sub(rf"\b{symbol}\b", "batch", name)
 
 
 def _onnx_runner(path: Path, names: list[str]) -> Any:

@@ -1,108 +1,26 @@
-"""What a user gives to a delivered model, cut into chunks of samples: tables, folders, dicts, loaders."""
+"""What a user gives to a delivered model, understood as samples: tables, folders, dicts, loaders."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader
 
 from lightning_mmnas.data.columns.arrays import open_array
 from lightning_mmnas.data.columns.texts import read_text
 from lightning_mmnas.data.samples import LABEL
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.data.table.embedded import is_embedded, path_in
-from lightning_mmnas.data.table.numbers import is_empty
+from lightning_mmnas.data.table.numbers import Decimal, decimal_mark, is_empty, marks_of
 from lightning_mmnas.data.table.paths import base_folder, locate
 from lightning_mmnas.data.table.reading import SUFFIXES, Cell, Reading, Table, stream_table
 from lightning_mmnas.delivery.card import TableCard
-from lightning_mmnas.delivery.transforms import MissingValueError, Transforms, Wrong
+from lightning_mmnas.delivery.samples import Row, Samples
+from lightning_mmnas.delivery.transforms import Transforms, Wrong, cells_of
 from lightning_mmnas.errors import DataError
-
-OnError = Literal["raise", "skip"]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One sample before its transforms.
-
-    Attributes:
-        place: What to call it in messages.
-        values: Raw values by modality.
-        cells: The row of the table that it comes from; empty where there is none.
-        numbers: Its columns of numbers as such: None where a cell is empty, or what is wrong with it.
-    """
-
-    place: str
-    values: Mapping[str, Any]
-    cells: Mapping[str, Cell] = field(default_factory=dict)
-    numbers: Mapping[str, float | Wrong | None] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Some samples, ready for the model.
-
-    Attributes:
-        tensors: By modality, (m, ...), of the samples that can be used.
-        usable: Which of the rows these are.
-        rows: All of the rows; none for samples that come as tensors.
-        labels: Of samples that come as tensors with labels.
-    """
-
-    tensors: dict[str, Tensor]
-    usable: list[int]
-    rows: list[Row]
-    labels: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Samples:
-    """Samples to be predicted.
-
-    Attributes:
-        single: Whether a single sample was given, not a list of one.
-        rows: The samples as rows; or
-        batches: as batches of tensors.
-    """
-
-    single: bool = False
-    rows: Iterable[Row] = ()
-    batches: Iterable[Mapping[str, Tensor]] | None = None
-
-    def chunks(self, transforms: Transforms, size: int, on_error: OnError, missing: OnError) -> Iterator[Chunk]:
-        """Chunks of samples, transformed.
-
-        Args:
-            transforms: Of the model.
-            size: Samples of a chunk.
-            on_error: What a sample that cannot be read does: "skip": it is not among the usable ones.
-            missing: Likewise for a sample that lacks a modality which must not be missing.
-        """
-        if self.batches is not None:
-            for batch in self.batches:
-                count = len(next(iter(batch.values())))
-                yield Chunk(_named(batch, transforms), list(range(count)), [], batch.get(LABEL))
-            return
-        rows = iter(self.rows)
-        while some := list(islice(rows, size)):
-            samples, usable = [], []
-            for index, row in enumerate(some):
-                try:
-                    samples.append(transforms(row.values, row.place))
-                except MissingValueError:
-                    if missing == "raise":
-                        raise
-                    continue
-                except DataError:
-                    if on_error == "raise":
-                        raise
-                    continue
-                usable.append(index)
-            yield Chunk(default_collate(samples) if samples else {}, usable, some)
 
 
 def reading_of(card: TableCard | None, files_from: str | None = None, target: str | None = None) -> Reading:
@@ -143,33 +61,22 @@ def samples_of(
     reading = replace(reading, numbers=[*reading.numbers, *numeric])
     if isinstance(data, str | Path):
         path = Path(data)
-        if path.is_dir() and not (path / "state.json").is_file():
+        if path.is_dir() and not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
             return Samples(rows=_of_folder(path, transforms, declared, reading))
         return Samples(rows=_of_table(path, declared, reading))
     if hasattr(data, "columns") and (hasattr(data, "to_dicts") or hasattr(data, "to_dict")):
         return Samples(rows=_of_frame(data, declared, reading))
     if isinstance(data, Mapping):
-        return _of_mapping(data, transforms, declared, reading)
+        return _of_mapping(data, transforms, declared, reading, alone=True)
     if isinstance(data, DataLoader):
         return Samples(batches=data)
     if isinstance(data, list | tuple) and data and all(isinstance(sample, Mapping) for sample in data):
-        found = [_of_mapping(sample, transforms, declared, reading) for sample in data]
-        if not all(sample.single for sample in found):
-            raise DataError("a list holds single samples, but one of its dicts has several")
-        rows = (row for sample in found for row in sample.rows)
-        return Samples(rows=[Row(f"sample {i}", row.values, row.cells, row.numbers) for i, row in enumerate(rows)])
+        return _of_list(data, transforms, declared, reading)
     raise DataError(
         f"{type(data).__name__} cannot be read as samples: give a data frame, the path of a table "
         f"({', '.join(SUFFIXES)}) or of a folder, a dict with the modalities {list(transforms.modalities)}, a list of "
         "such dicts, or a DataLoader"
     )
-
-
-def _named(batch: Mapping[str, Tensor], transforms: Transforms) -> dict[str, Tensor]:
-    lacking = [name for name in transforms.modalities if name not in batch and f"{name}/0" not in batch]
-    if lacking:
-        raise DataError(f"a batch lacks the modalities {lacking}; it has {list(batch)}")
-    return {name: value for name, value in batch.items() if name != LABEL}
 
 
 def _renamed(transforms: Transforms, columns: Mapping[str, Sequence[str]]) -> dict[str, ColumnSpec]:
@@ -278,36 +185,83 @@ def _of_frame(frame: Any, declared: Mapping[str, ColumnSpec], reading: Reading) 
 
 
 def _of_mapping(
-    data: Mapping[str, Any], transforms: Transforms, declared: Mapping[str, ColumnSpec], reading: Reading
+    data: Mapping[str, Any],
+    transforms: Transforms,
+    declared: Mapping[str, ColumnSpec],
+    reading: Reading,
+    alone: bool,
 ) -> Samples:
+    """A dict of modalities or of columns; one that is not alone, but in a list, has a single sample if it may have."""
+    if _is_by_column(data, transforms, declared):
+        return _of_columns(data, declared, reading)
     names = list(transforms.modalities)
     values = {name: data[name] for name in names if name in data}
-    if not values and declared and all(column in data for spec in declared.values() for column in spec.columns):
-        return _of_columns(data, declared, reading)
     if unknown := [name for name in data if name not in names and name != LABEL]:
         raise DataError(f"{unknown[0]!r} is none of the modalities {names}")
     if not values:
         raise DataError(f"the dict has none of the modalities {names}")
     given = {name: value for name, value in values.items() if value is not None}
-    single = {name: transforms.is_single(name, value) for name, value in given.items()}
+    told = {name: transforms.is_single(name, value) for name, value in given.items()}
+    either = not alone or True in told.values()
+    single = {name: either if one is None else one for name, one in told.items()}
     if len(set(single.values())) > 1:
         one = [name for name, alone in single.items() if alone]
         raise DataError(f"the modalities {one} have one sample, the others several: {sorted(set(single) - set(one))}")
+    cells = {name: name in declared and _in_cells(declared[name]) for name in given}
+    spellings = {name: reading.spellings(cells[name]) for name in given}
+
+    def row(place: str, own: Mapping[str, Any]) -> Row:
+        def missing(name: str, value: Any) -> bool:
+            return any(is_empty(cell, spellings[name]) for cell in (cells_of(value) if cells[name] else [value]))
+
+        return Row(place, {name: None if missing(name, value) else value for name, value in own.items()})
+
     if not single or next(iter(single.values())):
-        return Samples(single=True, rows=[Row("the sample", given)])
+        only = row("the sample", given)
+        return Samples(single=True, rows=[only], decimal=_decimal([only], declared, reading))
     lengths = {name: len(value) for name, value in given.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"the modalities have different numbers of samples: {lengths}")
     count = next(iter(lengths.values()))
-    whole = {name: value.tolist() if type(value).__name__ == "Series" else value for name, value in given.items()}
-    spellings = {name: reading.spellings(transforms.modalities[name].kind != "text") for name in whole}
+    whole = {name: list(value) if type(value).__name__ == "Series" else value for name, value in given.items()}
 
-    def row(index: int) -> Row:
-        own = {name: value[index] for name, value in whole.items()}
-        empty = {name: is_empty(value, spellings[name]) for name, value in own.items()}
-        return Row(f"sample {index}", {name: None if empty[name] else value for name, value in own.items()})
+    def rows() -> Iterator[Row]:
+        return (row(f"sample {i}", {name: value[i] for name, value in whole.items()}) for i in range(count))
 
-    return Samples(rows=map(row, range(count)))
+    return Samples(rows=rows(), decimal=_decimal(rows(), declared, reading))
+
+
+def _is_by_column(data: Mapping[str, Any], transforms: Transforms, declared: Mapping[str, ColumnSpec]) -> bool:
+    """Whether a dict has the names of a table's columns, and not those of all modalities."""
+    columns = {column for spec in declared.values() for column in spec.columns}
+    return bool(columns) and columns <= data.keys() and not transforms.modalities.keys() <= data.keys()
+
+
+def _decimal(rows: Iterable[Row], declared: Mapping[str, ColumnSpec], reading: Reading) -> Decimal | None:
+    """The decimal mark of the texts that stand for numbers, found as that of a table; None: there are none."""
+    texts: dict[str, list[Cell]] = {name: [] for name, spec in declared.items() if _in_cells(spec)}
+    for row in rows if texts else ():
+        for name, found in texts.items():
+            found += [cell for cell in cells_of(row.values.get(name)) if isinstance(cell, str)]
+    if reading.decimal is not None or not any(texts.values()):
+        return reading.decimal
+    marks = {name: marks_of(found) for name, found in texts.items() if found}
+    return decimal_mark(Path("the samples"), marks, True, reading.likely[1])
+
+
+def _of_list(
+    data: Sequence[Mapping[str, Any]], transforms: Transforms, declared: Mapping[str, ColumnSpec], reading: Reading
+) -> Samples:
+    """A list of dicts of one sample each, all of which tell how their numbers are spelt."""
+    found = [_of_mapping(sample, transforms, declared, reading, alone=False) for sample in data]
+    if not all(sample.single for sample in found):
+        raise DataError("a list holds single samples, but one of its dicts has several")
+    if all(_is_by_column(sample, transforms, declared) for sample in data):
+        columns = [column for spec in declared.values() for column in spec.columns]
+        found = [_of_columns({name: [sample[name] for sample in data] for name in columns}, declared, reading)]
+    rows = [row for sample in found for row in sample.rows]
+    named = [Row(f"sample {i}", row.values, row.cells, row.numbers) for i, row in enumerate(rows)]
+    return Samples(rows=named, decimal=_decimal(named, declared, reading))
 
 
 def _of_columns(data: Mapping[str, Any], declared: Mapping[str, ColumnSpec], reading: Reading) -> Samples:
@@ -329,9 +283,16 @@ def _of_columns(data: Mapping[str, Any], declared: Mapping[str, ColumnSpec], rea
 def _of_folder(
     folder: Path, transforms: Transforms, declared: Mapping[str, ColumnSpec], reading: Reading
 ) -> Iterator[Row]:
-    """A folder with one folder of files per modality, which belong together by name; or with one table."""
+    """A folder with one folder of files per modality, which belong together by name; or with one table.
+
+    A folder is one table, as in training, if it has Parquet files and no other table.
+    """
     inner = {name: folder / name for name in transforms.modalities if (folder / name).is_dir()}
     tables = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if tables and all(path.suffix == ".parquet" for path in tables):
+        return _of_table(folder, declared, reading)
+    if not inner and not tables and next(folder.rglob("*.parquet"), None) is not None:
+        return _of_table(folder, declared, reading)
     if not inner and len(tables) == 1:
         return _of_table(tables[0], declared, reading)
     if not inner or not declared:

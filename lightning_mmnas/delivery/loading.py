@@ -78,7 +78,9 @@ def load(
         raise ModelError(f"{folder / CARD} describes a network that cannot be built: {error}") from error
     _fill(classifier, {name.removeprefix(_MODEL): value for name, value in state.items()}, folder / WEIGHTS)
     columns: dict[str, ColumnSpec] = {} if card.table is None else card.table.columns
-    model = DeliveredModel(card, classifier, Transforms(modalities, columns, tokenizers, statistics), allow)
+    decimal = (None if card.table is None else card.table.decimal) or "."
+    transforms = Transforms(modalities, columns, tokenizers, statistics, decimal)
+    model = DeliveredModel(card, classifier, transforms, allow)
     return model.to(device).eval()
 
 

@@ -16,8 +16,9 @@ from lightning_mmnas.data.table.targets import no_target
 from lightning_mmnas.data.targets import rescaled_loader, standardised
 from lightning_mmnas.delivery.card import ModelCard
 from lightning_mmnas.delivery.classifier import FusionClassifier
-from lightning_mmnas.delivery.inputs import Chunk, OnError, Row, reading_of, samples_of
+from lightning_mmnas.delivery.inputs import reading_of, samples_of
 from lightning_mmnas.delivery.parts import build_data
+from lightning_mmnas.delivery.samples import Chunk, OnError, Row
 from lightning_mmnas.delivery.scores import Scores
 from lightning_mmnas.delivery.transforms import Transforms, Wrong
 from lightning_mmnas.errors import DataError, ModelError
@@ -102,12 +103,13 @@ class DeliveredModel(nn.Module):
 
         Args:
             data: The samples: a data frame (pandas, polars), the path of a table (CSV, JSON lines, Parquet) with the
-                columns of training, or of a folder with that table or with one folder of files per modality; a dict of
-                modalities (or columns) with one sample or many; a list of such dicts; or a `DataLoader`. In a dict,
-                a value is what a cell of the table would be: a text, a path, numbers; or an array as a file would hold
-                it (pictures (h, w, 3) or (3, h, w), motion (t, channels), a waveform (t,) or a tuple of it and its
-                rate in Hz); None is a missing value. Sizes and rates are converted as in training. Of a model whose
-                data were no table, dicts hold tensors as its data module gives them.
+                columns of training, or of a folder with that table (several Parquet files are one) or with one folder
+                of files per modality; a dict of modalities (or columns) with one sample or many; a list of such dicts;
+                or a `DataLoader`. In a dict, a value is what a cell of the table would be: a text, a path, numbers,
+                with the same spellings of decimals and of missing values; or an array as a file would hold it
+                (pictures (h, w, 3) or (3, h, w), motion (t, channels), a waveform (t,) or a tuple of it and its rate
+                in Hz); None is a missing value. Sizes and rates are converted as in training. Of a model whose data
+                were no table, dicts hold tensors as its data module gives them.
             **options: See `chunks`.
 
         Returns:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal as ExactNumber
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from lightning_mmnas.data.columns.texts import TextTokenizer, check_text
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.data.table.columns import ColumnSpec, read_cell, read_values
 from lightning_mmnas.data.table.embedded import decode_media, media_in
-from lightning_mmnas.data.table.numbers import number
+from lightning_mmnas.data.table.numbers import Decimal, is_empty, number
 from lightning_mmnas.data.table.paths import locate
 from lightning_mmnas.data.table.standardised import standardise
 from lightning_mmnas.errors import DamagedFilesError, DataError
@@ -65,6 +66,7 @@ class Transforms:
             module gives it.
         tokenizers: Of the texts.
         statistics: Of the modalities.
+        decimal: The decimal mark of numbers that are texts.
     """
 
     def __init__(
@@ -73,11 +75,17 @@ class Transforms:
         columns: Mapping[str, ColumnSpec],
         tokenizers: Mapping[str, TextTokenizer],
         statistics: Mapping[str, Statistics],
+        decimal: Decimal = ".",
     ) -> None:
         self.modalities = dict(modalities)
         self.columns = dict(columns)
         self.tokenizers = dict(tokenizers)
         self.statistics = dict(statistics)
+        self.decimal: Decimal = decimal
+
+    def with_decimal(self, decimal: Decimal) -> "Transforms":
+        """The same with another decimal mark."""
+        return Transforms(self.modalities, self.columns, self.tokenizers, self.statistics, decimal)
 
     def __call__(self, sample: Mapping[str, Any], source: str = "the sample") -> dict[str, Tensor]:
         """Raw values of one sample by modality -> tensors by modality, as the encoders take them but for the batch.
@@ -112,18 +120,23 @@ class Transforms:
             raise DataError(f"{where}: shape {tuple(found.shape)} instead of {spec.shape}")
         return found
 
-    def is_single(self, name: str, value: Any) -> bool:
-        """Whether a value is that of one sample, and not one per sample."""
+    def is_single(self, name: str, value: Any) -> bool | None:
+        """Whether a value is that of one sample, and not one per sample; None: one number in a list may be both."""
         column, spec = self.columns.get(name), self.modalities[name]
         if value is None or isinstance(value, str | bytes | Path | dict) or hasattr(value, "convert"):
             return True
+        if not hasattr(value, "__len__") or getattr(value, "ndim", None) == 0:
+            return True
         if spec.kind == "audio" and isinstance(value, tuple):  # waveform and rate
             return True
-        if not hasattr(value, "ndim"):
-            flat = column is not None and spec.kind == "features"
-            return flat and len(value) > 0 and isinstance(value[0], int | float | np.number)
-        if getattr(getattr(value, "dtype", None), "kind", "f") in "OUS" or type(value).__name__ == "Series":
+        if type(value).__name__ == "Series":
             return False
+        if not hasattr(value, "ndim") or getattr(getattr(value, "dtype", None), "kind", "f") in "OUS":
+            if column is None or spec.kind != "features":
+                return False
+            return _is_row(value, None if column.files else len(column.columns))
+        if column is not None and spec.kind == "features" and not column.files and len(column.columns) == 1:
+            return None if value.shape == (1,) else False
         if column is None or spec.kind in ("features", "text"):
             return bool(value.ndim == len(spec.shape))
         if column.axes is not None and spec.kind != "features":
@@ -171,7 +184,7 @@ class Transforms:
                 return self.tokenizers[name].encode([check_text(value, where)], spec.shape[0])[0]
             return _ids(_tensor(value, where), spec, where)
         if spec.kind == "features" and not column.files:
-            return _numbers(value, len(column.columns), column.columns, where)
+            return _numbers(value, column.columns, self.decimal, where)
         if isinstance(value, str | Path):
             path, decode = locate(Path(), str(value)), partial(read_cell, spec=column)
             return FileColumn([path], decode, folders=spec.kind == "video").read(0)
@@ -229,17 +242,38 @@ def _embedded(value: bytes | dict[str, Any], column: ColumnSpec, where: str) -> 
     return FileColumn([media], decode).read(0) if isinstance(media, Path) else decode_media(media, decode, where)
 
 
-def _numbers(value: Any, count: int, names: Sequence[str], where: str) -> Tensor:
+def cells_of(value: Any) -> list[Any]:
+    """The cells of a modality of numbers in one sample: those of an array or a list, or the one that was given."""
     values = value.tolist() if hasattr(value, "tolist") else value
-    values = list(values) if isinstance(values, list | tuple) else [values]
-    if len(values) != count:
-        raise DataError(f"{where}: {len(values)} numbers instead of {count} ({', '.join(names)})")
+    return list(values) if isinstance(values, list | tuple) else [values]
+
+
+def _is_row(values: Sequence[Any], count: int | None) -> bool | None:
+    """Whether a list is the numbers of one sample, and not of several; None: it may be both.
+
+    Args:
+        values: The list.
+        count: How many cells a sample has; texts are numbers then. None: the numbers lie in a file that a text names.
+    """
+    kinds = int | float | np.number | np.bool_ | ExactNumber
+    if count is None:
+        return len(values) > 0 and isinstance(values[0], kinds)
+    if count == 1:
+        return None if len(values) == 1 and not isinstance(values[0], list | tuple | np.ndarray | Tensor) else False
+    numbers = [isinstance(value, kinds | str) for value in values]
+    return any(numbers) and all(here or is_empty(value) for here, value in zip(numbers, values, strict=True))
+
+
+def _numbers(value: Any, names: Sequence[str], decimal: Decimal, where: str) -> Tensor:
+    values = cells_of(value)
+    if len(values) != len(names):
+        raise DataError(f"{where}: {len(values)} numbers instead of {len(names)} ({', '.join(names)})")
     found = []
     for name, cell in zip(names, values, strict=True):
         if isinstance(cell, Wrong):
             raise DataError(f"{where}, column {name!r}: {cell.reason}")
         try:
-            found.append(number(cell))
+            found.append(number(cell, decimal))
         except ValueError as error:
             raise DataError(f"{where}, column {name!r}: {error}") from None
     return torch.tensor(found, dtype=torch.float64)

@@ -17,7 +17,7 @@ from lightning_mmnas.callbacks.ending import EndTogether
 from tests.callbacks.searchers import trainer
 from tests.commands.toys import ToyModule
 
-RANK = int(os.environ["RANK"])
+RANK = int(os.environ.get("RANK", 0))
 
 
 class Endless(IterableDataset[list[Tensor]]):

@@ -76,6 +76,10 @@ def test_onnx_without_the_package(run: Any, tmp_path: Path, capsys: pytest.Captu
     model = lightning_mmnas.load(run[0])
     assert json.loads(path.with_name("birds.onnx.json").read_text())["class_names"] == model.class_names
     batch = next(iter(model.chunks(run[1], lambda batch: batch)[1]))[1]
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert {value.shape[0] for value in [*session.get_inputs(), *session.get_outputs()]} == {"batch"}
     found = without_the_package(path, {name: value.numpy() for name, value in batch.items()}, tmp_path)
     np.testing.assert_allclose(found, model.embed(run[1]), rtol=1e-4, atol=1e-5)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lightning_mmnas.commands.init.arrays import read_arrays
-from lightning_mmnas.commands.init.leaks import gives_label_away, gives_row_away
+from lightning_mmnas.commands.init.leaks import gives_label_away, gives_row_away, reads_as_code
 from lightning_mmnas.commands.init.media import Files, find_files
 from lightning_mmnas.commands.init.sampling import spread
 from lightning_mmnas.commands.init.sizes import Measured, measure
@@ -104,7 +104,8 @@ def propose(table: Table, special: Special, without: Collection[str], folder: Pa
             else:
                 found.add(spec, name)
         elif (as_numbers := _numbers(table, name)) is not None:
-            reason = gives_row_away(name, cells, as_numbers) or _leak(table, name, rows, labels, label)
+            reason = gives_row_away(name, cells, as_numbers) or reads_as_code(cells, as_numbers)
+            reason = reason or _leak(table, name, rows, labels, label)
             if reason is None:
                 numbers.append(name)
             else:

@@ -1,4 +1,4 @@
-"""Columns that give the answer away: they determine the label, or the row."""
+"""Columns of numbers that are no inputs: they determine the label or the row, or are codes."""
 
 from __future__ import annotations
 
@@ -67,6 +67,24 @@ def gives_row_away(
         return None
     if all(map(_is_uuid, cells)):
         return "it is an id, another one in every row"
+    return None
+
+
+def reads_as_code(cells: Sequence[Cell], numbers: np.ndarray[Any, np.dtype[np.float64]]) -> str | None:
+    """Why numbers are no amounts: they have leading zeros, as postal codes, or are dates; None: they may be.
+
+    Args:
+        cells: A column's cells that are not empty.
+        numbers: The same as numbers.
+    """
+    zeros = next((c.strip() for c in cells if isinstance(c, str) and re.fullmatch(r"\s*0\d+\s*", c)), None)
+    if zeros is not None:
+        return f"it holds codes with leading zeros, such as {zeros!r}, and no amounts"
+    whole = numbers[numbers == np.floor(numbers)].astype(np.int64)
+    year, month, day = whole // 10_000, whole // 100 % 100, whole % 100
+    dates = (year >= 1900) & (year <= 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    if len(whole) == len(numbers) and bool(dates.all()):
+        return f"it holds dates, such as {int(whole[0])}, whose differences are no days"
     return None
 
 

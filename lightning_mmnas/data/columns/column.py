@@ -21,6 +21,7 @@ OnError = Literal["raise", "skip"]
 Flaws = Mapping[int, Sequence[tuple[str, str]]]
 """By sample: its files or cells that cannot be used, each with the reason."""
 
+_NOT_FINITE = "it holds NaN or infinity"
 _NAMED = 5
 """Damaged files that a warning names; the others are counted."""
 _MEAN_SAMPLES = 256
@@ -87,8 +88,9 @@ class TensorColumn(Column):
         return self.values.index_select(0, torch.as_tensor(indices, dtype=torch.long))
 
     def flaws(self) -> Flaws | None:
-        """There are none."""
-        return {}
+        """Samples that hold NaN or infinity."""
+        finite = self.values.isfinite().flatten(1).all(1) if self.values.ndim > 1 else self.values.isfinite()
+        return {index: [(self.source(index), _NOT_FINITE)] for index in (~finite).nonzero().flatten().tolist()}
 
     def source(self, index: int) -> str:
         """Name and row."""
@@ -134,7 +136,7 @@ class FileColumn(Column):
         except Exception as error:  # decoders raise dozens of types for damaged files
             raise damaged(path, _reason(error)) from error
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise damaged(path, "it holds NaN or infinity")
+            raise damaged(path, _NOT_FINITE)
         return value
 
     def source(self, index: int) -> str:

@@ -15,7 +15,6 @@ from lightning_mmnas.data.columns.column import (
     OnError,
     SelectedColumn,
     TensorColumn,
-    damaged,
     usable_rows,
 )
 from lightning_mmnas.data.columns.images import image_column
@@ -238,7 +237,7 @@ class MMIMDBDataModule(MultimodalDataModule):
             vectors = file.vectors(rows)
             if vectors.shape[1] != _VECTOR:
                 raise DataError(f"{path}: its text vectors are of size {vectors.shape[1]}, not {_VECTOR}")
-            checked["text"] = _FiniteColumn(vectors, f"{path}, features")
+            checked["text"] = TensorColumn(vectors, f"{path}, features")
         good = usable_rows(checked, self.on_error, split).tolist() if checked else list(range(len(rows)))
         columns: dict[str, Column] = {}
         for name in self.modalities:
@@ -293,12 +292,3 @@ class _FilmColumn(Column):
 
     def fingerprint(self, index: int) -> str:
         return self.source(index)
-
-
-class _FiniteColumn(TensorColumn):
-    """Vectors that may hold NaN."""
-
-    def read(self, index: int) -> Tensor:
-        if not bool(torch.isfinite(self.values[index]).all()):
-            raise damaged(self.source(index), "it holds NaN or infinity")
-        return super().read(index)

@@ -4,7 +4,7 @@ import csv
 import io
 import mmap
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,7 @@ class DelimitedFile:
         if (separator := _excel_line(self.content[start : start + 16])) is not None:
             start = self.content.find(b"\n") + 1
             before += (f"separator {separator!r}, as the first line says",)
+            reading = replace(reading, separator=reading.separator or separator)
         self.start = start
         sample = self._sample()
         self.dialect: Dialect = recognise(path, sample, reading)

@@ -46,10 +46,9 @@ class Reading:
     def __post_init__(self) -> None:
         if self.separator in ("tab", "\\t"):
             object.__setattr__(self, "separator", "\t")
-        if self.separator is not None and (
-            len(self.separator) != 1 or self.separator in '"\r\n' or not self.separator.isascii()
-        ):
-            raise ConfigError(f"separator {self.separator!r} is no single character that parts cells; check separator")
+        for mark in (self.separator, self.likely[0]):
+            if mark is not None and (len(mark) != 1 or mark in '"\r\n' or not mark.isascii()):
+                raise ConfigError(f"separator {mark!r} is no single character that parts cells; check separator")
         if self.decimal not in (None, ".", ","):
             raise ConfigError(f"decimal {self.decimal!r} is not in ['.', ',']; check decimal")
 
@@ -99,7 +98,7 @@ def recognise(path: Path, text: str, reading: Reading) -> Dialect:
     separator = reading.separator
     if separator is None:
         separator = _separator(path, text, quote, reading.likely[0])
-        told += [f"separator {_NAMES[separator]} (--separator)"] if separator != "," else []
+        told += [f"separator {_NAMES.get(separator, repr(separator))} (--separator)"] if separator != "," else []
     told += ["quotes '"] if quote == "'" else []
     records = read_records(text, separator, quote)
     if not records:
@@ -163,15 +162,11 @@ def long_cells() -> Iterator[None]:
 
 
 def _separator(path: Path, text: str, quote: str, likely: str | None) -> str:
-    shares = {}
-    for separator in SEPARATORS:
-        records = read_records(text, separator, quote)
-        if records and len(records[0]) > 1:
-            shares[separator] = _share(records)
+    for preferred in ("\t" if path.suffix.lower() in (".tsv", ".tab") else None, likely):
+        if preferred is not None and _share_of(text, preferred, quote) == 1:
+            return preferred
+    shares = {one: share for one in SEPARATORS if (share := _share_of(text, one, quote)) is not None}
     whole = [separator for separator, share in shares.items() if share == 1]
-    preferred = "\t" if path.suffix.lower() in (".tsv", ".tab") else likely
-    if preferred in whole:
-        return str(preferred)
     if len(whole) > 1:
         # A separator that comes with every decimal comma, or in every text, parts rows as evenly as the true one.
         shown = " and ".join(_NAMES[separator] for separator in whole)
@@ -184,6 +179,12 @@ def _separator(path: Path, text: str, quote: str, likely: str | None) -> str:
         return first[0]
     _check_single(path, text, quote)
     return ","
+
+
+def _share_of(text: str, separator: str, quote: str) -> float | None:
+    """Share of the rows that a separator parts as it does the header; None where it does not part that."""
+    records = read_records(text, separator, quote)
+    return _share(records) if records and len(records[0]) > 1 else None
 
 
 def _share(records: Sequence[Sequence[str]]) -> float:

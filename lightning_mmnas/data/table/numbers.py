@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal as ExactNumber
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,6 +92,8 @@ def is_empty(cell: Cell, empty: Sequence[str] = EMPTY) -> bool:
         return not cell.strip() or cell.strip() in empty
     if cell is None or type(cell).__name__ in ("NAType", "NaTType"):
         return True
+    if isinstance(cell, ExactNumber):
+        return cell.is_nan()
     return isinstance(cell, float | np.floating) and bool(cell != cell)
 
 
@@ -116,7 +119,7 @@ def number(cell: Cell, decimal: Decimal = ".") -> float:
         if len(found.wrong) or math.isnan(found.values[0]):
             raise ValueError(why_wrong(cell, decimal))
         return float(found.values[0])
-    if not isinstance(cell, bool | int | float | np.number | np.bool_):
+    if not isinstance(cell, bool | int | float | ExactNumber | np.number | np.bool_):
         raise ValueError(f"{cell!r} is not a number")
     try:
         value = float(cell)
@@ -221,7 +224,8 @@ def decimal_mark(path: Path, marks: Mapping[str, Marks], comma_separated: bool, 
     return likely or "."
 
 
-def _parse_texts(column: pa.Array, decimal: Decimal) -> Numbers:
+def _parse_texts(column: pa.Array, decimal: Decimal, alone: bool = True) -> Numbers:
+    """Texts as numbers; beside other cells, not `alone`, shares and truth values are none."""
     there = np.flatnonzero(_array(column.is_valid()))
     values = np.full(len(column), np.nan)
     cells = pc.utf8_trim_whitespace(column.drop_null())
@@ -234,12 +238,12 @@ def _parse_texts(column: pa.Array, decimal: Decimal) -> Numbers:
         except pa.ArrowInvalid:
             pass
     lower = pc.utf8_lower(cells)
-    if pc.all(pc.is_in(lower, pa.array(["true", "false"], lower.type))).as_py():
+    if alone and pc.all(pc.is_in(lower, pa.array(["true", "false"], lower.type))).as_py():
         values[there] = _array(pc.equal(lower, "true"))
         return Numbers(values, np.empty(0, np.int64), "true is 1, false is 0" if len(there) else None)
     cells = pc.replace_substring(cells, "\u2212", "-")
     notes, scale = [], 1.0
-    if pc.all(pc.ends_with(cells, "%")).as_py():
+    if alone and pc.all(pc.ends_with(cells, "%")).as_py():
         notes, scale = ["per cent: 12% is 0.12"], 100.0
         cells = pc.utf8_rtrim_whitespace(pc.utf8_slice_codeunits(cells, 0, -1))
     plain = _matches(cells, _PLAIN if decimal == "." else _COMMA)
@@ -259,7 +263,9 @@ def _parse_texts(column: pa.Array, decimal: Decimal) -> Numbers:
 
 def _parse_mixed(cells: list[Cell], decimal: Decimal) -> Numbers:
     """Cells of several types, as JSON has them."""
-    texts = _parse_texts(pa.array([cell if isinstance(cell, str) else None for cell in cells], pa.string()), decimal)
+    alone = all(cell is None or isinstance(cell, str) for cell in cells)
+    column = pa.array([cell if isinstance(cell, str) else None for cell in cells], pa.string())
+    texts = _parse_texts(column, decimal, alone)
     values, wrong = texts.values.copy(), set(texts.wrong.tolist())
     for row, cell in enumerate(cells):
         if cell is not None and not isinstance(cell, str):

@@ -103,3 +103,9 @@ def test_many_columns_are_spelt_as_a_pattern(tmp_path: Path) -> None:
     spec = ColumnSpec("features", table.names)
     assert spell_modality("audio", spec, table) == "--modality 'audio=features:audio_*'"
     assert parse_modality(table, "audio=features:audio_*")[1] == spec
+
+
+def test_a_pattern_means_no_other_columns(tmp_path: Path) -> None:
+    table = read_table(write_table(tmp_path, {f"a_{i}": numbers(N, i) for i in range(8)}))
+    spec = ColumnSpec("features", [name for name in table.names if name != "a_3"])
+    assert spell_modality("a", spec, table) == "--modality a=features:a_0,a_1,a_2,a_4,a_5,a_6,a_7"

@@ -159,3 +159,25 @@ def test_ids_in_text(tmp_path: Path) -> None:
     ids = [str(uuid.UUID(int=i)) for i in range(N)]
     table = write_table(tmp_path, {"key1": ids, "x": numbers(N)})
     assert proposed(table).left["key1"].startswith("it is an id, another one in every row")
+
+
+@pytest.mark.parametrize(
+    ("cells", "reason"),
+    [
+        ([f"{7919 * i * i % 99991:05d}" for i in range(30)], "it holds codes with leading zeros, such as '0"),
+        ([f"2024{1 + i % 12:02d}{1 + i * i % 28:02d}" for i in range(30)], "it holds dates, such as 20240101"),
+        ([20_240_101 + 100 * (i % 9) for i in range(30)], "it holds dates, such as 20240101"),
+    ],
+)
+def test_codes_are_no_amounts(tmp_path: Path, cells: list[Any], reason: str) -> None:
+    found = proposed(write_table(tmp_path, {"code": cells, "x": numbers(30)}))
+    assert reason in found.left["code"]
+    assert found.specs["numbers"].columns == ["x"]
+    kept = proposed(found.table.path, "code=features:code").specs["code"]
+    assert kept.columns == ["code"]
+
+
+def test_amounts_that_look_a_little_like_codes_are_inputs(tmp_path: Path) -> None:
+    amounts = [0, 0.5, *(20_240_100 + 37 * i for i in range(28))]
+    table = write_table(tmp_path, {"x": numbers(30), "y": amounts, "z": [f"0.{i:02d}" for i in range(30)]})
+    assert inputs(table) == ["x", "y", "z"]

@@ -376,3 +376,25 @@ def test_words_are_empty_among_numbers_only(tmp_path: Path, form: str) -> None:
     assert said.cells("class") == ["None", "cat", "None", "-", None]
     user = Table(found.path, {"class": columns["class"]}, range(5), Reading(empty=["cat", "-"]))
     assert user.cells("class") == ["None", None, "None", None, "NA"]
+
+
+def test_a_first_line_that_names_the_separator_counts(tmp_path: Path) -> None:
+    # Commas part these rows as evenly.
+    found = table(tmp_path, "sep=;\na,x;b\n1,2;3,4\n5,6;7,8\n")
+    assert found.names == ["a,x", "b"]
+    np.testing.assert_array_equal(found.numbers("b"), [3.4, 7.8])
+    assert found.line(0) == 3
+    with pytest.raises(DataError, match="line 4: byte 0xff is not UTF-8"):
+        table(tmp_path, b'sep=;\na;b\n1;2\n1;\xff"\n')
+
+
+def test_words_among_which_one_is_a_number_tell_no_decimal_mark(tmp_path: Path) -> None:
+    found = table(tmp_path, "a;t\n1.5;x\n2.5;1,5\n3.5;y\n4.5;z\n")
+    np.testing.assert_array_equal(found.numbers("a"), [1.5, 2.5, 3.5, 4.5])
+
+
+@pytest.mark.parametrize(("cells", "wrong"), [(["12%", 2.5], [0]), (["true", 7, "1.5"], [0]), (["1,234", 5], [])])
+def test_shares_beside_numbers_are_none(tmp_path: Path, cells: list[Any], wrong: list[int]) -> None:
+    found = table(tmp_path, "\n".join(json.dumps({"a": cell}) for cell in cells), "t.jsonl").parsed("a")
+    assert found.wrong.tolist() == wrong
+    assert np.isnan(found.values[wrong]).all()
