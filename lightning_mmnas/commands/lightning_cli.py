@@ -62,7 +62,7 @@ from lightning_mmnas.commands.messages import shorten_interpolation_error, short
 from lightning_mmnas.commands.quoting import dump_yaml
 from lightning_mmnas.commands.refusals import refuse_finished_stage
 from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, keep_predictions
-from lightning_mmnas.commands.shared import advice, given_configs, refuse_parts
+from lightning_mmnas.commands.shared import advice, given_configs, refuse_parts, refuse_tags
 from lightning_mmnas.commands.termination import stops_itself
 from lightning_mmnas.commands.threads import is_small, one_thread
 from lightning_mmnas.errors import CheckpointError, ConfigError, Terminated
@@ -184,6 +184,7 @@ class MMNASCLI(CommandLine):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         words = sys.argv[1:] if args is None else [] if isinstance(args, dict | Namespace) else list(args)
         refuse_parts(words)
+        refuse_tags(words)
         self._words = words
         for path in given_configs(words):
             content = read_yaml(path)  # what the parser would not survive
