@@ -165,7 +165,8 @@ class DeliveredModel(nn.Module):
         """Scores on samples whose classes are known.
 
         Args:
-            data: See `predict`. Rows without a class are left out; tensors come with ``"label"``.
+            data: See `predict`. Rows without a class are left out; tensors come with ``"label"``,
+                targets of a regression standardised by the card's ``target_scale``.
             label: The column of the classes; None: that of training.
             advance: Called with the number of samples of each chunk, for a progress bar.
             **options: See `chunks`.

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import lightning_mmnas
 from lightning_mmnas.commands.compare import read_settings
 from lightning_mmnas.commands.init.command import init
 from lightning_mmnas.commands.init.task import propose_task
+from lightning_mmnas.commands.lightning_cli import MMNASCLI
 from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.commands.run import run
 from lightning_mmnas.commands.stages import find_configs
@@ -150,6 +152,37 @@ def test_the_delivered_model(
     batch = {name: model.transforms(first, "x")[name].unsqueeze(0) for name in model.modalities}
     assert exported(*batch.values()).item() == pytest.approx(predicted[0], rel=1e-6)
     assert json.loads((tmp_path / "m.pt2.json").read_text())["output"] == "prediction"
+
+
+@pytest.mark.slow
+def test_a_table_that_has_grown_is_scored_in_the_scale_of_the_weights(
+    finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Where all prices have risen, the model predicts what it did, and is so much farther from them."""
+    table, run_dir, results = finished
+    with table.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    with (tmp_path / "table.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({**row, "price": str(float(row["price"]) + 1e6) if row["price"] else ""} for row in rows)
+    args = [
+        "--config",
+        str(run_dir / "finetune" / "config.yaml"),
+        "--data.init_args.table",
+        str(tmp_path / "table.csv"),
+    ]
+    args += ["--run_dir", str(tmp_path / "run"), "--trainer.logger", "false"]
+    args += ["--ckpt_path", str(run_dir / results["model"]["checkpoint"])]
+    with warnings.catch_warnings(record=True) as warned:  # of the other folder too
+        warnings.simplefilter("always")
+        found = MMNASCLI(["test", *args])
+    assert any("predictions and losses are in the checkpoint's scale" in str(entry.message) for entry in warned)
+    scale = lightning_mmnas.load(run_dir).card.target_scale
+    assert scale is not None
+    assert found.model.target_scale == scale
+    assert found.datamodule.target_scale[0] == pytest.approx(scale[0] + 1e6)
+    assert float(found.trainer.callback_metrics["test/mae"]) == pytest.approx(1e6, rel=0.05)
 
 
 def test_what_is_proposed() -> None:

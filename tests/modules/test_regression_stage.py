@@ -208,7 +208,13 @@ def test_the_scale_stays_with_the_weights(tmp_path: Path) -> None:
     grown = {name: regression_split(64, 0) for name in ("train", "val")}
     grown["train"]["label"] = grown["train"]["label"] * 3 + 500
     now = TensorDataModule(
-        **grown, test=regression_split(32, 2), kinds=KINDS, batch_size=16, task="regression", class_names=["year"]
+        grown["train"],
+        val=grown["val"],
+        test=regression_split(32, 2),
+        kinds=KINDS,
+        batch_size=16,
+        task="regression",
+        class_names=["year"],
     )
     assert now.target_scale is not None
     assert module.target_scale is not None
