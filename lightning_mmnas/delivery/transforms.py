@@ -18,6 +18,7 @@ from lightning_mmnas.data.columns.texts import TextTokenizer, check_text
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.data.table.columns import ColumnSpec, read_cell, read_values
 from lightning_mmnas.data.table.embedded import decode_media, media_in
+from lightning_mmnas.data.table.listed import holds_array
 from lightning_mmnas.data.table.numbers import Decimal, is_empty, number
 from lightning_mmnas.data.table.paths import locate
 from lightning_mmnas.data.table.standardised import standardise
@@ -185,6 +186,8 @@ class Transforms:
             return _ids(_tensor(value, where), spec, where)
         if spec.kind == "features" and not column.files:
             return _numbers(value, column.columns, self.decimal, where)
+        if isinstance(value, str) and holds_array(value):
+            return _embedded(value, column, where)
         if isinstance(value, str | Path):
             path, decode = locate(Path(), str(value)), partial(read_cell, spec=column)
             return FileColumn([path], decode, folders=spec.kind == "video").read(0)
@@ -233,7 +236,7 @@ def _waveform(value: Any, column: ColumnSpec, where: str) -> Tensor:
         raise DataError(f"{where}: {error}") from None
 
 
-def _embedded(value: bytes | dict[str, Any], column: ColumnSpec, where: str) -> Tensor:
+def _embedded(value: str | bytes | dict[str, Any], column: ColumnSpec, where: str) -> Tensor:
     try:
         media = media_in(value, partial(locate, Path()))
     except ValueError as error:

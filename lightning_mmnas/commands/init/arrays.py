@@ -8,22 +8,27 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lightning_mmnas.data.columns.arrays import array_in, open_array
 from lightning_mmnas.data.columns.axes import Reading, ShapeReading, read_shapes
 from lightning_mmnas.data.names import safe_name
 from lightning_mmnas.data.spec import Kind
 from lightning_mmnas.data.table.columns import ColumnSpec
+from lightning_mmnas.data.table.listed import Array
 from lightning_mmnas.data.table.reading import Table
 from lightning_mmnas.errors import DamagedFilesError, DataError
 
+_OVER_TIME = Reading("motion", "t", "moments of one channel")
 
-def read_arrays(table: Table, name: str, sources: Sequence[Path | bytes]) -> ColumnSpec | str:
+
+def read_arrays(table: Table, name: str, sources: Sequence[Path | bytes | Array]) -> ColumnSpec | str:
     """How a column of arrays is read.
 
     Args:
         table: The table.
         name: The column.
-        sources: Some of its files, or their contents.
+        sources: Some of its files, their contents, or its arrays.
 
     Returns:
         The modality; or why these arrays are none.
@@ -39,6 +44,7 @@ def read_arrays(table: Table, name: str, sources: Sequence[Path | bytes]) -> Col
     except DataError as error:
         return f"{error}; name how they are read with --modality"
     ask_if_doubtful(table, name, arrays, found)
+    _refuse_odd_lengths(table, name, arrays, found)
     return ColumnSpec(found.kind, [name], files=found.kind == "features", axes=_axes(found))
 
 
@@ -57,6 +63,19 @@ def ask_if_doubtful(table: Table, name: str, arrays: Sequence[Any], found: Shape
     )
 
 
+def _refuse_odd_lengths(table: Table, name: str, arrays: Sequence[Array], found: ShapeReading) -> None:
+    """Raises `DataError` where a few arrays of numbers have another length: damaged vectors, or recordings?"""
+    lengths = Counter(array.shape for array in arrays)
+    usual, count = lengths.most_common(1)[0]
+    if found.kind == "motion" and len(usual) == 1 and len(arrays) / 2 < count < len(arrays):
+        odd = next(index for index, array in enumerate(arrays) if array.shape != usual)
+        raise DataError(
+            f"{table.path}, column {name!r}: most arrays have {usual[0]} numbers, but one has {arrays[odd].size}; if "
+            f"they are vectors, mend that one; if they are recordings over time: {_option(name, _OVER_TIME, '')}; or "
+            f"leave the column out: --without {name!r}"
+        )
+
+
 def shape_reading(arrays: Sequence[Any], kind: Kind | None = None) -> ShapeReading:
     """How most of the arrays are read: those of the most usual number of axes and type."""
     usual = Counter((array.ndim, array.dtype) for array in arrays).most_common(1)[0][0]
@@ -69,6 +88,9 @@ def opened(sources: Sequence[Any], key: str | None) -> tuple[list[Any], str]:
     arrays, reason = [], ""
     read: Callable[[Any, str | None], Any]
     for source in sources:
+        if isinstance(source, np.ndarray):
+            arrays.append(source)
+            continue
         read = array_in if isinstance(source, bytes) else open_array
         try:
             arrays.append(read(source, key))

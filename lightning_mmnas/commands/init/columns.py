@@ -13,6 +13,7 @@ import numpy as np
 
 from lightning_mmnas.commands.init.arrays import read_arrays
 from lightning_mmnas.commands.init.leaks import gives_label_away, gives_row_away, reads_as_code
+from lightning_mmnas.commands.init.lists import find_lists
 from lightning_mmnas.commands.init.media import Files, find_files
 from lightning_mmnas.commands.init.sampling import spread
 from lightning_mmnas.commands.init.sizes import Measured, measure
@@ -89,8 +90,13 @@ def propose(table: Table, special: Special, without: Collection[str], folder: Pa
     labels = None if label is None else _some(table.cells(label), rows)
     numbers: list[str] = []
     for name in (name for name in table.names if name not in taken):
-        cells = [cell for cell in table.cells(name) if cell is not None]
-        reason = "--without" if name in without else special.aside.get(name) or _useless(cells)
+        reason = "--without" if name in without else special.aside.get(name)
+        listed = None if reason is not None else find_lists(table, name)
+        if isinstance(listed, ColumnSpec):
+            found.add(listed, name)
+            continue
+        cells = [cell for cell in table.cells(name) if cell is not None] if reason is None else []
+        reason = reason or listed or _useless(cells)
         if reason is not None:
             found.left[name] = reason
             continue
@@ -147,7 +153,9 @@ def _useless(cells: Sequence[Cell]) -> str | None:
     if not cells:
         return "it is empty"
     if any(isinstance(cell, list) for cell in cells):
-        return "lists are labels only; give it with --label"
+        return "lists of texts are labels only; give it with --label"
+    if all(isinstance(cell, dict) and not {"bytes", "path", "array"} & cell.keys() for cell in cells):
+        return f"its cells are structures of {sorted(map(str, cells[0]))[:5]}; make a column of each part"
     first = cells[0]
     if all(cell == first for cell in cells):
         return f"it is constant: {str(first)[:40]!r}"

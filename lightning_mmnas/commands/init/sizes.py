@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from lightning_mmnas.commands.init.arrays import ask_if_doubtful, opened, shape_reading
 from lightning_mmnas.commands.init.media import media_of
 from lightning_mmnas.commands.init.sampling import percent, quantile, spread
@@ -65,7 +67,7 @@ def measure(table: Table, spec: ColumnSpec, folder: Path, given: Collection[str]
 def _measure(table: Table, spec: ColumnSpec, folder: Path, wanted: dict[str, Any]) -> Measured:
     if spec.kind == "features" and not spec.files:
         return Measured(spec, f"{len(spec.columns)} number{'s' if len(spec.columns) > 1 else ''}")
-    cells = list(values(table, spec.columns[0]))
+    cells = _cells(table, spec.columns[0])
     if spec.kind == "text":
         return _measure_text(spec, [str(cell) for cell in spread(cells)], cells, wanted)
     every = [source for cell in cells if (source := source_in(cell, partial(locate, folder))) is not None]
@@ -74,7 +76,7 @@ def _measure(table: Table, spec: ColumnSpec, folder: Path, wanted: dict[str, Any
         sample = spread([one for one in every if not isinstance(one, Path) or exists(one)])
     if spec.kind == "audio":
         return _measure_audio(spec, sample, wanted)
-    arrays = [one for one in sample if isinstance(one, Path | bytes) and media_of(one) == "array"]
+    arrays = [one for one in sample if _is_array(one)]
     if len(arrays) > len(sample) / 2:
         return _measure_arrays(table, spec, arrays, every, wanted)
     if spec.kind == "video":
@@ -83,6 +85,17 @@ def _measure(table: Table, spec: ColumnSpec, folder: Path, wanted: dict[str, Any
     if spec.kind == "image":
         return _measure_pictures(spec, sample, every, wanted)
     return Measured(replace(spec, **wanted), f"of kind {spec.kind}")
+
+
+def _cells(table: Table, column: str) -> list[Any]:
+    """The cells of a column that are not empty; of lists, which are many numbers, a sample from all over the table."""
+    if table.has_lists(column):
+        return [table.cell(row, column) for row in spread(np.flatnonzero(table.filled(column)).tolist())]
+    return list(values(table, column))
+
+
+def _is_array(source: Any) -> bool:
+    return isinstance(source, np.ndarray) or (isinstance(source, Path | bytes) and media_of(source) == "array")
 
 
 def _pixels(spec: ColumnSpec) -> str:
@@ -177,7 +190,7 @@ def _measure_audio(spec: ColumnSpec, sources: Sequence[Any], wanted: dict[str, A
 
 
 def _measure_arrays(
-    table: Table, spec: ColumnSpec, sources: Sequence[Path | bytes], every: Sequence[Any], wanted: dict[str, Any]
+    table: Table, spec: ColumnSpec, sources: Sequence[Any], every: Sequence[Any], wanted: dict[str, Any]
 ) -> Measured:
     arrays, reason = opened(sources, spec.key)
     if not arrays:
@@ -234,7 +247,7 @@ def _maximum(arrays: Sequence[Any], every: Sequence[Any], key: str | None) -> fl
     if all(array.dtype.name in ("uint8", "bool") for array in arrays):
         return None
     if len(every) <= _ALL:
-        there = [one for one in every if isinstance(one, bytes) or (isinstance(one, Path) and exists(one))]
+        there = [one for one in every if isinstance(one, bytes | np.ndarray) or (isinstance(one, Path) and exists(one))]
         arrays = opened(there, key)[0]
     most = max((float(array.max()) for array in arrays if array.size), default=0.0)
     if arrays[0].dtype.kind == "f" and most <= 1:

@@ -61,18 +61,19 @@ def told(found: Proposal) -> list[str]:
 
 
 def _classes(data: TableDataModule, plan: Plan) -> list[str]:
-    rest = f"{plan.train - plan.labelled} training rows have no label; they serve the stages without labels"
+    bare = plan.train - plan.labelled
+    rest = [f"{bare} training rows have no label; they serve the stages without labels"] if bare else []
     if data.target_scale is not None:
         mean, std = data.target_scale
         scale = f"mean {mean:.6g}, standard deviation {std:.6g}"
-        return [f"target: column {data.label!r} (--label); {plan.labelled} training rows: {scale}", rest]
+        return [f"target: column {data.label!r} (--label); {plan.labelled} training rows: {scale}", *rest]
     if not plan.classes:
         return []
     shown = ", ".join(f"{name} {count}" for name, count in list(plan.classes.items())[:_SHOWN])
     more = f" and {len(plan.classes) - _SHOWN} more" if len(plan.classes) > _SHOWN else ""
     several = "several per row" if plan.several else "one per row"
     lines = [f"{len(plan.classes)} classes ({several}) in column {data.label!r}; training rows: {shown}{more}"]
-    lines.append(rest)
+    lines += rest
     if rare := [name for name, count in plan.classes.items() if count == 1]:
         names = ", ".join(map(repr, rare[:_SHOWN]))
         lines.append(

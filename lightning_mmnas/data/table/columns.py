@@ -40,9 +40,9 @@ class ColumnSpec:
             "video" (video files, or arrays of shape (t, h, w) or (t, h, w, colours)), "motion" (arrays of shape
             (t, channels) or (t,)), "skeleton" (arrays of shape (t, joints, coordinates), with or without a last axis of
             bodies; of two coordinates, the third is zero), "text", or "features" (numbers in one or several columns, or
-            arrays of shape (length,)). Arrays are `.npy` and `.npz` files.
+            arrays of shape (length,)). Arrays are `.npy` and `.npz` files, or lists of numbers in the cells.
         columns: The columns it lies in: one, or several for numbers.
-        files: Only for features: the column holds paths of arrays of `length` numbers.
+        files: Only for features: the column holds arrays of `length` numbers, or their paths.
         size: (h, w) of images and of the frames of videos.
         channels: 1 or 3 for images and videos; channels of motion.
         length: Time steps of motion and skeletons, tokens of a text, frames of a video, numbers of a vector.
@@ -123,9 +123,8 @@ def file_column(
     spec: ColumnSpec, table: Table, rows: Sequence[int], files_from: str | None = None
 ) -> FileColumn | EmbeddedColumn:
     """The column of a modality that lies in files, or in the table's cells; see `locate`."""
-    cells, find = table.cells(spec.columns[0]), partial(locate, base_folder(table.path, files_from))
-    decode = partial(read_cell, spec=spec)
-    if is_embedded(cells):
+    find, decode = partial(locate, base_folder(table.path, files_from)), partial(read_cell, spec=spec)
+    if table.has_lists(spec.columns[0]) or is_embedded(cells := table.cells(spec.columns[0])):
         return EmbeddedColumn(table, spec.columns[0], rows, decode, find, repr(spec))
     return FileColumn([find(str(cells[row])) for row in rows], decode, folders=spec.kind == "video")
 
@@ -138,6 +137,10 @@ def read_cell(media: Media, spec: ColumnSpec) -> Tensor:
         MissingExtraError: A package that reads it is not installed.
     """
     channels: Literal[1, 3] = 1 if spec.channels == 1 else 3
+    if isinstance(media, np.ndarray):
+        if spec.kind == "audio":
+            raise damaged("a cell", "it is a list of numbers, not of kind 'audio'")
+        return read_values(media, spec, "a cell")
     if isinstance(media, Waveform):
         if spec.kind != "audio":
             raise damaged("a cell", f"it is a sound, not of kind {spec.kind!r}")

@@ -1,4 +1,4 @@
-"""Files that lie in the cells of a table: their bytes, or what Hugging Face's data sets put there."""
+"""Files that lie in the cells of a table: their bytes, what Hugging Face's data sets put there, lists of numbers."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,6 +13,7 @@ from torch import Tensor
 from lightning_mmnas.data.columns.audio import Waveform
 from lightning_mmnas.data.columns.column import Column, FileColumn, damaged
 from lightning_mmnas.data.samples import tensor_digest
+from lightning_mmnas.data.table.listed import Array, array_of, holds_array
 from lightning_mmnas.data.table.reading import Table
 from lightning_mmnas.errors import DamagedFilesError, MissingExtraError
 
@@ -30,13 +31,13 @@ class Content:
     suffix: str = ""
 
 
-Media = Path | Content | Waveform
+Media = Path | Content | Waveform | Array
 """What a cell of files holds, or names."""
 
 
 def is_embedded(cells: Iterable[Any]) -> bool:
     """Whether some cells of a column hold what the others name by a path."""
-    return any(cell is not None and not isinstance(cell, str) for cell in cells)
+    return any(cell is not None and (not isinstance(cell, str) or holds_array(cell)) for cell in cells)
 
 
 def path_in(cell: Any) -> Any:
@@ -51,12 +52,14 @@ def media_in(cell: Any, find: Callable[[str], Path]) -> Media:
 
     Args:
         cell: A path; bytes; or a mapping: of bytes, a path, or both, as `datasets.Image` and `datasets.Audio` have it,
-            or of the array and the sampling_rate of a sound.
+            or of the array and the sampling_rate of a sound; or a list of numbers, or a text that spells one.
         find: Gives the file that a path means.
 
     Raises:
         ValueError: It is nothing of these.
     """
+    if holds_array(cell):
+        return array_of(cell)
     if isinstance(cell, str):
         return find(cell)
     if isinstance(cell, Path):
@@ -64,7 +67,7 @@ def media_in(cell: Any, find: Callable[[str], Path]) -> Media:
     if isinstance(cell, bytes | bytearray | memoryview):
         return Content(bytes(cell))
     if not isinstance(cell, Mapping):
-        raise ValueError(f"a {type(cell).__name__} is neither a path nor the bytes of a file")
+        raise ValueError(f"a {type(cell).__name__} is neither a path, nor the bytes of a file, nor a list of numbers")
     if cell.get("array") is not None:
         return _waveform(cell["array"], cell.get("sampling_rate"))
     name, data = cell.get("path"), cell.get("bytes")
@@ -77,7 +80,7 @@ def media_in(cell: Any, find: Callable[[str], Path]) -> Media:
     raise ValueError(f"it holds neither bytes nor a path, but {sorted(map(str, cell))}")
 
 
-def source_in(cell: Any, find: Callable[[str], Path]) -> Path | bytes | Waveform | None:
+def source_in(cell: Any, find: Callable[[str], Path]) -> Path | bytes | Waveform | Array | None:
     """What a cell holds or names, for functions that take a file or its content; None where it is nothing of these."""
     try:
         media = media_in(cell, find)
@@ -156,6 +159,8 @@ class EmbeddedColumn(Column):
             return of_file(FileColumn([media], self.decode, folders=True), 0)
         if isinstance(media, Waveform):
             return f"{tensor_digest(media.samples)} {media.rate}"
+        if isinstance(media, np.ndarray):
+            return tensor_digest(torch.from_numpy(media))
         return hashlib.blake2b(media.data, digest_size=16).hexdigest()
 
 

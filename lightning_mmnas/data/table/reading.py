@@ -127,6 +127,11 @@ class Table:
         column = self._columns[name]
         return column[row] if isinstance(column, list) else column[int(row)].as_py()
 
+    def has_lists(self, name: str) -> bool:
+        """Whether a column holds lists, which are too many numbers to have all of them as Python's values."""
+        column = self._columns[name]
+        return not isinstance(column, list) and _is_list(column.type)
+
     def emptied(self, name: str) -> dict[str, int]:
         """How the cells of a column that are empty, and not white space, are spelt, and how many of each there are."""
         return self._emptied[name]
@@ -322,6 +327,10 @@ def _likely_mark(reading: Reading, separated: str | None) -> Decimal | None:
     """The decimal mark of a like table, where the separator is that table's, too."""
     separator, decimal = reading.likely
     return decimal if separated in (separator or ",", None) else None
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
 def _emptied(column: Any, reading: Reading, numbers: bool) -> tuple[Column, dict[str, int]]:

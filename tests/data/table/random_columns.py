@@ -137,3 +137,17 @@ def motions(name: str, folder: Path, rows: int, random: np.random.Generator) -> 
         cells.append(f"motions/{i}.npy")
         values.append(array.T.astype(np.float64))
     return [Truth(name, "motion", cells, values)]
+
+
+def lists(name: str, folder: Path, rows: int, random: np.random.Generator) -> list[Truth]:
+    """Lists of numbers in the cells, or texts that spell them."""
+    style = str(random.choice(["list", "json", "numpy", "bare"]))
+    cells: list[Any] = []
+    values = []
+    for _ in range(rows):
+        vector = [float(f"{number:.5g}") for number in random.normal(size=7) * 100]
+        spelt = [repr(number) for number in vector]
+        written = {"json": f"[{', '.join(spelt)}]", "numpy": f"[{' '.join(spelt)}]", "bare": " ".join(spelt)}
+        cells.append(vector if style == "list" else written[style])
+        values.append(np.array(vector))
+    return [Truth(name, "list", cells, values)]

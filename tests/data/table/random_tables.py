@@ -27,7 +27,18 @@ from torch import Tensor
 from lightning_mmnas import ColumnSpec, TableDataModule
 from lightning_mmnas.commands.init.command import init
 from lightning_mmnas.errors import MMNASError
-from tests.data.table.random_columns import RATE, Array, Truth, motions, numbers, pictures, sounds, texts, vectors
+from tests.data.table.random_columns import (
+    RATE,
+    Array,
+    Truth,
+    lists,
+    motions,
+    numbers,
+    pictures,
+    sounds,
+    texts,
+    vectors,
+)
 
 Ending = Literal["equal", "stopped"]
 
@@ -65,7 +76,7 @@ def make_random_table(folder: Path, seed: int) -> RandomTable:
     rows = int(random.integers(18, 30))
     names = [*random.permutation(_NAMES)[: int(random.integers(0, 4))], *(f"column{i}" for i in range(8))]
     makers: list[Callable[[str, Path, int, np.random.Generator], list[Truth]]] = [
-        numbers, numbers, texts, pictures, sounds, vectors, motions
+        numbers, numbers, texts, pictures, sounds, vectors, motions, lists
     ]  # fmt: skip
     chosen = [makers[i] for i in random.permutation(len(makers))[: int(random.integers(2, 5))]]
     columns: list[Truth] = []
@@ -152,11 +163,13 @@ def _compare_one(
 ) -> None:
     where = f"modality {name!r} ({spec.kind}), row {row}"
     train, kind = data.rows["train"], truths[0].kind
-    assert spec.kind == {"vector": "features", "number": "features"}.get(kind, kind), f"{where} of {kind}"
+    assert spec.kind == {"vector": "features", "number": "features", "list": "features"}.get(kind, kind), (
+        f"{where} of {kind}"
+    )
     if any(truth.cells[row] is None for truth in truths):
         if kind == "text":
             assert not found.any(), f"{where}: an empty text"
-        elif kind in ("number", "vector", "motion"):
+        elif kind in ("number", "vector", "list", "motion"):
             assert not found.any(), f"{where}: an empty cell is not the mean"
         return
     if kind == "text":
@@ -164,7 +177,7 @@ def _compare_one(
         words = [word if word in known else "[UNK]" for word in truths[0].values[row]][: spec.length]
         assert (data.words(name, found) or "").split() == words, where
         return
-    if kind in ("number", "vector", "motion"):
+    if kind in ("number", "vector", "list", "motion"):
 
         def whole(i: int) -> Array:
             parts = [np.atleast_1d(np.asarray(truth.values[i], np.float64)) for truth in truths]
@@ -217,6 +230,11 @@ def _spoil(table: RandomTable, random: np.random.Generator) -> None:
     elif truth.kind == "number":
         truth.cells[row] = str(random.choice(["1_11", "abc", "inf", "--1", "1e400", "0x10"]))
         table.fault, table.clue = f"no number: {truth.cells[row]}", truth.name
+    elif truth.kind == "list":
+        whole = cell if isinstance(cell, list) else cell.strip("[]").replace(",", " ").split()
+        short = list(map(float, whole[:-1]))
+        truth.cells[row] = short if isinstance(cell, list) else str(short)
+        table.fault, table.clue = "a list that is too short", truth.name
     elif random.random() < 0.5:
         (table.path.parent / cell).unlink()
         table.fault, table.clue = "a file that is missing", Path(cell).name

@@ -174,8 +174,8 @@ def test_damage_names_line_and_column(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cell", "reason"),
     [
-        (3.5, "a float is neither a path nor the bytes of a file"),
-        ([1, 2], "a list is neither a path"),
+        (3.5, "a float is neither a path, nor the bytes of a file, nor a list of numbers"),
+        (["a", 2], "a list is neither a path"),
         ({"bytes": "iVBORw0K", "path": None}, "its bytes are a str"),
         ({"url": "x"}, r"neither bytes nor a path, but \['url'\]"),
         ({"array": [[1.0], [2.0, 3.0]], "sampling_rate": 8000}, "channels of different lengths"),
