@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from lightning_mmnas.errors import ConfigError
 
@@ -18,7 +19,21 @@ DEPTH = 64
 NODES = 1_000_000
 """Values that a YAML file may stand for, with every alias written out."""
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_LONG = 40
+"""Characters of a value in an error."""
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Says where a word is that is not of its tag, such as ``!!bool x``, or that is a date of month 99."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            value, kind = str(node.value), node.tag.rpartition(":")[2]
+            shown = value if len(value) <= _LONG else f"{value[:_LONG]}…"
+            reason = f" ({str(error).partition(':')[0]})" if isinstance(error, ValueError) else ""
+            raise ConstructorError(None, None, f"{shown!r} is no {kind}{reason}", node.start_mark) from error
 
 
 def parse_json(text: str | bytes, object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None) -> Any:
@@ -58,12 +73,12 @@ def parse_yaml(text: str, source: str) -> Any:
     """
     try:
         check_yaml(text, source)
-        return yaml.load(text, _LOADER)
+        return yaml.load(text, _Loader)
     except ConfigError:
         raise
     except yaml.YAMLError as error:
         raise ConfigError(f"{source} is not valid YAML: {' '.join(str(error).split())}") from error
-    except (ValueError, AttributeError, TypeError, RecursionError) as error:  # a date of month 99, a number too long
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         raise ConfigError(f"{source} is not valid YAML: {str(error) or type(error).__name__}") from error
 
 
@@ -91,7 +106,7 @@ def check_yaml(text: str, source: str) -> None:
     """
     sizes: dict[str | None, int] = {}  # of anchors, with all aliases in them
     open_nodes: list[tuple[str | None, int]] = [(None, 0)]  # anchor and size up to now of each node around
-    for event in yaml.parse(text, _LOADER):
+    for event in yaml.parse(text, _Loader):
         if isinstance(event, yaml.CollectionStartEvent):
             sizes.pop(event.anchor, None)  # not whole yet
             open_nodes.append((event.anchor, 1))

@@ -7,7 +7,7 @@ Lightning is an update of this file.
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import Any
@@ -240,6 +240,15 @@ class CommandLine(LightningCLI):
     def merge_checkpoint(self) -> None:
         """Lets the hyperparameters of the checkpoint in ``ckpt_path`` replace those of the configuration."""
         super()._parse_ckpt_path()
+
+    def merge_hyperparameters(self, found: Mapping[str, Any]) -> None:
+        """The same with the hyperparameters of a checkpoint that has been read."""
+        known = {name: value for name, value in found.items() if name != "_instantiator"}
+        if not known:
+            return
+        class_path = known.pop("_class_path", None)
+        model = known if class_path is None else {"class_path": class_path, "dict_kwargs": known}
+        self.config = self.parser.parse_object({self.config.subcommand: {"model": model}}, self.config)
 
     def seed(self) -> None:
         """Seeds everything as configured."""

@@ -9,6 +9,7 @@ from typing import Any
 from lightning_mmnas.commands.compare import read_features
 from lightning_mmnas.commands.lightning_cli import MMNASCLI
 from lightning_mmnas.data.base import MultimodalDataModule
+from lightning_mmnas.data.targets import rescaled_loader
 from lightning_mmnas.delivery.card import DataCard, PartCard
 from lightning_mmnas.delivery.loading import FOLDER, load
 from lightning_mmnas.delivery.parts import plain
@@ -52,7 +53,9 @@ def deliver(arguments: list[str], run_dir: Path, made_by: Mapping[str, Any]) -> 
     weights = delivered_weights(Path(cli.trainer.default_root_dir))
     if not weights.is_file():
         raise ModelError(f"there is no checkpoint {weights}")
-    module.load_state_dict(read_checkpoint(weights, "the trained model")["state_dict"])
+    checkpoint = read_checkpoint(weights, "the trained model")
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"])
     data.setup("fit")
     known = {"checkpoint": str(weights.relative_to(run_dir)), **made_by}
     config = cli.resolved()
@@ -69,7 +72,8 @@ def deliver(arguments: list[str], run_dir: Path, made_by: Mapping[str, Any]) -> 
     regression = module.task == "regression"
     data.setup("test")
     read_features(cli, ["test"], module.device)
-    scores = load(target, allow=card.classes).evaluate(data.plain_loader("test"))
+    test = rescaled_loader(data.plain_loader("test"), module.data_scale, module.target_scale)
+    scores = load(target, allow=card.classes).evaluate(test)
     metrics = {f"test/{name}": value for name, value in scores["metrics"].items()}
     save(module, data, target, metrics=metrics, **options)
     return {

@@ -169,6 +169,7 @@ def _build(run_dir: Path) -> _Model:
     device = cli.trainer.strategy.root_device
     read_features(cli, ["test"], device)
     weights = read_checkpoint(delivered_weights(run_dir / "finetune"), "the fine-tuned model")
+    module.on_load_checkpoint(weights)
     module.load_state_dict(weights["state_dict"])
     module = module.to(device).eval()
     generator = torch.Generator().manual_seed(0)
@@ -182,7 +183,7 @@ def _build(run_dir: Path) -> _Model:
     features = {name: torch.cat(values) for name, values in found.items()}
     places = part.indices[chosen]
     groups = None if part.groups is None else part.groups[chosen].cpu()
-    return _Model(module, data, raw, places, features, part.labels[chosen].cpu(), groups)
+    return _Model(module, data, raw, places, features, module.labels({"label": part.labels[chosen].cpu()}), groups)
 
 
 def _encode(module: FineTuning, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:

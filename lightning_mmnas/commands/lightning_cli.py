@@ -62,7 +62,7 @@ from lightning_mmnas.commands.messages import shorten_interpolation_error, short
 from lightning_mmnas.commands.quoting import dump_yaml
 from lightning_mmnas.commands.refusals import refuse_finished_stage
 from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, keep_predictions
-from lightning_mmnas.commands.shared import advice, given_configs, refuse_parts
+from lightning_mmnas.commands.shared import advice, given_configs, refuse_parts, refuse_tags
 from lightning_mmnas.commands.termination import stops_itself
 from lightning_mmnas.commands.threads import is_small, one_thread
 from lightning_mmnas.errors import CheckpointError, ConfigError, Terminated
@@ -184,6 +184,7 @@ class MMNASCLI(CommandLine):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         words = sys.argv[1:] if args is None else [] if isinstance(args, dict | Namespace) else list(args)
         refuse_parts(words)
+        refuse_tags(words)
         self._words = words
         for path in given_configs(words):
             content = read_yaml(path)  # what the parser would not survive
@@ -220,11 +221,12 @@ class MMNASCLI(CommandLine):
             return
         if not Path(path).is_file():
             raise CheckpointError(f"there is no checkpoint {path}; check --ckpt_path")
-        if "pytorch-lightning_version" not in read_checkpoint(path, "--ckpt_path"):
+        checkpoint = read_checkpoint(path, "--ckpt_path")
+        if "pytorch-lightning_version" not in checkpoint:
             raise CheckpointError(f"--ckpt_path: {path} holds weights, but is no checkpoint that training goes on from")
         before = flatten(config.model.as_dict()) if config.model else {}
         try:
-            super().merge_checkpoint()
+            self.merge_hyperparameters(checkpoint.get("hyper_parameters", {}))
         except ConfigError as error:
             raise CheckpointError(f"checkpoint {path} does not fit this model: {error}") from error
         except Exception as error:  # torch.load of a damaged file raises nearly anything

@@ -21,6 +21,7 @@ from lightning_mmnas.files import read_json, write_json
 
 LOCK = ".lock"
 OWNER = ".lock.json"
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 @contextmanager
@@ -36,7 +37,9 @@ def locked(folder: Path, say: Callable[[str], object]) -> Iterator[None]:
         RunDirectoryError: Another process is at work there, or the folder cannot be written.
     """
     made = _make(folder)
-    lock = FileLock(folder / LOCK, timeout=0)
+    # No soft lock in place of the system's: one whose machine has died would keep others out for ever.
+    lock = FileLock(folder / LOCK, timeout=0, fallback_to_soft=False)
+    known = True
     try:
         lock.acquire()
     except Timeout:
@@ -44,13 +47,21 @@ def locked(folder: Path, say: Callable[[str], object]) -> Iterator[None]:
             f"{folder} is being written by {_owner(folder) or 'another process'}; wait until it has ended, or choose "
             "another folder"
         ) from None
-    except (OSError, NotImplementedError) as error:  # the latter is what filelock makes of ENOSYS
-        if not isinstance(error, OSError) or error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
-            say(f"the disk of {folder} knows no locks: nothing keeps a second run out of it")
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            _remove(folder, made)
+            reason = error.strerror or error
+            raise RunDirectoryError(f"cannot write {folder}: {reason}; choose another folder") from error
+        known = False
+    if not known:
+        with suppress(OSError):
+            (folder / LOCK).unlink()  # it says nothing
+        say(f"the disk of {folder} knows no locks: nothing keeps a second run out of it")
+        try:
             yield
-            return
-        _remove(folder, made)
-        raise RunDirectoryError(f"cannot write {folder}: {error.strerror or error}; choose another folder") from error
+        finally:
+            _remove(folder, made)
+        return
     try:
         if (before := _owner(folder)) is not None:
             say(f"{before} was at work in {folder} and has ended without a word; going on from what it left")

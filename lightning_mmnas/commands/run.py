@@ -189,8 +189,11 @@ def _compared(stages: Sequence[Stage]) -> ComparisonSettings | None:
     from lightning_mmnas.commands.compare import read_settings
 
     settings = read_settings(stages[-1].config, stages[-1].overrides)
-    if stages[-2].settings.get("data.init_args.task") == "regression":
+    data = stages[-2].settings
+    if data.get("data.init_args.task") == "regression":
         settings.budgets("regression")
+    elif str(data.get("data.class_path")).startswith("lightning_mmnas."):  # a class of the user's own may be one unsaid
+        settings.budgets(None)
     return settings
 
 

@@ -14,6 +14,7 @@ from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.parsing import parse_yaml
 
 COMMON = "common.yaml"
+_TAG = re.compile(r"(?:^|[\s\[{,])!!\w")
 _ITEM = re.compile(r"(--[\w.]+)\.\d+\..*")
 _OVERRIDE = re.compile(r"--shared\.([^.=\s]+)\.")
 _MODEL_OVERRIDE = re.compile(r"--model\.(?:init_args\.)?(\w+)\.")
@@ -47,6 +48,19 @@ def refuse_parts(args: Sequence[str]) -> None:
                 f"{option} is a part of an item of a list, which the command line cannot name; change it in the "
                 f"configuration, or give the list as a whole: {items} '[...]'"
             )
+
+
+def refuse_tags(args: Sequence[str]) -> None:
+    """Refuses values whose words are not of their YAML tags, such as ``!!bool x``, which the parser would not survive.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    for before, arg in pairwise(["", *args]):
+        option, _, joined = arg.partition("=")
+        value, option = (joined, option) if arg.startswith("--") else (arg, before)
+        if _TAG.search(value):
+            parse_yaml(value, option)
 
 
 def advice(args: Sequence[str]) -> str:

@@ -124,6 +124,7 @@ def tabulate(
     refuse_run(output)
     made = {"configurations": stage_digests(folder, overrides), "versions": versions()}
     _check(output, made)
+    _check_task(stage_arguments(folder, "finetune", output, seeds[0], overrides))
     budgets = {"finetune_steps": {budget: _FEW_STEPS if budget < 10 else _STEPS for budget in labels}}
     for seed in seeds:
         run_dir = output / f"seed{seed}"
@@ -164,6 +165,20 @@ def tabulate(
             f"{pace * (len(todo) - done) / 60:.0f} min left",
             highlight=False,
         )
+
+
+def _check_task(finetune: list[str]) -> None:
+    """Refuses a regression before encoders are trained for it; other tasks are known once the data are read.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    from lightning_mmnas.commands.lightning_cli import settings_of
+    from lightning_mmnas.tabular.features import require_classes
+
+    task = settings_of(["fit", *finetune]).get("data.init_args.task")
+    if task is not None:
+        require_classes(task)
 
 
 def read_features(

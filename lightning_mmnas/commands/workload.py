@@ -38,10 +38,9 @@ def workload(
     if "search" in configs:
         work["search"].append(_COST["candidate"] * _candidates(configs["search"]))
     if "pretrain" in configs and settings is not None:
-        tuning = (
-            settings.few * settings.steps * settings.batch_size
-            + settings.every * settings.steps_all * settings.batch_size_all
-        )
+        told = configs.get("finetune", {}).get("data.init_args.task") == "regression"
+        few, every = settings.counts("regression" if told or settings.labels_total is not None else None)
+        tuning = few * settings.steps * settings.batch_size + every * settings.steps_all * settings.batch_size_all
         pretraining = work["pretrain"][0] / _COST["pretrain"] * (settings.random_architectures + 1)
         networks = settings.random_architectures + _RIVALS
         work["comparison"] = [_COST["rival"] * (pretraining + networks * settings.draws * tuning)]

@@ -91,8 +91,7 @@ class Comparison:
     @property
     def total(self) -> int:
         """Units of work: steps of which all networks take part."""
-        few = sum(1 for budget in self.budgets if budget != "all")
-        every = len(self.budgets) - few
+        few, every = self.settings.counts(self.labelled.task)
         tuning = self.settings.draws * (few * self.settings.steps + every * self.settings.steps_all)
         return self.pretraining_steps * self.accumulate + tuning
 

@@ -35,15 +35,11 @@ class ComparisonSettings(BaseModel):
     batch_size: int = Field(default=64, ge=2)
     batch_size_all: int = Field(default=128, ge=2)
 
-    @property
-    def few(self) -> int:
-        """Number of label budgets that are not all labels."""
-        return sum(1 for budget in self.labels_total or self.labels_per_class if budget != "all")
-
-    @property
-    def every(self) -> int:
-        """Number of label budgets that are all labels."""
-        return len(self.labels_total or self.labels_per_class) - self.few
+    def counts(self, task: Task | None) -> tuple[int, int]:
+        """Number of label budgets of a task that are not all labels, and of those that are."""
+        budgets = self.budgets(task)
+        every = budgets.count("all")
+        return len(budgets) - every, every
 
     def budgets(self, task: Task | None) -> tuple[Budget, ...]:
         """The label budgets of a task.
@@ -55,7 +51,7 @@ class ComparisonSettings(BaseModel):
             if self.labels_total is not None:
                 raise ConfigError("comparison: labels_total is for a regression; classes have labels_per_class")
             return self.labels_per_class
-        if self.labels_total is None and "labels_per_class" in self.model_fields_set:
+        if "labels_per_class" in self.model_fields_set:
             raise ConfigError(
                 "comparison: labels_per_class is for classes, and a regression has none; set labels_total, labelled "
                 "samples in all, such as [20, 100, all]"

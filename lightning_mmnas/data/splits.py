@@ -79,7 +79,7 @@ def label_budget(labels: Tensor, per_class: int, seed: int, class_names: Sequenc
         if wanted > len(labels):
             raise DataError(
                 f"labels_per_class={per_class} of {labels.shape[1]} classes are {wanted} samples, but there are "
-                f"{len(labels)} training samples; ask for fewer, or for null (all labels)"
+                f"{len(labels)} training samples; ask for fewer, or for all labels (null; 'all' in comparison.yaml)"
             )
         return _multilabel_draw(labels, wanted, seed)
     classes = range(len(class_names)) if class_names else torch.unique(labels).tolist()
@@ -91,7 +91,7 @@ def label_budget(labels: Tensor, per_class: int, seed: int, class_names: Sequenc
             name = class_names[index] if class_names else index
             raise DataError(
                 f"class {name!r} has {len(members)} training samples, fewer than "
-                f"labels_per_class={per_class}; ask for fewer, or for null (all labels)"
+                f"labels_per_class={per_class}; ask for fewer, or for all labels (null; 'all' in comparison.yaml)"
             )
         drawn.append(members[torch.randperm(len(members), generator=generator)[:per_class]])
     return torch.cat(drawn).sort().values
@@ -119,7 +119,7 @@ def label_total(size: int, total: int, seed: int) -> Tensor:
     if total > size:
         raise DataError(
             f"labels_total={total} samples are more than the {size} labelled training samples; ask for fewer, or for "
-            "null (all labels)"
+            "all labels (null; 'all' in comparison.yaml)"
         )
     return torch.randperm(size, generator=torch.Generator().manual_seed(seed))[:total].sort().values
 

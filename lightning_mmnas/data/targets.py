@@ -1,10 +1,14 @@
 """Targets of a regression as labels: standardised, so that their unit and offset cost no precision."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
+from lightning_mmnas.data.samples import LABEL
 from lightning_mmnas.data.spec import TargetScale
 from lightning_mmnas.errors import DataError
 
@@ -33,3 +37,23 @@ def standardised(targets: Tensor, scale: TargetScale) -> Tensor:
     """Labels of samples from targets (n,): float32 of shape (n, 1), NaN where there is none."""
     mean, std = scale
     return ((targets.double() - mean) / std).float().unsqueeze(1)
+
+
+def rescaled(labels: Tensor, scale: TargetScale | None, wanted: TargetScale | None) -> Tensor:
+    """Standardised targets of one scale in another; None: in their own unit."""
+    if scale == wanted:
+        return labels
+    (mean, std), (wanted_mean, wanted_std) = scale or (0.0, 1.0), wanted or (0.0, 1.0)
+    return labels * (std / wanted_std) + (mean - wanted_mean) / wanted_std
+
+
+def rescaled_loader(loader: DataLoader[Any], scale: TargetScale | None, wanted: TargetScale | None) -> DataLoader[Any]:
+    """A loader of a regression's batches, with its labels in another scale."""
+    if scale != wanted:
+        loader.collate_fn = partial(_rescaled_batch, loader.collate_fn, scale, wanted)
+    return loader
+
+
+def _rescaled_batch(collate: Any, scale: TargetScale | None, wanted: TargetScale | None, samples: Any) -> Any:
+    batch = collate(samples)
+    return {**batch, LABEL: rescaled(batch[LABEL], scale, wanted)} if LABEL in batch else batch

@@ -1,7 +1,9 @@
 """`model.json`: everything about a delivered model but its weights."""
 
 import hashlib
+import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -157,6 +159,7 @@ class ModelCard(_Record):
         made_by: Command, seed, versions.
         target_scale: Mean and standard deviation of a regression's targets, by which outputs become predictions.
         digests: BLAKE2b of the folder's other files by name; none in folders of earlier versions.
+        digest: BLAKE2b of the card itself without this, see `own_digest`; None: it is not checked.
     """
 
     format: int
@@ -173,6 +176,7 @@ class ModelCard(_Record):
     made_by: dict[str, Any] = {}
     target_scale: TargetScale | None = None
     digests: dict[str, str] = {}
+    digest: str | None = None
 
     @field_validator("modalities")
     @classmethod
@@ -214,6 +218,11 @@ def read_card(folder: Path) -> ModelCard:
     except (ValidationError, DataError) as error:
         reason = describe_errors(error) if isinstance(error, ValidationError) else error
         raise ModelError(f"{path} is damaged: {reason}") from None
+    if card.digest is not None and own_digest(content) != card.digest:
+        raise ModelError(
+            f"{path} is damaged: it is not what was delivered; `mmnas run` with the run's command writes it again "
+            "(if it was changed on purpose, remove its digest)"
+        )
     for name, digest in card.digests.items():
         file = folder / name
         if not (file.is_file() and file.resolve().is_relative_to(folder.resolve())):
@@ -223,6 +232,12 @@ def read_card(folder: Path) -> ModelCard:
                 f"{file} is damaged: it is not what was delivered; `mmnas run` with the run's command writes it again"
             )
     return card
+
+
+def own_digest(content: Mapping[str, Any]) -> str:
+    """BLAKE2b of a card's content but for its ``digest``, whatever its layout and the order of its keys."""
+    known = {name: value for name, value in content.items() if name != "digest"}
+    return hashlib.blake2b(json.dumps(known, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
 def digests_of(folder: Path) -> dict[str, str]:

@@ -13,7 +13,7 @@ from lightning_mmnas.data.samples import labelled_rows
 from lightning_mmnas.data.spec import ModalitySpec, Split, Task, unscaled
 from lightning_mmnas.data.table.labels import Classes, cell_classes, encode_classes, known_classes
 from lightning_mmnas.data.table.targets import no_target
-from lightning_mmnas.data.targets import standardised
+from lightning_mmnas.data.targets import rescaled_loader, standardised
 from lightning_mmnas.delivery.card import ModelCard
 from lightning_mmnas.delivery.classifier import FusionClassifier
 from lightning_mmnas.delivery.inputs import reading_of, samples_of
@@ -165,7 +165,8 @@ class DeliveredModel(nn.Module):
         """Scores on samples whose classes are known.
 
         Args:
-            data: See `predict`. Rows without a class are left out; tensors come with ``"label"``.
+            data: See `predict`. Rows without a class are left out; tensors come with ``"label"``,
+                targets of a regression standardised by the card's ``target_scale``.
             label: The column of the classes; None: that of training.
             advance: Called with the number of samples of each chunk, for a progress bar.
             **options: See `chunks`.
@@ -300,7 +301,7 @@ class DeliveredModel(nn.Module):
         module = build_data(self.card, self.allow)
         module.use_all_labels()
         module.build(split)
-        return module.plain_loader(split)
+        return rescaled_loader(module.plain_loader(split), module.target_scale, self.card.target_scale)
 
     def _values(self, batch: dict[str, Tensor]) -> Tensor:
         return self.values(self.classifier(batch))
@@ -316,7 +317,7 @@ class DeliveredModel(nn.Module):
             if column not in row.cells:
                 raise DataError(f"{row.place}: there is no column {column!r}; give label, or --label COLUMN")
             place = f"{row.place}, column {column!r}"
-            if self.card.target_scale is not None:
+            if self.task == "regression":
                 target = row.numbers.get(column)
                 if isinstance(target, Wrong):
                     raise no_target(target.reason, place)
@@ -327,8 +328,8 @@ class DeliveredModel(nn.Module):
             if unknown := [name for name in classes or () if name not in known]:
                 raise DataError(f"{place}: the model does not know the class {unknown[0]!r}, but {self.class_names}")
             found.append(classes)
-        if self.card.target_scale is not None:
-            return standardised(torch.tensor(targets, dtype=torch.float64), self.card.target_scale)
+        if self.task == "regression":
+            return standardised(torch.tensor(targets, dtype=torch.float64), self.card.target_scale or (0.0, 1.0))
         return encode_classes(found, self.class_names, self.task == "multilabel")
 
     def _tensor(self, data: Any, compute: Callable[[dict[str, Tensor]], Tensor], options: dict[str, Any]) -> Tensor:

@@ -62,10 +62,11 @@ class Scores:
         """``metrics``, ``confusion`` or ``per_label`` (of a regression neither), ``class_names`` and ``samples``.
 
         Raises:
-            DataError: No sample had a class.
+            DataError: No sample had a class, or a target.
         """
         if self.samples == 0:
-            raise DataError("no sample has a class to be compared with")
+            what = "target" if self.task == "regression" else "class"
+            raise DataError(f"no sample has a {what} to be compared with")
         metrics = {name: float(value) for name, value in self.metrics.compute().items()}
         found: dict[str, Any] = {"samples": self.samples, "class_names": self.class_names}
         if self.task == "regression":

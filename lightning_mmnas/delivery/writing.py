@@ -1,5 +1,6 @@
 """Writes the model that a trained stage 3 leaves behind: one folder, which appears whole or not at all."""
 
+import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from lightning_mmnas.delivery.card import (
     PartCard,
     TableCard,
     digests_of,
+    own_digest,
 )
 from lightning_mmnas.delivery.classifier import classifier_of
 from lightning_mmnas.delivery.loading import weights_of
@@ -134,6 +136,7 @@ def _write(
     )
     save_file(weights_of(classifier, statistics), folder / WEIGHTS)
     card = card.model_copy(update={"digests": digests_of(folder)})
+    card = card.model_copy(update={"digest": own_digest(json.loads(card.model_dump_json()))})
     write_text(folder / CARD, card.model_dump_json(indent=1) + "\n")
     return card
 

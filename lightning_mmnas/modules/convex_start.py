@@ -1,6 +1,7 @@
 """Before fine-tuning: one pass over the labelled samples, from which a mixture's convex parts are fitted."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import cast
 
 import torch
@@ -35,6 +36,7 @@ def fit_convex_parts(
     num_classes: int,
     pretrained: bool,
     task: Task | None = None,
+    labels_of: Callable[[Mapping[str, Tensor]], Tensor] = itemgetter("label"),
 ) -> Parts:
     """Fits linear models on the encoders' features and on the network's vectors, as they are without views.
 
@@ -48,6 +50,7 @@ def fit_convex_parts(
         num_classes: Number of classes.
         pretrained: Whether the network's batch norms have statistics; otherwise they are given some first.
         task: The task: logistic regression for classes, ridge regression for targets.
+        labels_of: Labels of a batch, as the module knows them.
 
     Raises:
         ConfigError: The train loader's dataset cannot be read by index.
@@ -81,7 +84,7 @@ def fit_convex_parts(
             batch = transfer(batch)
             with transfer.context():
                 features = encode(batch)
-            yield features, batch["label"]
+            yield features, labels_of(batch)
 
     with torch.no_grad():
         if not pretrained:

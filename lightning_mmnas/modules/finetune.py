@@ -1,14 +1,16 @@
 """Stage 3: labels come in, as fine-tuning beside a linear model, as fine-tuning alone or as a linear probe."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lightning_mmnas.data.base import ModalitySpec, Task
 from lightning_mmnas.data.spec import TargetScale, unscaled
+from lightning_mmnas.data.targets import rescaled
 from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.fusion.input_nodes import Grid, Pool
 from lightning_mmnas.fusion.readout import LateFeatures, ReadoutName, out_features
@@ -25,6 +27,7 @@ from lightning_mmnas.modules.frozen import (
 from lightning_mmnas.modules.hyperparameters import StageModule
 from lightning_mmnas.modules.metrics import Predictions, build_metrics, build_tuned_metrics, tune_thresholds
 from lightning_mmnas.modules.pretrain import FusionFactory, fusion_of
+from lightning_mmnas.modules.regression_metrics import take_scale
 from lightning_mmnas.objectives.losses import RegressionLoss, label_loss
 from lightning_mmnas.objectives.mixture import LinearPath, Mixture
 from lightning_mmnas.objectives.training import Schedule
@@ -43,7 +46,8 @@ class FineTuning(StageModule):
     part counts is chosen by held-out samples of the folds. See `Mixture`; no validation split is needed.
 
     For a regression ridge regression stands in the place of logistic regression, and all is done on standardised
-    targets, as the data module gives them; predictions, MAE and RMSE are in the target's own unit.
+    targets, as the data module gives them; predictions, MAE and RMSE are in the target's own unit. The scale belongs to
+    the weights: with a checkpoint comes its own, in which the labels of data of another scale are understood.
 
     For multi-label data every F1 is logged twice: with one fixed threshold, and (as ``…_tuned``) with the threshold of
     each label that was best on the validation split in its last epoch; these thresholds are part of the checkpoint.
@@ -158,6 +162,7 @@ class FineTuning(StageModule):
         self.task: Task = task
         self.criterion = label_loss(task, loss or "mse")
         self.target_scale: TargetScale | None = None if target_scale is None else (target_scale[0], target_scale[1])
+        self.data_scale = self.target_scale
         metrics = build_metrics(task, num_classes, threshold, self.target_scale)
         self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
         if task == "multilabel":
@@ -192,6 +197,7 @@ class FineTuning(StageModule):
             self.classifier.out_features,
             self.pretrained,
             self.task,
+            self.labels,
         )
         self.mixture.begin(self.network, self.classifier, parts)
 
@@ -201,7 +207,7 @@ class FineTuning(StageModule):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy of one labelled batch, or the loss of a regression."""
-        loss = self.criterion(self(self.training_view(batch)), batch["label"])
+        loss = self.criterion(self(self.training_view(batch)), self.labels(batch))
         self.log(
             "train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size(batch), sync_dist=True
         )
@@ -209,13 +215,13 @@ class FineTuning(StageModule):
 
     def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Logs loss and metrics of the validation split."""
-        logits = self(batch)
-        self.val_metrics.update(self._scores(logits), batch["label"])
-        loss = self.criterion(logits, batch["label"])
+        logits, labels = self(batch), self.labels(batch)
+        self.val_metrics.update(self._scores(logits), labels)
+        loss = self.criterion(logits, labels)
         self.log("val/loss", loss, batch_size=size(batch), sync_dist=True)
         self.log_dict(self.val_metrics, prog_bar=True, batch_size=size(batch))
         if self.task == "multilabel":
-            self.val_predictions.update(self._scores(logits), batch["label"])
+            self.val_predictions.update(self._scores(logits), labels)
 
     def on_validation_epoch_end(self) -> None:
         """Tunes the thresholds of multi-label data, the same on every rank."""
@@ -227,7 +233,7 @@ class FineTuning(StageModule):
     def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
         """Logs the metrics of the test split; F1 of multi-label data with the tuned thresholds too."""
         logits = self(batch)
-        self.test_metrics.update(self._scores(logits), batch["label"])
+        self.test_metrics.update(self._scores(logits), self.labels(batch))
         self.log_dict(self.test_metrics, batch_size=size(batch))
         if self.task == "multilabel":
             decisions = (self._scores(logits) > self.get_buffer("thresholds")).float()
@@ -244,17 +250,36 @@ class FineTuning(StageModule):
             return unscaled(logits, self.target_scale)
         return logits.softmax(-1) if self.task == "multiclass" else self._scores(logits)
 
+    def labels(self, batch: Mapping[str, Tensor]) -> Tensor:
+        """The labels of a batch; targets in the scale of the weights."""
+        return rescaled(batch["label"], self.data_scale, self.target_scale)
+
     def _scores(self, logits: Tensor) -> Tensor:
         """What metrics take: logits or targets; probabilities of labels, which metrics would have to guess."""
         return logits.float().sigmoid() if self.task == "multilabel" else logits
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Stores the genotype, which the weights' names do not tell."""
+        """Stores the genotype, which the weights' names do not tell, and the scale of what they predict."""
         store_genotype(self.network, checkpoint)
+        if self.task == "regression":
+            checkpoint["target_scale"] = self.target_scale
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses the weights of another genotype."""
+        """Refuses the weights of another genotype, and takes the scale of their predictions."""
         check_genotype(self.network, checkpoint, "the checkpoint")
+        known = checkpoint if "target_scale" in checkpoint else checkpoint.get("hyper_parameters", {})
+        if self.task == "regression" and "target_scale" in known:
+            self._take_scale(known["target_scale"])
+
+    def _take_scale(self, scale: Sequence[float] | None) -> None:
+        self.target_scale = None if scale is None else (float(scale[0]), float(scale[1]))
+        for metrics in (self.val_metrics, self.test_metrics):
+            take_scale(metrics, self.target_scale)
+        if self.target_scale != self.data_scale:
+            rank_zero_warn(
+                f"the checkpoint's targets have {_in_words(self.target_scale)}, those of the data now "
+                f"{_in_words(self.data_scale)}: predictions and losses are in the checkpoint's scale"
+            )
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW, the classifier with its own rate."""
@@ -262,3 +287,7 @@ class FineTuning(StageModule):
         if self.mode != "linear_probe":
             groups.append({"params": [p for p in self.network.parameters() if p.requires_grad], "lr": self.lr})
         return plain_optimizer(self, groups, self.weight_decay, self.schedule)
+
+
+def _in_words(scale: TargetScale | None) -> str:
+    return "no scale" if scale is None else f"mean {scale[0]:.6g} and standard deviation {scale[1]:.6g}"

@@ -21,5 +21,6 @@ def require_finite(module: nn.Module) -> None:
     first = next(name for name, flag in finite.items() if not flag)
     raise TrainingError(
         f"the weights have become NaN or infinite, first {first!r}: a loss was; lower the learning rate, or look for "
-        "such values in the data and their views. The last checkpoint holds the weights from before"
+        "such values in the data and their views. The last checkpoint, if there is one yet, holds the weights from "
+        "before"
     )

@@ -29,6 +29,16 @@ def checked_search(model: object, data: object) -> tuple[FusionSearch, Multimoda
     return model, data
 
 
+def require_classes(task: str | None) -> None:
+    """Checks the task of data that a table is to be made of.
+
+    Raises:
+        ConfigError: It is another one than one class per sample.
+    """
+    if task != "multiclass":
+        raise ConfigError(f"a table is made of data with one class per sample, and these are {task}")
+
+
 def make_table_data(
     model: FusionSearch,
     unlabelled: MultimodalDataModule,
@@ -56,8 +66,7 @@ def make_table_data(
     """
     if not isinstance(tuning, FineTuning) or not isinstance(labelled, MultimodalDataModule):
         raise ConfigError("a table is made with FineTuning on a MultimodalDataModule; see configs/avmnist")
-    if labelled.task != "multiclass":
-        raise ConfigError(f"a table is made of data with one class per sample, and these are {labelled.task}")
+    require_classes(labelled.task)
     if model.classifier is not None or not is_nt_xent(model.objective) or model.built_with["dropout"]:
         raise ConfigError(
             "a table's networks are trained with NT-Xent and without dropout; set model.init_args.objective to null, "

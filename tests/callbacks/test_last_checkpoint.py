@@ -1,6 +1,8 @@
 """`LastCheckpoint`: when it writes, and what it leaves behind."""
 
+import errno
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lightning_mmnas.callbacks import ArchitectureAlternation, ExactResume, LastCheckpoint
+from lightning_mmnas.errors import RunDirectoryError
 from tests.callbacks.searchers import Searcher, differences, loaders, trainer, values
 from tests.callbacks.test_alternation_resume import KilledError
 
@@ -71,6 +74,53 @@ def test_the_file_stays_whole_when_writing_fails(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "replace", record)
     trainer(tmp_path, LastCheckpoint(tmp_path), max_epochs=1).fit(Searcher(), loaders())
     assert moved[0] == (str(tmp_path / ".last.ckpt"), True)
+
+
+def _full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the disk is full, after half of a file."""
+
+    def write_bytes(path: Path, content: Any) -> None:
+        with path.open("wb") as file:
+            file.write(bytes(content)[: len(content) // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_bytes", write_bytes)
+
+
+def test_a_full_disk_ends_the_run_in_a_line_and_leaves_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.ckpt"
+
+    class Fill(Callback):
+        def on_train_epoch_start(self, run: Trainer, *args: Any) -> None:
+            if run.current_epoch == 1:
+                _full(monkeypatch)
+
+    message = f"cannot write the checkpoint {path}: No space left on device; make room or choose another folder"
+    with (
+        pytest.warns(UserWarning, match="no checkpoint of this moment: cannot write the checkpoint"),
+        pytest.raises(RunDirectoryError, match=re.escape(message)),
+    ):
+        trainer(tmp_path, LastCheckpoint(tmp_path), Fill()).fit(Searcher(), loaders())
+    assert _stand(path) == (0, 3)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_what_has_ended_a_run_is_told_where_its_checkpoint_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.ckpt"
+
+    class Fail(Callback):
+        def on_train_batch_start(self, run: Trainer, *args: Any) -> None:
+            if run.global_step == 4:
+                _full(monkeypatch)
+                raise KilledError
+
+    with pytest.warns(UserWarning, match="no checkpoint of this moment: cannot write"), pytest.raises(KilledError):
+        trainer(tmp_path, LastCheckpoint(tmp_path), Fail()).fit(Searcher(), loaders())
+    assert _stand(path) == (0, 3)
 
 
 @pytest.mark.parametrize("first", ["last", "best"])

@@ -132,6 +132,14 @@ def test_missing_link_source_is_an_error(data: list[str], tmp_path: Path) -> Non
         MMNASCLI(["fit", "--model", "LinkedModule", *data, *args])
 
 
+def test_values_that_are_not_of_their_tags(config: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--model.hidden is not valid YAML: 'x' is no bool in .*, column 1$"):
+        _fit(config, "--model.hidden", "!!bool x")
+    with pytest.raises(ConfigError, match=r"^--trainer is not valid YAML: '' is no int in .*, column 5$"):
+        _fit(config, "--trainer={a: !!int ''}")
+    assert _fit(config, "--model.folder", "!x", "--model.hidden", "!!int 3").model.hparams["folder"] == "!x"
+
+
 def test_misspelt_keys_name_the_nearest(tmp_path: Path) -> None:
     path = _changed(tmp_path, "model", init_args={"hiden": 3})
     with pytest.raises(ConfigError, match=r"Option 'hiden' is not accepted; did you mean 'hidden'\?"):
@@ -190,6 +198,22 @@ def test_checkpoint_hyperparameters_that_differ_are_named(tmp_path: Path, config
     with pytest.warns(UserWarning, match="hidden: 7 -> 4"):
         cli = MMNASCLI(["validate", *args, "--model.hidden", "7"])
     assert cli.model.hparams["hidden"] == 4
+
+
+def test_a_checkpoint_is_read_once_before_lightning_reads_it(
+    tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fit(config)
+    checkpoint = next((tmp_path / "run").rglob("*.ckpt"))
+    load, read = torch.load, []
+
+    def counted(*args: Any, **options: Any) -> Any:
+        read.append(args)
+        return load(*args, **options)
+
+    monkeypatch.setattr(torch, "load", counted)
+    MMNASCLI(["validate", "--config", str(config), "--run_dir", str(tmp_path / "run"), "--ckpt_path", str(checkpoint)])
+    assert len(read) == 2
 
 
 def test_checkpoint_errors(tmp_path: Path, config: Path) -> None:

@@ -1,5 +1,6 @@
 """One command at a time in a folder; one that was killed does not keep others out."""
 
+import errno
 import json
 import os
 import re
@@ -58,6 +59,59 @@ def test_a_second_run_is_refused_and_a_killed_one_is_followed(tmp_path: Path, ho
         (run / "kept").touch()
     assert len(said) == 1  # given back
     assert [path.name for path in run.iterdir()] == ["kept"]
+
+
+FORK = HOLD.replace(
+    '    print("locked"', '    if os.fork() == 0:\n        time.sleep(20)\n        os._exit(0)\n    print("locked"'
+)
+
+
+def test_a_forked_worker_does_not_hold_the_lock_of_a_killed_run(tmp_path: Path) -> None:
+    """A worker of a loader lives for some seconds after a SIGKILL of its parent."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", FORK.replace("import sys", "import os, sys"), str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    try:
+        assert process.stdout.readline() == "locked\n"
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        said: list[str] = []
+        with locked(tmp_path / "run", said.append):
+            assert f"process {process.pid} on" in said[0]
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_disk_that_knows_no_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    (tmp_path / ".lock").write_text("4242\nnode7\n")  # of a machine that has died
+    said: list[str] = []
+    with locked(tmp_path, said.append):
+        assert said == [f"the disk of {tmp_path} knows no locks: nothing keeps a second run out of it"]
+        assert list(tmp_path.iterdir()) == []
+    with pytest.raises(KeyError) as caught, locked(tmp_path / "new", said.append):
+        raise KeyError
+    assert caught.value.__context__ is None
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EBADF])
+def test_a_lock_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(RunDirectoryError, match=f"cannot write .*{os.strerror(number)}"), locked(tmp_path, print):
+        raise AssertionError
 
 
 def test_a_lock_of_another_host_that_nobody_holds(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """`mmnas`: exit codes, one message for a mistake, help at once."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +183,14 @@ def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "suffixes" in _message(capsys, "show", str(path), "--output", str(tmp_path / "x.abc"))
     path.write_text("{}")
     assert "genotype" in _message(capsys, "show", str(path))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS])
+def test_a_disk_that_fails_is_told_in_a_line(number: int) -> None:
+    message = explain(OSError(number, os.strerror(number)))
+    assert message == f"{os.strerror(number)}; make room on the disk that is written to, and the same command goes on"
+    assert explain(OSError(number, os.strerror(number), "a.ckpt")) == f"{os.strerror(number)}: a.ckpt"
+    assert explain(OSError(errno.EPIPE, os.strerror(errno.EPIPE))) is None  # ours
 
 
 @pytest.mark.parametrize(

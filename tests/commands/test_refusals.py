@@ -1,5 +1,6 @@
 """`mmnas fit` and `mmnas tabulate` do not write into a finished run of other settings."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,9 +8,9 @@ import yaml
 
 from lightning_mmnas.callbacks.caching import FeatureCaching
 from lightning_mmnas.commands.changes import digest_of, make_manifest
-from lightning_mmnas.commands.claiming import resolve
+from lightning_mmnas.commands.claiming import Claim, claim, resolve
 from lightning_mmnas.commands.lightning_cli import MMNASCLI
-from lightning_mmnas.commands.refusals import refuse_run
+from lightning_mmnas.commands.refusals import refuse_read_only, refuse_run
 from lightning_mmnas.commands.run import train_encoders
 from lightning_mmnas.commands.stages import Stage
 from lightning_mmnas.errors import RunDirectoryError
@@ -83,6 +84,24 @@ def test_a_saved_configuration_follows_another_run_dir(tmp_path: Path) -> None:
 
 def contents_of(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_that_cannot_be_written_is_found_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "run" / "finetune" / "checkpoints").mkdir(parents=True)
+    run = tmp_path / "run"
+    refuse_read_only(run)
+    refuse_read_only(tmp_path / "new")
+    access = os.access  # permissions do not bind an administrator
+    for name, mode in (("checkpoints", os.W_OK), ("finetune", os.X_OK)):
+        monkeypatch.setattr(
+            os, "access", lambda path, m, n=name, b=mode: (Path(path).name != n or not m & b) and access(path, m)
+        )
+        with pytest.raises(
+            RunDirectoryError, match=rf"cannot write {run}/finetune.*: Permission denied; make it writable, or"
+        ):
+            refuse_read_only(run)
+        with pytest.raises(RunDirectoryError, match="choose another --output"):
+            claim(Claim("watch", run, 0), [], print)
 
 
 def test_tabulate_refuses_the_folder_of_a_run(tmp_path: Path) -> None:

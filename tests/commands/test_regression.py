@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ import lightning_mmnas
 from lightning_mmnas.commands.compare import read_settings
 from lightning_mmnas.commands.init.command import init
 from lightning_mmnas.commands.init.task import propose_task
+from lightning_mmnas.commands.lightning_cli import MMNASCLI
 from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.commands.run import run
+from lightning_mmnas.commands.stages import find_configs
 from lightning_mmnas.comparison.settings import ComparisonSettings
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.data.table.data_module import TableDataModule
@@ -151,6 +154,37 @@ def test_the_delivered_model(
     assert json.loads((tmp_path / "m.pt2.json").read_text())["output"] == "prediction"
 
 
+@pytest.mark.slow
+def test_a_table_that_has_grown_is_scored_in_the_scale_of_the_weights(
+    finished: tuple[Path, Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Where all prices have risen, the model predicts what it did, and is so much farther from them."""
+    table, run_dir, results = finished
+    with table.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    with (tmp_path / "table.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows({**row, "price": str(float(row["price"]) + 1e6) if row["price"] else ""} for row in rows)
+    args = [
+        "--config",
+        str(run_dir / "finetune" / "config.yaml"),
+        "--data.init_args.table",
+        str(tmp_path / "table.csv"),
+    ]
+    args += ["--run_dir", str(tmp_path / "run"), "--trainer.logger", "false"]
+    args += ["--ckpt_path", str(run_dir / results["model"]["checkpoint"])]
+    with warnings.catch_warnings(record=True) as warned:  # of the other folder too
+        warnings.simplefilter("always")
+        found = MMNASCLI(["test", *args])
+    assert any("predictions and losses are in the checkpoint's scale" in str(entry.message) for entry in warned)
+    scale = lightning_mmnas.load(run_dir).card.target_scale
+    assert scale is not None
+    assert found.model.target_scale == scale
+    assert found.datamodule.target_scale[0] == pytest.approx(scale[0] + 1e6)
+    assert float(found.trainer.callback_metrics["test/mae"]) == pytest.approx(1e6, rel=0.05)
+
+
 def test_what_is_proposed() -> None:
     assert propose_task(["a", "b"], "y", "t.csv") == ("classes", None)
     assert propose_task([str(i % 10) for i in range(50)], "y", "t.csv") == ("classes", None)
@@ -184,6 +218,23 @@ def test_settings_of_the_comparison(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"set labels_total, labelled samples in all, such as \[20, 100, all\]"):
         read_settings(tmp_path / "comparison.yaml").budgets("regression")
     assert read_settings(tmp_path / "none.yaml", ["--draws", "2"]).budgets("regression") == ("all",)
+    (tmp_path / "comparison.yaml").write_text("labels_total: [20, all]\n")
+    given = read_settings(tmp_path / "comparison.yaml", ["--labels_per_class", "[5]"])
+    with pytest.raises(ConfigError, match="labels_per_class is for classes, and a regression has none"):
+        given.budgets("regression")
+    assert read_settings(tmp_path / "comparison.yaml").counts("regression") == (1, 1)
+    assert ComparisonSettings().counts("regression") == (0, 1)
+    assert ComparisonSettings().counts("multiclass") == (2, 1)
+
+
+def test_budgets_of_classes_are_checked_before_anything_is_trained(tmp_path: Path) -> None:
+    (tmp_path / "configs").mkdir()
+    for path in find_configs("watch").iterdir():
+        (tmp_path / "configs" / path.name).write_text(path.read_text())
+    (tmp_path / "configs" / "comparison.yaml").write_text("labels_total: [20]\n")
+    with pytest.raises(ConfigError, match="labels_total is for a regression; classes have labels_per_class"):
+        run(tmp_path / "configs", tmp_path / "run", console=quiet())
+    assert not (tmp_path / "run").exists()
 
 
 def test_arguments_that_do_not_fit(tmp_path: Path) -> None:

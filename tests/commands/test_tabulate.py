@@ -114,6 +114,19 @@ def test_shares(share: str) -> None:
     assert job._share("1/2") == (1, 2)
 
 
+def test_a_regression_is_refused_before_its_encoders_are_trained(
+    tmp_path: Path, configs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("lightning_mmnas.commands.run.train_encoders", train)
+    with pytest.raises(ConfigError, match="one class per sample, and these are regression"):
+        tabulate(configs, tmp_path / "table", overrides=["--finetune.data.init_args.task", "regression"])
+    with pytest.raises(AssertionError):
+        tabulate(configs, tmp_path / "table")
+
+
 @pytest.mark.slow
 def test_what_cannot_become_a_table(tmp_path: Path, configs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "table"

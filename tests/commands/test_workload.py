@@ -31,5 +31,9 @@ def test_work_grows_with_epochs_samples_candidates_and_draws() -> None:
     assert work["pretrain"] == [pytest.approx(0.65 * 1000)]
     assert work["finetune"] == [pytest.approx(0.65 * 2 * 50)]
     assert work["comparison"] == [pytest.approx(0.16 * (2 * 1000 + 9 * (10 * 64 + 20 * 128)))]
+    configs["finetune"]["data.init_args.task"] = "regression"  # all labels alone, where nothing else is said
+    settings = ComparisonSettings(draws=1, random_architectures=1, steps=10, steps_all=20)
+    expected = [pytest.approx(0.16 * (2 * 1000 + 9 * 20 * 128))]
+    assert workload(configs, settings, 1000)["comparison"] == expected
     del configs["pretrain"]
     assert "comparison" not in workload(configs, settings, 1000)

@@ -283,8 +283,16 @@ def test_damaged_folders(delivered: Any, tmp_path: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(delivered[2] / "model", folder)
         card = json.loads((folder / "model.json").read_text())
-        (folder / "model.json").write_text(json.dumps(card | changes))
+        (folder / "model.json").write_text(json.dumps({**card, "digest": None} | changes))
         return folder
+
+    card = json.loads((delivered[2] / "model" / "model.json").read_text())
+    assert len(card["digest"]) == 32
+    lightning_mmnas.load(changed(digest=card["digest"]))  # another layout
+    lightning_mmnas.load(changed(made_by={}))
+    flipped = {**card["labels"], "samples": card["labels"]["samples"] + 1}
+    with pytest.raises(ModelError, match=r"model\.json is damaged: it is not what was delivered.*remove its digest"):
+        lightning_mmnas.load(changed(labels=flipped, digest=card["digest"]))
 
     with pytest.raises(ModelError, match="has format 99"):
         lightning_mmnas.load(changed(format=99))

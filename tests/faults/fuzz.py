@@ -26,7 +26,7 @@ from lightning_mmnas.errors import MMNASError
 from tests.faults.mutations import mutated_bytes, mutated_value
 from tests.faults.record import Record, recorded
 
-_SECONDS = 10
+_SECONDS = 60
 """A case may take; far more than any needs."""
 _WHOLE = 25
 """Of so many configurations one goes through the whole command line, which takes a hundred times as long."""

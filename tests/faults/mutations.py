@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from random import Random
 from typing import Any
 
@@ -15,7 +16,8 @@ VALUES: tuple[Any, ...] = (
 )
 _PIECES = (
     *(b"\0", b"\xff", b"\xc3", b"\xef\xbb\xbf", b"\r", b"\n", b"\r\n", b'"', b"'", b",", b";", b":", b"[", b"]", b"{"),
-    *(b"}", b"\\", b"\\u", b"- ", b"!!", b"&a ", b"*a", b"<<: ", b"|", b">", b"%", b"#", b"9" * 30, b"1e999", b"nan"),
+    *(b"}", b"\\", b"\\u", b"- ", b"!!", b"!!bool x", b"!!float ", b"&a ", b"*a", b"<<: ", b"|", b">", b"%", b"#"),
+    *(b"9" * 30, b"1e999", b"nan"),
     *(b"\t", b"---\n", b"...\n", b"[" * 200, b"- " * 200, b'""""', b"\xe2\x80\xa8", b"-", b".", b"~"),
 )
 
@@ -51,7 +53,7 @@ def mutated_value(value: Any, random: Random) -> Any:
         inside, key = random.choice(list(_places(root)))
         kind = random.randrange(6)
         if kind <= 2 or inside is root:
-            inside[key] = random.choice(VALUES)
+            inside[key] = deepcopy(random.choice(VALUES))  # a later change must not change `VALUES`
         elif kind == 3:
             del inside[key]
         elif kind == 4 and isinstance(inside, list):

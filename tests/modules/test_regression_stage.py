@@ -1,5 +1,6 @@
 """Stage 3 of a regression: targets in their own unit, metrics, the mixture, and what is refused."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lightning_mmnas import FineTuning, FusionSearch, FusionSpace, TensorDataMod
 from lightning_mmnas.data.samples import labelled_rows
 from lightning_mmnas.data.spec import unscaled
 from lightning_mmnas.data.splits import label_total
+from lightning_mmnas.data.targets import rescaled, standardised
 from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.modules.regression_metrics import regression_metrics
 from lightning_mmnas.objectives.losses import label_loss, regression_loss
@@ -192,3 +194,63 @@ def test_what_is_refused() -> None:
     constant["label"][1:] = torch.nan
     with pytest.raises(DataError, match="1 training rows have a target"):
         TensorDataModule(constant, constant, kinds=KINDS, task="regression")
+
+
+def test_the_scale_stays_with_the_weights(tmp_path: Path) -> None:
+    """On other data, of another mean and deviation, a checkpoint predicts what it did, and is scored in that scale."""
+    data = data_of()
+    module = stage(data, schedule="constant")
+    trainer = trainer_of(tmp_path, max_epochs=2)
+    trainer.fit(module, data)
+    trainer.save_checkpoint(path := tmp_path / "a.ckpt")
+    (scores,) = trainer.test(module, data, verbose=False)
+    predicted = torch.cat([module.eval().predict_step(batch, 0) for batch in data.test_dataloader()])
+    grown = {name: regression_split(64, 0) for name in ("train", "val")}
+    grown["train"]["label"] = grown["train"]["label"] * 3 + 500
+    now = TensorDataModule(
+        grown["train"],
+        val=grown["val"],
+        test=regression_split(32, 2),
+        kinds=KINDS,
+        batch_size=16,
+        task="regression",
+        class_names=["year"],
+    )
+    assert now.target_scale is not None
+    assert module.target_scale is not None
+    told = re.escape(f"mean {module.target_scale[0]:.6g} and") + ".*" + re.escape(f"mean {now.target_scale[0]:.6g} and")
+    for own in (True, False):  # one of a version that stored it as a hyperparameter only
+        if not own:
+            content = torch.load(path, weights_only=True)
+            assert (
+                tuple(content.pop("target_scale")) == data.target_scale == content["hyper_parameters"]["target_scale"]
+            )
+            torch.save(content, path)
+        other, again = stage(now), trainer_of(tmp_path)
+        with pytest.warns(UserWarning, match=told):
+            (found,) = again.test(other, now, ckpt_path=str(path), weights_only=True, verbose=False)
+        assert found == pytest.approx(scores, rel=1e-4)
+        assert other.target_scale == data.target_scale
+        with pytest.warns(UserWarning, match=told):
+            rows = again.predict(other, now.test_dataloader(), ckpt_path=str(path), weights_only=True)
+        torch.testing.assert_close(torch.cat(rows), predicted)  # type: ignore[arg-type]
+
+    resumed, longer = stage(now, schedule="constant"), trainer_of(tmp_path, max_epochs=3)
+    with pytest.warns(UserWarning, match=r"checkpoint's scale"):
+        longer.fit(resumed, now, ckpt_path=str(path), weights_only=True)
+    longer.save_checkpoint(tmp_path / "b.ckpt")
+    content = torch.load(tmp_path / "b.ckpt", weights_only=True)
+    assert (tuple(content["target_scale"]), resumed.data_scale) == (data.target_scale, now.target_scale)
+    labels = grown["val"]["label"][~grown["val"]["label"].isnan()]
+    wanted = mean_absolute_error(labels, torch.cat([resumed.eval().predict_step(b, 0) for b in now.val_dataloader()]))
+    assert float(longer.callback_metrics["val/mae"]) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_labels_in_the_scale_of_the_weights() -> None:
+    scales: list[Any] = [(100.0, 3e3), (-5.0, 0.5), None]
+    values = torch.tensor([-50.0, 3.0, 120.0], dtype=torch.float64)
+    for before in scales:
+        for wanted in scales:
+            given = standardised(values, before or (0.0, 1.0))
+            found = rescaled(given, before, wanted)
+            torch.testing.assert_close(found, standardised(values, wanted or (0.0, 1.0)), rtol=1e-4, atol=1e-3)

@@ -29,6 +29,15 @@ def test_equals_scikit_learn(n: int, d: int, outputs: int, strength: float) -> N
     torch.testing.assert_close(fit_ridge(x, y, strength)(x), expected, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("ascending", [True, False])
+def test_of_equally_good_strengths_the_strongest(ascending: bool) -> None:
+    """Features that never vary leave the intercept alone, whatever the strength."""
+    strengths = sorted((0.1, 1.0, 10.0), reverse=not ascending)
+    found = choose_ridge(torch.ones(20, 3), torch.arange(20.0)[:, None], strengths=strengths)
+    assert len(set(found.losses.values())) == 1
+    assert found.strength == 10.0
+
+
 @pytest.mark.parametrize("grouped", [False, True])
 def test_the_strength_is_the_best_on_held_out_folds(grouped: bool) -> None:
     x, y = samples(40, 30, noise=1.0)
