@@ -54,7 +54,7 @@ def summarise_data(config: str, folder: str | None, samples: int, overrides: lis
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("reading", total=None)
         summary = summarise(data, lambda done: progress.advance(task, done))
-    console.print(render_summary(summary))
+    console.print(render_summary(summary), crop=False)
 
     output = Path(folder or f"{main.run_dir}-data")
     made_by = shlex.join(["mmnas", "data", config, *overrides])

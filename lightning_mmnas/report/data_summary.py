@@ -29,7 +29,7 @@ def render_summary(summary: DataSummary) -> RenderableType:
         parts.append(_labels(summary))
     if any(split.targets for split in summary.splits.values()):
         parts.append(_targets(summary))
-    parts += [Text(line) for line in _remarks(summary)]
+    parts += [Text(line, no_wrap=True, overflow="ignore") for line in _remarks(summary)]  # paths stay whole
     return Group(*parts)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from tests.callbacks.ddp_searches import CASES, search
 from tests.callbacks.searchers import differences
-from tests.ranks import run_on_two_ranks
+from tests.ranks import run_under_torchrun
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     root = tmp_path_factory.mktemp("ddp")
-    run_on_two_ranks("tests.callbacks.ddp_searches", root)
+    run_under_torchrun(2, "tests.callbacks.ddp_searches", root)
     return [torch.load(root / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 

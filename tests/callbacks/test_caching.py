@@ -1,8 +1,5 @@
 """Features computed once: the same losses as on the fly, nothing stale, nothing half built."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +21,7 @@ from lightning_mmnas import (
 from lightning_mmnas.data.spec import ModalitySpec
 from lightning_mmnas.encoders.base import Encoder
 from tests.modules.tiny import trainer_of
+from tests.ranks import run_on_two_ranks
 
 KINDS: dict[str, Any] = {"left": "motion", "right": "motion", "facts": "features"}
 WIDTHS = {"left": (3, 20), "right": (3, 14, 10), "facts": (5,)}
@@ -224,13 +222,7 @@ def test_an_interrupted_search_over_features_ends_bit_identical(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_two_ranks_write_the_bytes_of_one_and_search_on_them(tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    root = Path(__file__).parents[2]
-    environment["PYTHONPATH"] = os.pathsep.join([str(root), environment.get("PYTHONPATH", "")])
-    command = [*launch, "-m", "tests.callbacks.ddp_caching", str(tmp_path)]
-    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_on_two_ranks("tests.callbacks.ddp_caching", tmp_path)
     from tests.callbacks.ddp_caching import small_shards
 
     with small_shards():

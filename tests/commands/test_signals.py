@@ -19,6 +19,7 @@ from lightning_mmnas.data.watch import load_watch
 from lightning_mmnas.errors import MissingExtraError
 from tests.commands.test_lightning_cli import CONFIG
 from tests.commands.test_run import _stage
+from tests.ranks import run_forked
 from tests.test_configs import few_candidates
 
 LAST = {"class_path": "LastCheckpoint", "init_args": {"dirpath": "${trainer.default_root_dir}/checkpoints"}}
@@ -67,9 +68,8 @@ def test_a_killed_search_goes_on_from_its_last_epoch(tmp_path: Path) -> None:
     arguments += ["--trainer.max_epochs=4", "--model.init_args.encoder_weights=null", "--trainer.logger=false"]
     arguments += ["--data.init_args.stride=256", "--data.init_args.batch_size=16"]
     killed, unbroken = tmp_path / "killed", tmp_path / "unbroken"
-    command = [sys.executable, "-m", "lightning_mmnas", *arguments, "--run_dir", str(killed)]
-    process = subprocess.run([*command, *_signals(signal.SIGKILL, 10)], capture_output=True, timeout=300, check=False)
-    assert process.returncode == -signal.SIGKILL
+    code, _ = run_forked(main, [*arguments, "--run_dir", str(killed), *_signals(signal.SIGKILL, 10)])
+    assert code == -signal.SIGKILL
     last = killed / "search" / "checkpoints" / "last.ckpt"
     found = torch.load(last, weights_only=True)
     assert (found["epoch"], found["global_step"]) == (2, 9)
@@ -135,15 +135,15 @@ def test_a_terminated_run_is_continued_by_the_same_command(tmp_path: Path) -> No
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(content))
     (tmp_path / "flag").touch()
     output = tmp_path / "run"
-    command = [sys.executable, "-m", "lightning_mmnas", "run", str(tmp_path), "--output", str(output)]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert process.returncode == 143
+    command = ["run", str(tmp_path), "--output", str(output)]
+    code, said = run_forked(main, command)
+    assert code == 143
     way_on = f"the same command continues: mmnas run {tmp_path} --output {output} --seed 0"
-    assert f"mmnas: terminated in stage pretrain; finished stages are kept, {way_on}\n" in process.stderr
+    assert f"mmnas: terminated in stage pretrain; finished stages are kept, {way_on}\n" in said
     last = output / "pretrain" / "checkpoints" / "last.ckpt"
     assert torch.load(last, weights_only=True)["global_step"] == 4  # the batch at hand is finished
     (tmp_path / "flag").unlink()
-    assert main(command[3:]) == 0
+    assert main(command) == 0
     assert _same(last, output / "search" / "checkpoints" / "last.ckpt")  # trained alike, and never stopped
 
 

@@ -1,7 +1,5 @@
 """Two gloo processes: Lightning puts its `DistributedSampler` into our loaders."""
 
-import os
-import socket
 import warnings
 from pathlib import Path
 
@@ -9,11 +7,11 @@ import pytest
 import torch
 from lightning import LightningModule, Trainer
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
 from torch.optim import SGD, Optimizer
 from torch.utils.data import DistributedSampler
 
 from lightning_mmnas.data import TensorDataModule
+from tests.ranks import start_ranks
 
 _SAMPLES, _PROCESSES, _EPOCHS = 120, 2, 2
 
@@ -37,14 +35,7 @@ class Reader(LightningModule):
         return SGD(self.parameters(), lr=0.0)
 
 
-def train(rank: int, port: int, folder: str) -> None:
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-        WORLD_SIZE=str(_PROCESSES),
-        NODE_RANK="0",
-        LOCAL_RANK=str(rank),
-    )
+def train(rank: int, folder: str) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     split = {"index": torch.arange(_SAMPLES, dtype=torch.float32).unsqueeze(1)}
@@ -79,10 +70,7 @@ def train(rank: int, port: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_ranks_share_both_parts_out(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    spawn(train, (port, str(tmp_path)), nprocs=_PROCESSES)  # type: ignore[no-untyped-call]
+    start_ranks(train, (str(tmp_path),), _PROCESSES)
     seen = [torch.load(tmp_path / f"{rank}.pt") for rank in range(_PROCESSES)]
     orders = []
     for epoch in range(_EPOCHS):

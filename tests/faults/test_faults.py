@@ -1,14 +1,14 @@
 """Few of every fault; `python -m tests.faults --full` injects many."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.faults import batches, endurance
+from tests.faults.__main__ import main
 from tests.faults.record import Record, require
+from tests.ranks import run_forked
 
 FORKING = {"kills": 2, "locks": 3, "hostile": 258}
 """Families that need a process of their own, and their cases; `disk` and `folders` take a minute, and are not here."""
@@ -17,11 +17,8 @@ FORKING = {"kills": 2, "locks": 3, "hostile": 258}
 @pytest.mark.slow
 def test_runs_that_are_killed_or_crossed_and_files_made_to_do_harm(tmp_path: Path) -> None:
     """In one process that forks: libraries are loaded once, and the run that all are compared with is made once."""
-    command = [sys.executable, "-m", "tests.faults", *FORKING, "--json", str(tmp_path / "counts.json")]
-    done = subprocess.run(
-        command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=280, check=False
-    )
-    assert (tmp_path / "counts.json").is_file(), done.stdout + done.stderr
+    code, said = run_forked(main, [*FORKING, "--json", str(tmp_path / "counts.json")])
+    assert (tmp_path / "counts.json").is_file(), f"exit code {code}: {said}"
     found = [Record(**record) for record in json.loads((tmp_path / "counts.json").read_text())]
     for record, cases in zip(found, FORKING.values(), strict=True):
         require(record, cases)

@@ -1,23 +1,21 @@
 """Two gloo processes with different numbers of samples: both see the metrics and thresholds of all samples."""
 
-import socket
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed
-from torch.multiprocessing.spawn import spawn
 
 from lightning_mmnas.modules.metrics import Predictions, build_metrics, tune_thresholds
 from tests.modules.test_metrics import predictions
+from tests.ranks import start_ranks
 
 _LABELS, _SHARES = 6, (slice(0, 5), slice(5, 40))
 
 
-def score(rank: int, port: int, folder: str) -> None:
+def score(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=len(_SHARES))
+    torch.distributed.init_process_group("gloo")
     logits, labels = (values[_SHARES[rank]] for values in predictions(40, _LABELS))
     metrics, kept = build_metrics("multilabel", _LABELS), Predictions(_LABELS)
     for start in range(0, len(logits), 4):
@@ -30,10 +28,7 @@ def score(rank: int, port: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_both_ranks_agree_with_one_process(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    spawn(score, (port, str(tmp_path)), nprocs=len(_SHARES))  # type: ignore[no-untyped-call]
+    start_ranks(score, (str(tmp_path),), len(_SHARES))
     first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     logits, labels = predictions(40, _LABELS)
     alone = build_metrics("multilabel", _LABELS)(logits.sigmoid(), labels)

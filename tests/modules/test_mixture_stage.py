@@ -1,7 +1,5 @@
 """Fine-tuning beside logistic regression: no labels are too few, a checkpoint holds all, two ranks fit as one."""
 
-import os
-import socket
 import warnings
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,6 @@ import pytest
 import torch
 from lightning import seed_everything
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_mmnas import ExactResume, FineTuning, FusionPretraining, FusionSpace, Genotype, TensorDataModule
@@ -23,6 +20,7 @@ from lightning_mmnas.objectives.logistic import choose_logistic
 from lightning_mmnas.objectives.mixture import choose_linear
 from lightning_mmnas.objectives.training import build_optimizer, train_together
 from tests.modules.tiny import ENCODERS, KINDS, data_of, modalities, same, split_of, state_of, trainer_of
+from tests.ranks import start_ranks
 
 SPACE = FusionSpace(inputs=("left/0", "left/1", "right/0", "right/1"), channels=4, length=2)
 
@@ -245,10 +243,7 @@ def test_groups_are_not_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert torch.equal(seen[1], rows // 4)
 
 
-def train(rank: int, port: int, folder: str, weights: str) -> None:
-    os.environ.update(
-        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", NODE_RANK="0", LOCAL_RANK=str(rank)
-    )
+def train(rank: int, folder: str, weights: str) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     for name, changes in {"pretrained": {"network_weights": weights}, "scratch": {}}.items():
@@ -261,10 +256,7 @@ def train(rank: int, port: int, folder: str, weights: str) -> None:
 
 @pytest.mark.slow
 def test_two_ranks_start_where_one_does_and_stay_equal(tmp_path: Path, pretrained: str) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    spawn(train, (port, str(tmp_path), pretrained), nprocs=2)  # type: ignore[no-untyped-call]
+    start_ranks(train, (str(tmp_path), pretrained), 2)
     for name, changes in {"pretrained": {"network_weights": pretrained}, "scratch": {}}.items():
         first, second = (torch.load(tmp_path / f"{name}{rank}.pt", weights_only=True) for rank in (0, 1))
         learnt = [key for key in first if "running" not in key and "num_batches" not in key]  # of each rank's batches

@@ -1,6 +1,5 @@
 """Metrics of a regression against scikit-learn in float64: outliers in training, parts, processes, constant targets."""
 
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +8,11 @@ import torch
 import torch.distributed
 from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_error
 from torch import Tensor
-from torch.multiprocessing.spawn import spawn
 
 from lightning_mmnas.data.spec import TargetScale, unscaled
 from lightning_mmnas.data.targets import measure_scale, standardised
 from lightning_mmnas.modules.regression_metrics import regression_metrics
+from tests.ranks import start_ranks
 
 _SHARES = (slice(0, 30), slice(30, 200), slice(200, 200))
 
@@ -100,10 +99,9 @@ def test_types_and_devices() -> None:
     assert float(coarse.compute()["mae"]) == pytest.approx(wanted)
 
 
-def score(rank: int, port: int, folder: str) -> None:
+def score(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=len(_SHARES))
+    torch.distributed.init_process_group("gloo")
     predicted, true, scale = example(1e7)
     metrics = regression_metrics(scale)
     for rows in torch.split(torch.arange(200)[_SHARES[rank]], 16):
@@ -114,10 +112,7 @@ def score(rank: int, port: int, folder: str) -> None:
 
 @pytest.mark.slow
 def test_processes_agree_with_one_also_where_one_has_no_samples(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    spawn(score, (port, str(tmp_path)), nprocs=len(_SHARES))  # type: ignore[no-untyped-call]
+    start_ranks(score, (str(tmp_path),), len(_SHARES))
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(len(_SHARES))]
     wanted = expected(*example(1e7))
     assert {name: float(value) for name, value in found[0].items()} == pytest.approx(wanted, rel=1e-6)

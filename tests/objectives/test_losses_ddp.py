@@ -1,6 +1,5 @@
 """Two gloo processes: the mean over ranks, values and gradients, equals one process on the joined batch."""
 
-import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -9,10 +8,10 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_mmnas.objectives.losses import CrossModalInfoNCE, local_objective, nt_xent
+from tests.ranks import start_ranks
 
 WORLD, B, D = 2, 4, 6  # B: samples per rank
 
@@ -48,7 +47,6 @@ def run(net: nn.Module, views: Tensor, loss: Loss) -> list[Tensor]:
 
 def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group(
         "gloo", f"file://{folder}/store", timeout=timedelta(seconds=60), rank=rank, world_size=WORLD
     )
@@ -62,7 +60,7 @@ def work(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, list[Tensor]]]:
     folder = tmp_path_factory.mktemp("gloo")
-    spawn(work, (str(folder),), nprocs=WORLD)  # type: ignore[no-untyped-call]
+    start_ranks(work, (str(folder),), WORLD)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(WORLD)]
 
 

@@ -1,6 +1,5 @@
 """Studies over tiny spaces with made-up values: what is proposed, how often, and what is kept."""
 
-import multiprocessing
 import os
 import sqlite3
 from collections import Counter
@@ -16,6 +15,7 @@ from lightning_mmnas import FusionSpace, Genotype
 from lightning_mmnas.errors import GenotypeError, StudyError
 from lightning_mmnas.sampling.samplers import build_pruner
 from lightning_mmnas.sampling.study import FusionStudy, Report
+from tests.ranks import context
 
 TINY = FusionSpace(inputs=("a", "b"), cells=2, primitives=("sum", "attention"))
 DEAD = FusionSpace(inputs=("a/0", "a/1", "b"), cells=2, cell_outputs=1, primitives=("sum", "concat_fc"))
@@ -218,7 +218,7 @@ def die(storage: str) -> None:
 def test_trial_of_a_killed_process_comes_again(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/study.db"
     study = FusionStudy(LARGE, "random", storage=storage)
-    process = multiprocessing.get_context("spawn").Process(target=die, args=(storage,))
+    process = context().Process(target=die, args=(storage,))
     process.start()
     process.join()
     assert process.exitcode == 9
@@ -249,8 +249,7 @@ def work(storage: str, seed: int) -> None:
 def test_two_processes_share_a_study(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path}/study.db"
     FusionStudy(LARGE, "tpe", storage=storage)
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=work, args=(storage, 0)) for _ in range(2)]
+    processes = [context().Process(target=work, args=(storage, 0)) for _ in range(2)]
     for process in processes:
         process.start()
     for process in processes:

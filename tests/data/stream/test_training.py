@@ -2,7 +2,6 @@
 
 import os
 import signal
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from lightning_mmnas.data.stream.shards import Shards
 from lightning_mmnas.errors import CacheError
 from tests.data.stream.make_shards import data_of, make_numbers
 from tests.modules.tiny import same, state_of, trainer_of
-from tests.ranks import run_on_two_ranks
+from tests.ranks import context, run_on_two_ranks
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +58,7 @@ def test_a_killed_search_that_is_resumed_ends_as_an_unbroken_one(
     shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = fit(shards, tmp_path, 0, workers=0)
-    process = get_context("spawn").Process(target=fit, args=(shards, tmp_path, 0, 0, 15))
+    process = context().Process(target=fit, args=(shards, tmp_path, 0, 0, 15))
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
