@@ -58,8 +58,9 @@ SHORT = ["--trainer.limit_train_batches=2", "--finetune.trainer.limit_val_batche
 COMPARISON = {"draws": 1, "random_architectures": 1, "steps": 2, "steps_all": 2}
 
 
+# watch is run in tests/commands/test_run_watch.py.
 @pytest.mark.slow
-@pytest.mark.parametrize("name", DATA)
+@pytest.mark.parametrize("name", [name for name in DATA if name != "watch"])
 def test_stages(name: str, tmp_path: Path) -> None:
     for package in PACKAGES.get(name, ()):
         if find_spec(package) is None:  # not imported: what the packages need themselves may be missing

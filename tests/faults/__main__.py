@@ -27,7 +27,7 @@ def families(full: bool, seed: int, whole: Callable[[], Whole]) -> dict[str, Fam
 
     many = 10_000 if full else 300
     return {
-        "kills": lambda: kills.kills(30 if full else 2, seed, whole()),
+        "kills": lambda: kills.kills(30 if full else 1, seed, whole()),
         "disk": lambda: disk.full_disk(12 if full else 2, seed, whole()),
         "folders": lambda: folders.read_only_folders(whole()),
         "locks": lambda: folders.two_at_once(whole()),
@@ -36,7 +36,7 @@ def families(full: bool, seed: int, whole: Callable[[], Whole]) -> dict[str, Fam
         "tables": partial(fuzz.tables, many, seed),
         "configs": partial(fuzz.configs, many, seed),
         "batches": batches.batches,
-        "endurance": partial(endurance.alternations, 2000 if full else 200),
+        "endurance": partial(endurance.alternations, 2000 if full else 120),
     }
 
 

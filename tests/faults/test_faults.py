@@ -10,7 +10,7 @@ from tests.faults.__main__ import main
 from tests.faults.record import Record, require
 from tests.ranks import run_forked
 
-FORKING = {"kills": 2, "locks": 3, "hostile": 258}
+FORKING = {"kills": 1, "locks": 3, "hostile": 258}
 """Families that need a process of their own, and their cases; `disk` and `folders` take a minute, and are not here."""
 
 
@@ -33,4 +33,4 @@ def test_losses_and_data_that_no_training_survives() -> None:
 
 @pytest.mark.slow
 def test_memory_descriptors_and_threads() -> None:
-    require(endurance.alternations(200), 200)
+    require(endurance.alternations(120), 120)
