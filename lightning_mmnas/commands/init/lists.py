@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -10,9 +12,12 @@ from lightning_mmnas.commands.init.arrays import read_arrays
 from lightning_mmnas.commands.init.sampling import spread
 from lightning_mmnas.data.names import safe_name
 from lightning_mmnas.data.table.columns import ColumnSpec
-from lightning_mmnas.data.table.listed import array_of, holds_array
+from lightning_mmnas.data.table.listed import Array, array_of, holds_array
 from lightning_mmnas.data.table.reading import Table, number_share
 from lightning_mmnas.errors import DataError
+
+_LONG = 16
+"""Whole numbers without brackets that are no telephone number, no ISBN and no other code."""
 
 
 def find_lists(table: Table, name: str) -> ColumnSpec | str | None:
@@ -43,6 +48,7 @@ def find_lists(table: Table, name: str) -> ColumnSpec | str | None:
                 f"{table.place(row, name)}: most cells of the column are lists of numbers, but of this one {error}; "
                 f"mend or empty it, or leave the column out: --without {name!r}"
             ) from None
+    _ask_about_bare_numbers(table, name, cells, arrays)
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1 and all(array.ndim == 1 and array.dtype.kind in "iu" for array in arrays):
         least, most = (pick(len(array) for array in arrays) for pick in (min, max))
@@ -57,3 +63,15 @@ def find_lists(table: Table, name: str) -> ColumnSpec | str | None:
             f"column out: --without {name!r}"
         )
     return read_arrays(table, name, arrays)
+
+
+def _ask_about_bare_numbers(table: Table, name: str, cells: Sequence[Any], arrays: Sequence[Array]) -> None:
+    """Raises `DataError` for a few whole numbers without brackets, which may be a code."""
+    bare = all(isinstance(cell, str) and cell.strip()[:1] not in ("[", "(") and "(" not in cell for cell in cells)
+    if bare and all(array.dtype.kind in "iu" and array.size < _LONG for array in arrays):
+        ways = [f"--modality {safe_name(name, kind)}={kind}:{name}" for kind in ("features", "text")]
+        raise DataError(
+            f"{table.path}, column {name!r}: are cells such as {cells[0]!r} numbers, a text, or neither, such as a "
+            f"code? Say {' or '.join(ways)} (and name the other modalities likewise, since --modality replaces what is "
+            f"proposed), or --without {name!r}"
+        )

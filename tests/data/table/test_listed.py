@@ -178,6 +178,18 @@ def test_whole_numbers_of_different_lengths_may_be_labels(tmp_path: Path) -> Non
     assert found.left["emb"] == "its cells are structures of ['x', 'y']; make a column of each part"
 
 
+def test_a_few_whole_numbers_without_brackets_are_asked_about(tmp_path: Path) -> None:
+    codes = [f"978 3 {16 + i} 148410 {i % 10}" for i in range(ROWS)]
+    table = written(tmp_path, codes)
+    with pytest.raises(DataError, match=r"column 'emb': are cells such as '978 3 16 148410 0' numbers, .*=text:emb"):
+        read_columns(str(table), {}, ())
+    spec = read_columns(str(table), {}, ["emb=features:emb"]).specs["emb"]
+    assert (spec.files, spec.length) == (True, 5)
+    assert "emb" not in read_columns(str(table), {}, (), without=["emb"]).specs
+    pixels = [" ".join(str((i * j) % 256) for j in range(48)) for i in range(ROWS)]
+    assert read_columns(str(written(tmp_path, pixels)), {}, ()).specs["emb"].length == 48
+
+
 def test_what_is_words_stays_a_text() -> None:
     for text in ("at 5 or 6", "2024 01 31", "030 1234", "3.5", "12:30:10 5", "[sic] a note", "(2) see above", "-", ""):
         assert not holds_array(text), text
