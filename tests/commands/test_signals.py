@@ -19,7 +19,7 @@ from lightning_mmnas.data.watch import load_watch
 from lightning_mmnas.errors import MissingExtraError
 from tests.commands.test_lightning_cli import CONFIG
 from tests.commands.test_run import _stage
-from tests.ranks import run_forked
+from tests.ranks import run_forked, start_ranks
 from tests.test_configs import few_candidates
 
 LAST = {"class_path": "LastCheckpoint", "init_args": {"dirpath": "${trainer.default_root_dir}/checkpoints"}}
@@ -168,5 +168,42 @@ def test_requeueing_by_slurm(whole: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert saved["global_step"] == 3
     assert main([*arguments, *run]) == 0  # without --ckpt_path, as SLURM starts it again
     assert main([*arguments, "--run_dir", str(tmp_path / "whole")]) == 0
+    last = tmp_path / "run" / "search" / "checkpoints" / "last.ckpt"
+    assert _same(last, tmp_path / "whole" / "search" / "checkpoints" / "last.ckpt")
+
+
+SCONTROL_OF_RANKS = """#!/bin/sh
+echo "$@" >> {folder}/requeued
+kill -TERM $(cat {folder}/pid-0 {folder}/pid-1)
+sleep 0.1
+"""
+
+
+def slurm_rank(rank: int, folder: str, arguments: list[str], code: int) -> None:
+    """One of two processes that srun has started."""
+    task = {"NTASKS": 2, "NTASKS_PER_NODE": 2, "NNODES": 1, "JOB_ID": 7, "JOB_NAME": "job", "NODELIST": "localhost"}
+    task |= {"PROCID": rank, "LOCALID": rank, "NODEID": 0}
+    del os.environ["TORCHELASTIC_RUN_ID"]  # srun sets nothing of torchrun's
+    os.environ |= {f"SLURM_{name}": str(value) for name, value in task.items()}
+    os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"
+    Path(folder, f"pid-{rank}").write_text(f"{os.getpid()}\n")
+    found = main(arguments)
+    assert found == code, found
+
+
+@pytest.mark.slow
+def test_requeueing_of_two_ranks_by_slurm(tmp_path: Path) -> None:
+    (tmp_path / "scontrol").write_text(SCONTROL_OF_RANKS.format(folder=tmp_path))
+    (tmp_path / "scontrol").chmod(0o755)
+    several = ["--trainer.devices=2", "--trainer.strategy=ddp", "--trainer.use_distributed_sampler=true"]
+    arguments = [*_config(tmp_path), *several]
+    run = [*arguments, "--run_dir", str(tmp_path / "run")]
+    start_ranks(slurm_rank, (str(tmp_path), [*run, *_signals(signal.SIGUSR1, 1)], 143), 2)
+    assert (tmp_path / "requeued").read_text() == "requeue 7\n"
+    saved = torch.load(tmp_path / "run" / "search" / "hpc_ckpt_1.ckpt", weights_only=True)
+    assert saved["global_step"] == 2  # the batch at hand is finished
+    assert len(saved["callbacks"]["ExactResume"]["random"]) == 2
+    start_ranks(slurm_rank, (str(tmp_path), run, 0), 2)  # as SLURM starts it again
+    start_ranks(slurm_rank, (str(tmp_path), [*arguments, "--run_dir", str(tmp_path / "whole")], 0), 2)
     last = tmp_path / "run" / "search" / "checkpoints" / "last.ckpt"
     assert _same(last, tmp_path / "whole" / "search" / "checkpoints" / "last.ckpt")
