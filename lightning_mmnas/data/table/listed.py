@@ -11,6 +11,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 _NUMBER = re.compile(r"[+-]?(?:(?:0|[1-9]\d*)\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:nan|inf)", re.IGNORECASE | re.ASCII)
 _PARTS = re.compile(r"[\s,;|]+")
+_LAST = re.compile(r"[^\s,;|]*$")
+"""What may be cut."""
 _SCALAR = re.compile(r"np\.\w+\(([^()]*)\)")
 _CALLED = re.compile(r"(?:array|tensor)\((.*?)(?:,\s*\w+=[^\[\]]*)?\)?$", re.DOTALL)
 _INNERMOST = re.compile(r"\[([^\[\]]*)\]")
@@ -35,19 +37,17 @@ def holds_array(cell: Any) -> bool:
         return cell.dtype.kind in "buif"
     if not isinstance(cell, list | tuple):
         return False
-    while isinstance(cell, list | tuple) and cell:
-        cell = cell[0]
+    while isinstance(cell, list | tuple):
+        cell = next((part for part in cell if part is not None), None)
     return isinstance(cell, int | float | np.number | np.bool_)
 
 
 def _spells_array(text: str) -> bool:
-    start = _plain(text[:_LOOKED_AT])
+    start = _plain(text if len(text) <= _LOOKED_AT else _LAST.sub("", text[:_LOOKED_AT]))
     bracketed = start[:1] in ("[", "(")
     if not bracketed and start[:1] not in set("+-.0123456789"):
         return False
     parts = [part for part in _PARTS.split(start.translate(str.maketrans("[]()", "    "))) if part]
-    if len(text) > _LOOKED_AT:
-        parts = parts[:-1]  # cut
     if not parts or not all(_NUMBER.fullmatch(part) or (bracketed and part == "...") for part in parts):
         return False
     fractions = len(parts) > 1 and any("." in part for part in parts)

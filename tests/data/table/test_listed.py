@@ -2,6 +2,9 @@
 
 import io
 import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +193,17 @@ def test_a_few_whole_numbers_without_brackets_are_asked_about(tmp_path: Path) ->
     assert read_columns(str(written(tmp_path, pixels)), {}, ()).specs["emb"].length == 48
 
 
+@pytest.mark.parametrize("spaces", range(30))
+def test_long_texts_are_known_by_their_beginning(spaces: int) -> None:
+    """Wherever it ends: in a number, between two, or in what numpy prints around one."""
+    vector = VECTORS[0].repeat(12)
+    for text in (str(vector.tolist()), str(list(vector)), f"tensor({vector.tolist()})", f"[{vector.tolist()}]"):
+        later = text.replace(",", "," + " " * spaces, 1)
+        assert holds_array(later), later
+        assert array_of(later).ravel().tolist() == vector.tolist()
+    assert not holds_array("[1, 2] and words" + " " * spaces + str(vector.tolist()))
+
+
 def test_what_is_words_stays_a_text() -> None:
     for text in ("at 5 or 6", "2024 01 31", "030 1234", "3.5", "12:30:10 5", "[sic] a note", "(2) see above", "-", ""):
         assert not holds_array(text), text
@@ -204,11 +218,12 @@ def test_what_is_words_stays_a_text() -> None:
         ("array([0.5, 2. ], dtype=float32)", [0.5, 2.0]),
         ("tensor([1, 2], device='cuda:0')", [1, 2]),
         ("1|2|3|4", [1, 2, 3, 4]),
+        ([None, 0.5], [math.nan, 0.5]),
     ],
 )
-def test_spellings(text: str, numbers: Any) -> None:
+def test_spellings(text: Any, numbers: Any) -> None:
     assert holds_array(text)
-    assert array_of(text).tolist() == numbers
+    np.testing.assert_array_equal(array_of(text), numbers)
 
 
 @pytest.mark.parametrize(
@@ -257,14 +272,11 @@ def check(table: Path, folder: Path) -> None:
     np.testing.assert_allclose(found.double().numpy(), expected, atol=1e-4)
 
 
-class torch_digits:  # noqa: N801
+@contextmanager
+def torch_digits(digits: int) -> Iterator[None]:
     """Prints tensors with so many digits, for a while."""
-
-    def __init__(self, digits: int) -> None:
-        self.digits = digits
-
-    def __enter__(self) -> None:
-        torch.set_printoptions(precision=self.digits)  # type: ignore[no-untyped-call]
-
-    def __exit__(self, *error: object) -> None:
+    torch.set_printoptions(precision=digits)  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
         torch.set_printoptions(profile="default")  # type: ignore[no-untyped-call]
