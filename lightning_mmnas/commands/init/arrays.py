@@ -22,13 +22,16 @@ from lightning_mmnas.errors import DamagedFilesError, DataError
 _OVER_TIME = Reading("motion", "t", "moments of one channel")
 
 
-def read_arrays(table: Table, name: str, sources: Sequence[Path | bytes | Array]) -> ColumnSpec | str:
+def read_arrays(
+    table: Table, name: str, sources: Sequence[Path | bytes | Array], places: Sequence[str] = ()
+) -> ColumnSpec | str:
     """How a column of arrays is read.
 
     Args:
         table: The table.
         name: The column.
         sources: Some of its files, their contents, or its arrays.
+        places: What messages call each of the arrays; none: the column.
 
     Returns:
         The modality; or why these arrays are none.
@@ -43,8 +46,8 @@ def read_arrays(table: Table, name: str, sources: Sequence[Path | bytes | Array]
         found = shape_reading(arrays)
     except DataError as error:
         return f"{error}; name how they are read with --modality"
+    _refuse_odd_lengths(name, arrays, places or [f"{table.path}, column {name!r}"] * len(arrays))
     ask_if_doubtful(table, name, arrays, found)
-    _refuse_odd_lengths(table, name, arrays, found)
     return ColumnSpec(found.kind, [name], files=found.kind == "features", axes=_axes(found))
 
 
@@ -63,16 +66,16 @@ def ask_if_doubtful(table: Table, name: str, arrays: Sequence[Any], found: Shape
     )
 
 
-def _refuse_odd_lengths(table: Table, name: str, arrays: Sequence[Array], found: ShapeReading) -> None:
+def _refuse_odd_lengths(name: str, arrays: Sequence[Array], places: Sequence[str]) -> None:
     """Raises `DataError` where a few arrays of numbers have another length: damaged vectors, or recordings?"""
     lengths = Counter(array.shape for array in arrays)
     usual, count = lengths.most_common(1)[0]
-    if found.kind == "motion" and len(usual) == 1 and len(arrays) / 2 < count < len(arrays):
+    if len(arrays) / 2 < count < len(arrays) and all(array.ndim == 1 for array in arrays):
         odd = next(index for index, array in enumerate(arrays) if array.shape != usual)
         raise DataError(
-            f"{table.path}, column {name!r}: most arrays have {usual[0]} numbers, but one has {arrays[odd].size}; if "
-            f"they are vectors, mend that one; if they are recordings over time: {_option(name, _OVER_TIME, '')}; or "
-            f"leave the column out: --without {name!r}"
+            f"{places[odd]}: {arrays[odd].size} numbers, and {usual[0]} in most arrays of the column; if they are "
+            f"vectors, mend that one; if they are recordings over time: {_option(name, _OVER_TIME, '')}; or leave the "
+            f"column out: --without {name!r}"
         )
 
 

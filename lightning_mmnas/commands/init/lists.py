@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -53,16 +52,7 @@ def find_lists(table: Table, name: str) -> ColumnSpec | str | None:
     if len(shapes) > 1 and all(array.ndim == 1 and array.dtype.kind in "iu" for array in arrays):
         least, most = (pick(len(array) for array in arrays) for pick in (min, max))
         return f"lists of {least} to {most} whole numbers, which may be labels (--label) or steps of time (--modality)"
-    usual, count = Counter(array.shape for array in arrays).most_common(1)[0]
-    if len(arrays) / 2 < count < len(arrays) and all(array.ndim == 1 for array in arrays):
-        odd = next(row for row, array in zip(rows, arrays, strict=True) if array.shape != usual)
-        shape = next(array.shape for array in arrays if array.shape != usual)
-        raise DataError(
-            f"{table.place(odd, name)}: its list is of shape {shape}, most of the column of {usual}; mend or empty it; "
-            f"if they are recordings over time: --modality {safe_name(name, 'motion')}=motion:{name}; or leave the "
-            f"column out: --without {name!r}"
-        )
-    return read_arrays(table, name, arrays)
+    return read_arrays(table, name, arrays, [table.place(row, name) for row in rows])
 
 
 def _ask_about_bare_numbers(table: Table, name: str, cells: Sequence[Any], arrays: Sequence[Array]) -> None:

@@ -88,9 +88,9 @@ def _measure(table: Table, spec: ColumnSpec, folder: Path, wanted: dict[str, Any
 
 
 def _cells(table: Table, column: str) -> list[Any]:
-    """The cells of a column that are not empty; of lists, which are many numbers, a sample from all over the table."""
+    """The cells of a column that are not empty; of lists, which are many numbers, at most one more than `_ALL`."""
     if table.has_lists(column):
-        return [table.cell(row, column) for row in spread(np.flatnonzero(table.filled(column)).tolist())]
+        return [table.cell(row, column) for row in spread(np.flatnonzero(table.filled(column)).tolist(), _ALL + 1)]
     return list(values(table, column))
 
 
