@@ -17,6 +17,7 @@ from rich.console import Console
 
 from lightning_mmnas import ColumnSpec, TableDataModule
 from lightning_mmnas.commands.init.command import init, read_columns
+from lightning_mmnas.commands.init.sampling import spread
 from lightning_mmnas.data.table.columns import file_column
 from lightning_mmnas.data.table.embedded import EmbeddedColumn
 from lightning_mmnas.data.table.listed import array_of, holds_array
@@ -170,6 +171,22 @@ def test_a_cell_that_is_no_list_or_too_short_stops(tmp_path: Path) -> None:
         data = TableDataModule(str(table), {"emb": spec}, label="label", batch_size=2)
         with pytest.raises(DamagedFilesError, match=rf"line 5, column 'emb': .*{reason}"):
             build(data)
+
+
+def test_an_array_file_of_another_length_stops(tmp_path: Path) -> None:
+    for row, vector in enumerate(VECTORS):
+        np.save(tmp_path / f"{row}.npy", vector[: 4 if row == 7 else 5])
+    table = written(tmp_path, [f"{row}.npy" for row in range(ROWS)])
+    with pytest.raises(DataError, match=r"column 'emb': 4 numbers, and 5 in most arrays .*--modality emb=motion:emb"):
+        read_columns(str(table), {}, ())
+
+
+def test_the_brightest_pixel_is_looked_for_in_many_cells(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 100, (1200, 16, 16))
+    pixels[next(row for row in range(1200) if row not in spread(range(1200)))] = 240
+    table = tmp_path / "table.parquet"
+    parquet.write_table(pa.table({"x": pixels.tolist(), "label": ["a", "b"] * 600}), table)
+    assert read_columns(str(table), {}, ["x=image:x,axes=hw"]).specs["x"].maximum == 240
 
 
 def test_whole_numbers_of_different_lengths_may_be_labels(tmp_path: Path) -> None:
