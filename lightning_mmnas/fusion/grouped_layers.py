@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from lightning_mmnas.errors import GenotypeError
 from lightning_mmnas.fusion.primitives import Attention, ConcatFC, LinearGLU, PairLinear, Sum, Zero
@@ -103,6 +104,7 @@ class _BatchNorm(torch.autograd.Function):
         return torch.addcmul(bias[:, None], normalised, weight[:, None]), mean, var
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor, None]:
         normalised, weight, inverse = ctx.saved_tensors
         n = grad.shape[1]

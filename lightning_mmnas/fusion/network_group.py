@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mmnas.errors import GenotypeError
+from lightning_mmnas.fusion.fused_group import mean_and_max
 from lightning_mmnas.fusion.grouped_layers import (
     GroupedBatchNorm,
     GroupedLayerNorm,
     GroupedLinear,
     GroupedSequential,
     grouped_primitive,
-    linear,
     write_back,
 )
 from lightning_mmnas.fusion.input_nodes import InputNode, key, pool_positions
@@ -198,7 +198,7 @@ class _GroupedPool(nn.Module):
         self.norm = GroupedBatchNorm([cast(nn.Module, member.norm) for member in members])
 
     def forward(self, cells: Tensor, late: Tensor | None = None) -> Tensor:
-        out: Tensor = self.norm(torch.cat([cells.mean(2), cells.amax(2)], dim=2))
+        out: Tensor = self.norm(mean_and_max(cells))
         return out
 
 
@@ -230,16 +230,6 @@ _GROUPED_READOUTS = {
     "BranchReadout": _GroupedBranch,
     "NeckReadout": _GroupedNeck,
 }
-
-
-def grouped_nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """NT-Xent (SimCLR, eq. 1) of every network, projections (g, b, d) of two views -> (g,)."""
-    b = first.shape[1]
-    z = F.normalize(torch.cat([first, second], dim=1), dim=-1)  # (g, 2b, d)
-    positives = (z[:, :b] * z[:, b:]).sum(-1) / temperature  # (g, b)
-    similarities = linear(z, z, None) / temperature  # (g, 2b, 2b)
-    similarities.diagonal(dim1=1, dim2=2).fill_(float("-inf"))
-    return similarities.logsumexp(-1).mean(1) - positives.mean(1)
 
 
 def _pooling(network: FusionNetwork) -> tuple[object, ...]:
