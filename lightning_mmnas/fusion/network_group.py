@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.fusion.fused_group import mean_and_max
+from lightning_mmnas.fusion.fused import mean_and_max
 from lightning_mmnas.fusion.grouped_layers import (
     GroupedBatchNorm,
     GroupedLayerNorm,

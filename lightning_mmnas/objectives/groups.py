@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.fusion.fused_group import grouped_nt_xent
 from lightning_mmnas.fusion.grouped_layers import GroupedLinear, GroupedSequential
 from lightning_mmnas.fusion.network import FusionNetwork
 from lightning_mmnas.fusion.network_group import NetworkGroup
+from lightning_mmnas.objectives.fused_nt_xent import fused_nt_xent
 from lightning_mmnas.objectives.fusion_objective import FusionObjective
 from lightning_mmnas.objectives.labelled import Labelled
 from lightning_mmnas.objectives.losses import LabelLoss, classification_loss, is_nt_xent
@@ -53,7 +53,7 @@ class ContrastiveGroup(nn.Module):
         joined = {name: torch.cat([first[name], second[name]]) for name in first}
         z = self.heads(self.networks(joined))
         if self.temperature is not None:
-            return grouped_nt_xent(z.to(torch.promote_types(z.dtype, torch.float32)), self.temperature).sum()
+            return fused_nt_xent(z, self.temperature).sum()
         z0, z1 = z.float().chunk(2, dim=1)
         losses: list[Tensor] = [f(a, b) for f, a, b in zip(self.objectives, z0, z1, strict=True)]
         return torch.stack(losses).sum()

@@ -17,7 +17,9 @@ from lightly.loss import NTXentLoss
 from torch import Tensor, nn
 
 from lightning_mmnas.data.spec import Task
+from lightning_mmnas.fusion.fused import is_fused
 from lightning_mmnas.fusion.ranks import gather_rows, gather_sizes, world_size
+from lightning_mmnas.objectives.fused_nt_xent import fused_nt_xent
 
 
 def nt_xent(temperature: float = 0.2) -> nn.Module:
@@ -29,16 +31,23 @@ def nt_xent(temperature: float = 0.2) -> nn.Module:
     return GatheredNTXent(temperature=temperature, gather_distributed=True)
 
 
+_LARGE = 512
+"""Samples of a batch from which on lightly's own NT-Xent, some matrices of all pairs of views, is the slower one."""
+
+
 class GatheredNTXent(NTXentLoss):  # type: ignore[misc]  # lightly is not typed
     """lightly's NT-Xent, with a gather over ranks that is differentiable any number of times.
 
     Under DDP the mean over ranks of values, gradients and second derivatives equals one process on the joined batch,
-    whose parts need not be equally large.
+    whose parts need not be equally large. On one process large batches are computed by `fused_nt_xent`.
     """
 
     def forward(self, out0: Tensor, out1: Tensor) -> Tensor:
         """Projections of two views, (b, d) each -> scalar."""
-        if not self.gather_distributed or world_size() == 1 or self.memory_bank.size[0] > 0:
+        alone = not self.gather_distributed or world_size() == 1
+        if alone and self.memory_bank.size[0] == 0 and len(out0) >= _LARGE and is_fused():
+            return fused_nt_xent(torch.cat([out0, out1])[None], self.temperature)[0]
+        if alone or self.memory_bank.size[0] > 0:
             loss: Tensor = super().forward(out0, out1)
             return loss
         b, sizes = len(out0), gather_sizes(len(out0), out0.device)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from lightning_mmnas import FusionNetwork, FusionSpace
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.fusion.fused_group import grouped_nt_xent
 from lightning_mmnas.fusion.grouped_layers import GroupedSequential
 from lightning_mmnas.fusion.network_group import NetworkGroup
 from lightning_mmnas.fusion.primitives import Primitive
+from lightning_mmnas.objectives.fused_nt_xent import fused_nt_xent
 from lightning_mmnas.objectives.fusion_objective import projection_head
 from lightning_mmnas.objectives.training import build_optimizer
 
@@ -78,7 +78,7 @@ def test_training_together_equals_training_alone(space: str, readout: Readout) -
     for step in range(6):
         z = head(group(batch(16, step)))
         optimizer.zero_grad()
-        torch.autograd.backward(grouped_nt_xent(z, 0.2).sum())
+        torch.autograd.backward(fused_nt_xent(z, 0.2).sum())
         optimizer.step()
         schedule.step()
     group.write_back()
