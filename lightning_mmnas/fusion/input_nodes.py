@@ -84,6 +84,8 @@ def adaptive_pool(planes: Tensor, size: tuple[int, int], pool: Pool) -> Tensor:
     CPU. The maximum's gradient is then shared among equal maxima instead of going to the first one.
     """
     (d, rest), (rows, columns) = planes.shape[2:], size
+    if (d, rest) == size:
+        return planes
     if d % rows == 0 and rest % columns == 0:
         # (b, c, rows, ., columns, .)
         windows = torch.unflatten(torch.unflatten(planes, 3, (columns, -1)), 2, (rows, -1))

@@ -60,12 +60,12 @@ class BatchTransfer:
     @property
     def precision(self) -> Precision:
         """The trainer's, if the module is of its type, else one of the module's own type."""
-        types = [p.dtype for p in self.module.parameters() if p.is_floating_point()]
-        if self.trainer is None or not types:
+        dtype = next((p.dtype for p in self.module.parameters() if p.is_floating_point()), None)
+        if self.trainer is None or dtype is None:
             return Precision()
         plugin = self.trainer.precision_plugin
-        fits = type(plugin) is Precision or plugin.convert_input(torch.zeros(())).dtype == types[0]
-        return plugin if fits else _OwnType(types[0])
+        fits = type(plugin) is Precision or plugin.convert_input(torch.zeros(())).dtype == dtype
+        return plugin if fits else _OwnType(dtype)
 
     def __call__(self, batch: Any, part: str | None = None) -> Any:
         """The batch as the module's steps see it, on the module's device.

@@ -80,12 +80,13 @@ def train_together(
     for network in networks.values():
         network.train()
     seed = 1_000_003 * torch.initial_seed() % 2**62
+    generators = _generators()
     for index, batch in enumerate(batches):
         for name, network in networks.items():
             step, schedule = built[name]
             if index % accumulate == 0:
                 step.zero_grad(set_to_none=True)
-            with _own_randomness(seed + index):
+            with _own_randomness(generators, seed + index):
                 loss = network(*batch)
             (loss if accumulate == 1 else loss / accumulate).backward()
             if (index + 1) % accumulate == 0:
@@ -113,12 +114,17 @@ def train_candidates(
         write_back(group)
 
 
-@contextmanager
-def _own_randomness(seed: int) -> Iterator[None]:
-    """Seeds the generators of the CPU and of the current GPU, and puts them back as they were."""
+def _generators() -> list[torch.Generator]:
+    """Those of the CPU and of the current GPU."""
     generators = [torch.default_generator]
-    if torch.cuda.is_available():
+    if torch.cuda.is_available():  # without a GPU torch looks for one each time that it is asked
         generators.append(torch.cuda.default_generators[torch.cuda.current_device()])
+    return generators
+
+
+@contextmanager
+def _own_randomness(generators: Sequence[torch.Generator], seed: int) -> Iterator[None]:
+    """Seeds generators, and puts them back as they were."""
     states = [generator.get_state() for generator in generators]
     for generator in generators:
         generator.manual_seed(seed)
