@@ -137,6 +137,19 @@ def test_damaged_files_are_listed_with_their_number(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_of_a_large_table_some_files_are_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = make_table(tmp_path)
+    monkeypatch.setattr("lightning_mmnas.commands.init.command._READ", 10)
+    assert main(["init", str(table), "--output", str(tmp_path / "configs")]) == 0
+    told = capsys.readouterr().out
+    assert "note: 28 of the 60 samples were read, from all over the table; mmnas data reads all" in told
+    next(iter(sorted(tmp_path.rglob("*.png")))).unlink()  # that it is missing is seen all the same
+    assert main(["init", str(table), "--output", str(tmp_path / "others")]) == 2
+    assert "1 damaged or missing file(s)" in capsys.readouterr().err
+
+
 def test_from_a_table_to_results_without_code(tmp_path: Path) -> None:
     folder = init(str(make_table(tmp_path / "data")), str(tmp_path / "configs"), console=quiet())
     few_candidates(folder / "search.yaml")

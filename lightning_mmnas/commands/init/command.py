@@ -25,8 +25,12 @@ if TYPE_CHECKING:
     from lightning_mmnas.commands.init.columns import Proposal
     from lightning_mmnas.commands.init.configs import Plan
     from lightning_mmnas.commands.init.task import Choice
+    from lightning_mmnas.data.columns.column import Column
     from lightning_mmnas.data.table.columns import ColumnSpec
     from lightning_mmnas.data.table.data_module import TableDataModule
+
+_READ = 10_000
+"""Samples of each split whose files are read, where there are more."""
 
 
 def command(args: Sequence[str]) -> None:
@@ -238,9 +242,11 @@ def init(
         warnings.simplefilter("always")
         data = TableDataModule(**shared, columns=columns, batch_size=2, labels=False)
         data.take(found.table)
+        data.most_read = _READ
         for part in ("train", "val", "test"):
             data.build(part)
-    looks = [f"look at {line}" for line in look_at_data(data, ("train", "val", "test"))]
+    looks = _unread(data)
+    looks += [f"look at {line}" for line in look_at_data(data, ("train", "val", "test"))]
     for message in dict.fromkeys([*(str(warning.message) for warning in told), *data.notes, *looks]):
         say(f"note: {in_options(message)}")
     if why is not None:
@@ -257,6 +263,16 @@ def init(
         say("the table has no label column, so nothing can be fine-tuned or compared: the run ends after pretraining")
     say(f"next: {shlex.join(['mmnas', 'run', str(folder), '--output', plan.run_dir])}")
     return folder
+
+
+def _unread(data: TableDataModule) -> list[str]:
+    """How many samples were not read, where their files or cells have to be."""
+    sizes = [len(rows) for rows in data.rows.values()]
+    columns: dict[str, Column] = data.source("train").columns  # type: ignore[attr-defined]
+    if max(sizes) <= _READ or all(column.flaws() is not None for column in columns.values()):
+        return []
+    read = sum(min(size, _READ) for size in sizes)
+    return [f"{read:,} of the {sum(sizes):,} samples were read, from all over the table; mmnas data reads all"]
 
 
 def _recognised(found: Proposal) -> dict[str, Any]:

@@ -3,15 +3,15 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from lightning_mmnas.data.columns.described import described, is_described, once
 from lightning_mmnas.data.samples import LABEL, Batch, Samples, tensor_digest
 from lightning_mmnas.data.spec import ModalitySpec, to_unit
 from lightning_mmnas.errors import DamagedFilesError, DataError, MissingExtraError
@@ -58,6 +58,14 @@ class Column(ABC):
         """Reads several samples, stacked."""
         found: Tensor = default_collate([self.read(index) for index in indices])
         return found
+
+    def check(self, index: int) -> None:
+        """Raises `DamagedFilesError` where `read` does; a sample found whole before need not be read again."""
+        self.read(index)
+
+    def glance(self, index: int) -> None:
+        """Raises `DamagedFilesError` where it is seen at once that `read` would; here the sample is checked."""
+        self.check(index)
 
     def flaws(self) -> Flaws | None:
         """The samples that cannot be used, where that is known without reading each; None: it is not."""
@@ -114,7 +122,8 @@ class FileColumn(Column):
         self.paths = list(paths)
         self.folders = folders
         self.decode = decode
-        self._reading = _described(decode)
+        self._reading = described(decode)
+        self._is_described = is_described(decode)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -126,9 +135,8 @@ class FileColumn(Column):
             DamagedFilesError: The file is missing, cannot be decoded, or holds NaN or infinity.
             MissingExtraError: A package that the decoder needs is not installed.
         """
+        self.glance(index)
         path = self.paths[index]
-        if not (path.is_file() or (self.folders and path.is_dir())):
-            raise damaged(path, "there is no such file")
         try:
             value = self.decode(path)
         except (DamagedFilesError, MissingExtraError):
@@ -138,6 +146,20 @@ class FileColumn(Column):
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise damaged(path, _NOT_FINITE)
         return value
+
+    def check(self, index: int) -> None:
+        """Reads a file, unless it was found whole before by this process and has not changed since."""
+        if not self._is_described:
+            self.read(index)
+            return
+        self.glance(index)
+        once(self.fingerprint(index), lambda: self.read(index))
+
+    def glance(self, index: int) -> None:
+        """Raises where the file is missing."""
+        path = self.paths[index]
+        if not (path.is_file() or (self.folders and path.is_dir())):
+            raise damaged(path, "there is no such file")
 
     def source(self, index: int) -> str:
         """The file."""
@@ -217,6 +239,14 @@ class SelectedColumn(Column):
     def read(self, index: int) -> Tensor:
         """Reads one sample."""
         return self.column.read(self.rows[index])
+
+    def check(self, index: int) -> None:
+        """As the other column does."""
+        self.column.check(self.rows[index])
+
+    def glance(self, index: int) -> None:
+        """As the other column does."""
+        self.column.glance(self.rows[index])
 
     def batch(self, indices: Sequence[int]) -> Tensor:
         """Reads several samples."""
@@ -305,7 +335,11 @@ def damaged(source: Path | str, reason: str) -> DamagedFilesError:
 
 
 def usable_rows(
-    columns: Mapping[str, Column], on_error: OnError, split: str | None = None, progress: bool = False
+    columns: Mapping[str, Column],
+    on_error: OnError,
+    split: str | None = None,
+    progress: bool = False,
+    most: int | None = None,
 ) -> Tensor:
     """Reads every sample once and finds those that are whole.
 
@@ -315,6 +349,8 @@ def usable_rows(
             a warning that counts them and names the first files.
         split: Name of the split, for the warning; None: there is none.
         progress: Whether to show a progress bar.
+        most: Samples that are read where there are more, from all over the split; of the others it is only seen
+            whether they are there. None: all.
 
     Returns:
         Indices of the usable samples, ascending.
@@ -330,6 +366,7 @@ def usable_rows(
         rows = track(rows, "checking files")
     known = {name: column.flaws() for name, column in columns.items()}
     unread = {name: column for name, column in columns.items() if known[name] is None}
+    whole = range(size) if most is None or size <= most else set(_sampled(size, most))
     broken: list[tuple[str, str]] = []
     good = []
     for row in rows if unread else range(size):
@@ -339,7 +376,7 @@ def usable_rows(
                 broken += flaws.get(row, ())
                 continue
             try:
-                column.read(row)
+                column.check(row) if row in whole else column.glance(row)
             except DamagedFilesError as error:
                 broken += error.files
         if len(broken) == before:
@@ -353,13 +390,9 @@ def usable_rows(
     return torch.tensor(good, dtype=torch.long)
 
 
-def _described(decode: Callable[..., object]) -> str:
-    """A function's name and the arguments bound to it, those that are plain values."""
-    if not isinstance(decode, partial):
-        return str(getattr(decode, "__qualname__", type(decode).__qualname__))
-    bound: dict[Any, Any] = {**dict(enumerate(decode.args)), **decode.keywords}
-    plain = {str(key): value for key, value in bound.items() if " at 0x" not in repr(value)}
-    return f"{_described(decode.func)} {sorted(plain.items())!r}"
+def _sampled(size: int, count: int) -> list[int]:
+    """So many indices below a size, ascending and spread evenly; the same ones every time."""
+    return [i * size // count for i in range(count)]
 
 
 def _reason(error: Exception) -> str:

@@ -84,6 +84,9 @@ class TableDataModule(MultimodalDataModule):
         ConfigError: A modality is declared in a way that cannot be, or an argument does not fit the task.
     """
 
+    most_read: int | None = None
+    """Samples of each split that are read to find damaged ones, where there are more; None: all."""
+
     def __init__(
         self,
         table: str,
@@ -294,7 +297,7 @@ class TableDataModule(MultimodalDataModule):
         rows = self.rows[split]
         if not rows:
             raise DataError(f"{self.path}: the {split} split has no rows")
-        good = usable_rows(columns, self.on_error, split).tolist()
+        good = usable_rows(columns, self.on_error, split, most=self.most_read).tolist()
         if len(good) < len(rows):
             columns = {name: SelectedColumn(column, good) for name, column in columns.items()}
             rows = [rows[i] for i in good]

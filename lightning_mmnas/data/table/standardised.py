@@ -134,6 +134,16 @@ class StandardisedColumn(Column):
             return self.fill.clone()
         return self._standardised(self.column.read(place))
 
+    def check(self, index: int) -> None:
+        """As the other column does."""
+        if (place := self.places[index]) is not None:
+            self.column.check(place)
+
+    def glance(self, index: int) -> None:
+        """As the other column does."""
+        if (place := self.places[index]) is not None:
+            self.column.glance(place)
+
     def batch(self, indices: Sequence[int]) -> Tensor:
         """Reads several samples."""
         places = [self.places[index] for index in indices]

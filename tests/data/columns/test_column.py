@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_mmnas.data.columns.column import ColumnSamples, FileColumn, TensorColumn, usable_rows
+from lightning_mmnas.data.columns.column import ColumnSamples, FileColumn, SelectedColumn, TensorColumn, usable_rows
 from lightning_mmnas.data.samples import Part
 from lightning_mmnas.data.spec import ModalitySpec, Vocabulary
 from lightning_mmnas.errors import DamagedFilesError, DataError
@@ -55,6 +55,54 @@ def test_damage_is_named_and_counted_or_skipped(files: list[Path]) -> None:
     with pytest.warns(UserWarning, match=warning):
         usable_rows(columns, "skip", "val")
     assert str(pickle.loads(pickle.dumps(caught.value))) == message  # from a loader's worker
+
+
+def counted(path: Path, how: object = None) -> Tensor:
+    READ.append(path)
+    return number(path)
+
+
+READ: list[Path] = []
+
+
+def test_a_file_that_was_whole_is_read_again_only_when_it_changes(files: list[Path]) -> None:
+    READ.clear()
+    for rows in (range(5), [3, 1]):
+        column = SelectedColumn(FileColumn(files, counted), list(rows))
+        for _ in range(2):
+            assert len(usable_rows({"a": column}, "raise")) == len(rows)
+    assert files == READ
+    usable_rows({"a": FileColumn(files, partial(counted, how=2))}, "raise")  # read in another way
+    assert files * 2 == READ
+    files[2].write_text("broken")
+    for _ in range(2):  # damage is looked for each time
+        with pytest.raises(DamagedFilesError, match=r"1 damaged .*\n.*2\.txt"):
+            usable_rows({"a": FileColumn(files, counted)}, "raise")
+    files[4].unlink()
+    with pytest.raises(DamagedFilesError, match="2 damaged"):
+        usable_rows({"a": FileColumn(files, counted)}, "raise")
+    assert [*files * 2, *[files[2]] * 3] == READ
+
+
+def test_functions_that_nothing_tells_apart_are_not_remembered(files: list[Path]) -> None:
+    class Decoder:
+        def __call__(self, path: Path) -> Tensor:
+            return counted(path)
+
+    READ.clear()
+    for decode in (lambda path: counted(path), Decoder(), partial(counted, how=Decoder()), Decoder().__call__):
+        for _ in range(2):
+            FileColumn(files[:1], decode).check(0)
+    assert files[:1] * 8 == READ
+
+
+def test_of_many_samples_some_are_read_and_the_others_are_there(files: list[Path]) -> None:
+    files[1].write_text("broken")
+    files[3].unlink()
+    READ.clear()
+    assert usable_rows({"a": FileColumn(files, counted)}, "skip", most=2).tolist() == [0, 1, 2, 4]
+    assert [files[0], files[2]] == READ
+    assert usable_rows({"a": FileColumn(files, counted)}, "skip", most=5).tolist() == [0, 2, 4]
 
 
 def test_only_the_first_files_are_named() -> None:
