@@ -49,7 +49,7 @@ def write_pictures(folder: Path, rows: int, columns: int) -> Path:
     """A CSV file of numbers, a text and the name of a small PNG file in each row, and a label."""
     draw = np.random.default_rng(rows)
     names = [f"pictures/{row % 100:02}/{row}.png" for row in range(rows)]
-    for row, name in enumerate(names):
+    for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(draw.integers(0, 256, (32, 32, 3), np.uint8)).save(folder / name, compress_level=1)
     texts = [" ".join(words) for words in WORDS[draw.integers(0, len(WORDS), (rows, 12))]]
