@@ -30,8 +30,8 @@ _LARGEST = 1e30
 _MOST = 0.5
 """Share of numbers among a column's cells from which their decimal mark counts."""
 _EXPONENT = r"(?:[eE][+-]?[0-9]+)?"
-_MARKS = "'\u2019 \u00a0\u202f"
-"""Marks between thousands that are no decimal marks."""
+_MARKS = "'\u2019 \u00a0\u2007\u2009\u202f"
+"""Marks between thousands that are no decimal marks: apostrophes, and spaces of several widths."""
 _PLAIN = rf"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+){_EXPONENT}$"
 _COMMA = rf"^[+-]?(?:[0-9]+,?[0-9]*|,[0-9]+){_EXPONENT}$"
 _GROUPS = r"^[+-]?[1-9][0-9]{0,2}(?:[%s][0-9]{3})+(?:%s[0-9]+)?$"
@@ -39,6 +39,8 @@ _THOUSANDS: dict[Decimal, str] = {
     ".": _GROUPS % ("," + _MARKS, r"\."),
     ",": _GROUPS % ("." + _MARKS, ","),
 }
+_LAKHS = r"^[+-]?[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}(?:\.[0-9]+)?$"
+"""As in India: 12,34,567.5; these also look like lists, so all cells of a column have to be numbers then."""
 _EITHER = r"^[+-]?[1-9][0-9]{0,2},[0-9]{3}$"
 _POINT_ONLY = rf"^[+-]?[0-9]*\.[0-9]+{_EXPONENT}$"
 _POINT_GROUPS = r"^[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+$"
@@ -248,6 +250,9 @@ def _parse_texts(column: pa.Array, decimal: Decimal, alone: bool = True) -> Numb
         cells = pc.utf8_rtrim_whitespace(pc.utf8_slice_codeunits(cells, 0, -1))
     plain = _matches(cells, _PLAIN if decimal == "." else _COMMA)
     grouped = pc.and_(_matches(cells, _THOUSANDS[decimal]), pc.invert(plain))
+    if decimal == "." and pc.any(lakhs := _matches(cells, _LAKHS)).as_py():
+        every = pc.or_(grouped, lakhs)
+        grouped = every if pc.all(pc.or_(plain, every)).as_py() else grouped
     if (example := _example(cells, grouped)) is not None:
         count = pc.sum(grouped).as_py()
         bare = re.sub(f"[{'.' if decimal == ',' else ','}{_MARKS}]", "", example)
