@@ -201,10 +201,11 @@ def _words(text: str) -> float:
 
 
 def _short(name: str, cells: Sequence[Cell]) -> str:
-    different = len({str(cell) for cell in cells})
+    different = {str(cell): None for cell in cells}
+    first = ", ".join(ascii(text[:20]) if not text.isprintable() else repr(text[:20]) for text in [*different][:2])
     return (
-        f"short texts, {different} different ones, no numbers and no files that exist; give it with --label, --group "
-        f"or --modality {safe_name(name, 'text')}=text:{name}"
+        f"short texts, {len(different)} different ones such as {first}, and not numbers in most cells, nor files that "
+        f"exist; give it with --label, --group or --modality {safe_name(name, 'text')}=text:{name}"
     )
 
 
