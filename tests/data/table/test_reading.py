@@ -38,6 +38,8 @@ def table(folder: Path, content: str | bytes, name: str = "t.csv", **reading: An
         ("a,b,\n1.5,x\n2.25,y\n", ["a separator too many"]),
         ("'a','b'\n'1.5','x'\n'2.25','y'\n", ["quotes '"]),
         ('a,b\n"1,5",x\n"2,25",y\n', ["decimal comma"]),
+        ('"a", "b"\n1.5, "x"\n2.25, "y"\n', ["spaces before quotes"]),
+        ("'a', 'b'\n1.5,'x'\n2.25,'y'\n", ["quotes '", "spaces before quotes"]),
         ("a,b\r1.5,x\r2.25,y\r", []),
         ("\ufeffa,b\r\n1.5,x\r\n\r\n2.25,y", []),
         ("a,b\n1.5,x\n2.25,y\n".encode("utf-16"), ["UTF-16"]),
@@ -58,6 +60,8 @@ def test_dialects_are_recognised(tmp_path: Path, content: str | bytes, told: lis
     [
         ("5.1,3.5,x\n4.9,3.0,x\n4.7,3.2,y\n", "line 1: '5.1', '3.5', 'x' look like cells.*--no-header"),
         ("1.png,cat\n2.png,cat\n3.png,dog\n", r"'1\.png', 'cat' look like cells"),
+        ("a,b\nsome words,x\na,b\nother words,y\n", "line 3: the names of the columns again; if files were joined"),
+        (",a,b\n0,1,x\n1,2,y\n,a , b\n0,3,z\n", "line 4: the names of the columns again"),
         ("a b\n1 2\n3 4\n5 6\n", "space parts every row into 2; give --separator ' '"),
         ("a:b\n1:2\n3:4\n5:6\n", "':' parts every row into 2"),
         ("a   b\n1   2\n30  4\n5   6\n", "write it with commas"),
@@ -87,6 +91,19 @@ def test_options_override_what_is_recognised(tmp_path: Path) -> None:
     kept = table(tmp_path, "a,b\nNA,1\n9,2\n", empty=["9"])
     assert kept.cells("a") == ["NA", None]
     assert table(tmp_path, "a\tb\n1\t2\n", separator="tab").names == ["a", "b"]
+
+
+def test_separators_in_quotes_behind_spaces(tmp_path: Path) -> None:
+    found = table(tmp_path, 'a, b, c\n1, "x, ""y""\nand z", "u"\n2, "v", "w"\n')
+    assert [found.cells(name) for name in "abc"] == [["1", "2"], ['x, "y"\nand z', "v"], ["u", "w"]]
+    assert [found.line(row) for row in (0, 1)] == [2, 4]
+    kept = table(tmp_path, 'a,b\n"say, ""hi""", "x" y\n"no, ""no""",z\n')
+    assert kept.cells("a") == ['say, "hi"', 'no, "no"']
+    assert kept.cells("b") == [' "x" y', "z"]
+
+
+def test_one_column_may_hold_its_own_name(tmp_path: Path) -> None:
+    assert table(tmp_path, "word\nno\nword\nyes\nno\n", header=True).cells("word") == ["no", "word", "yes", "no"]
 
 
 def test_columns_of_pandas(tmp_path: Path) -> None:
@@ -230,9 +247,37 @@ def test_json_of_all_forms(tmp_path: Path) -> None:
         ('{"a": 1}\n{"a": 1, "a": 2}', "line 2"),
         ('{"a": 1}\n3', "line 2: a int"),
         ("3", "a int"),
+        ('{"a": 1}\n{"a": [{"b": "x\\ud83dy"}]}', r"line 2: '\\ud83d' is half of a character"),
     ):
         with pytest.raises(DataError, match=message):
             table(tmp_path, content, "t.json" if content == "3" else "t.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("content", "index"),
+    [
+        ({"columns": ["a", "b"], "index": [4, 5, 6], "data": [[1, 2], [2.5, None], [3, 4]]}, None),
+        ({"4": {"a": 1, "b": 2}, "5": {"a": 2.5, "b": None}, "6": {"a": 3, "b": 4}}, None),
+        ({"a": {"4": 1, "5": 2.5, "6": 3}, "b": {"4": 2, "5": None, "6": 4}}, None),
+        ({"p.png": {"a": 1, "b": 2}, "q.png": {"a": 2.5, "b": None}, "r": {"a": 3, "b": 4}}, ["p.png", "q.png", "r"]),
+    ],
+)
+def test_json_as_pandas_orients_it(tmp_path: Path, content: Any, index: list[str] | None) -> None:
+    found = table(tmp_path, json.dumps(content), "t.json")
+    np.testing.assert_array_equal(found.numbers("a"), [1, 2.5, 3])
+    np.testing.assert_array_equal(found.numbers("b"), [2, NAN, 4])
+    assert found.names == (["a", "b"] if index is None else ["index", "a", "b"])
+    assert index is None or found.cells("index") == index
+
+
+def test_objects_of_mixed_cells_are_rows(tmp_path: Path) -> None:
+    rows = {f"r{i}": {"text": f"some {i}", "size": i, "flag": True, "kind": "x"} for i in range(3)}
+    found = table(tmp_path, json.dumps(rows), "t.json")
+    assert (found.cells("text"), found.cells("size")) == (["some 0", "some 1", "some 2"], [0, 1, 2])
+    with pytest.raises(DataError, match=r"row 2: no list of 2 cells, which is what columns names"):
+        table(tmp_path, json.dumps({"columns": ["a", "b"], "data": [[1, 2], [3]]}), "u.json")
+    with pytest.raises(DataError, match=r"row 1: '\\udc00' is half of a character"):
+        table(tmp_path, '[{"a": "\\udc00"}]', "v.json")
 
 
 def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
