@@ -152,8 +152,12 @@ def _of_files(table: Table, name: str, files: Files) -> ColumnSpec | str:
 def _useless(cells: Sequence[Cell]) -> str | None:
     if not cells:
         return "it is empty"
+    if (listed := next((cell for cell in cells if isinstance(cell, list) and cell), None)) is not None:
+        if isinstance(listed[0], str):
+            return "lists of texts are labels only; give it with --label"
+        return f"lists such as {str(listed)[:40]} are not read; make a column of each part"
     if any(isinstance(cell, list) for cell in cells):
-        return "lists of texts are labels only; give it with --label"
+        return "its lists are all empty"
     if all(isinstance(cell, dict) and not {"bytes", "path", "array"} & cell.keys() for cell in cells):
         return f"its cells are structures of {sorted(map(str, cells[0]))[:5]}; make a column of each part"
     first = cells[0]

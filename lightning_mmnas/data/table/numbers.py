@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal as ExactNumber
 from pathlib import Path
 from typing import Any, Literal
@@ -121,6 +122,7 @@ def number(cell: Cell, decimal: Decimal = ".") -> float:
         if len(found.wrong) or math.isnan(found.values[0]):
             raise ValueError(why_wrong(cell, decimal))
         return float(found.values[0])
+    cell = cell.total_seconds() if isinstance(cell, timedelta) else cell
     if not isinstance(cell, bool | int | float | ExactNumber | np.number | np.bool_):
         raise ValueError(f"{cell!r} is not a number")
     try:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from lightning_mmnas.data.table.reading import Reading, Table, number_share, read_table, stream_table
+from lightning_mmnas.data.table.reading import Reading, Table, number, number_share, read_table, stream_table
 from lightning_mmnas.errors import DataError
 
 NAN = math.nan
@@ -206,6 +206,8 @@ def test_types_of_parquet(tmp_path: Path) -> None:
         "whole": pa.array([1, 2, None], pa.int16()),
         "large": pa.array(["NA", "x", " "], pa.large_string()),
         "list": pa.array([["a"], [], None]),
+        "pairs": pa.array([[[decimal.Decimal("1.5")], []], None, []], pa.list_(pa.list_(pa.decimal128(9, 2)))),
+        "span": pa.array([datetime.timedelta(days=1, milliseconds=5), None, datetime.timedelta(0)], pa.duration("ms")),
         "infinite": pa.array([1.0, math.inf, 2.0]),
     }
     pq.write_table(pa.table(columns), tmp_path / "t.parquet")
@@ -216,6 +218,9 @@ def test_types_of_parquet(tmp_path: Path) -> None:
     assert found.cells("time") == ["2024-01-31 12:30:00", None, None]
     assert found.cells("large") == [None, "x", None]
     assert found.cells("list") == [["a"], [], None]
+    assert found.cells("pairs") == [[[1.5], []], None, []]
+    assert found.cells("span") == [86400.005, None, 0]  # seconds, whatever the unit
+    assert number(datetime.timedelta(days=1, milliseconds=5)) == 86400.005
     for name, values in (
         ("flag", [1, 0, NAN]),
         ("float", [1.5, NAN, 2.5]),
