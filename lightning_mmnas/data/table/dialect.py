@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_mmnas.data.table.numbers import EMPTY, WORDS, Decimal, is_empty, looks_like_number
+from lightning_mmnas.data.table.numbers import EMPTY, WORDS, Decimal, is_empty, looks_like_number, numbers_of
 from lightning_mmnas.errors import ConfigError, DataError
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -55,7 +55,10 @@ class Reading:
     def spellings(self, numbers: bool) -> Sequence[str]:
         """Spellings of an empty cell, among numbers and paths or among texts."""
         if self.empty is not None:
-            return self.empty
+            return [
+                *self.empty,
+                *(f"{n:.0f}{end}" for n in numbers_of(self.empty) if n == int(n) for end in (".0", ",0")),
+            ]
         return EMPTY if numbers else [spelling for spelling in EMPTY if spelling not in WORDS]
 
 

@@ -27,6 +27,7 @@ EMPTY = (
 WORDS = ("None", "-")
 """Those of them that are words among other texts than numbers and paths, such as a class "None"."""
 
+_SENTINEL = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]*)?")
 _LARGEST = 1e30
 _MOST = 0.5
 """Share of numbers among a column's cells from which their decimal mark counts."""
@@ -97,7 +98,14 @@ def is_empty(cell: Cell, empty: Sequence[str] = EMPTY) -> bool:
         return True
     if isinstance(cell, ExactNumber):
         return cell.is_nan()
+    if isinstance(cell, int | float | np.number) and not isinstance(cell, bool) and float(cell) in numbers_of(empty):
+        return True
     return isinstance(cell, float | np.floating) and bool(cell != cell)
+
+
+def numbers_of(empty: Sequence[str]) -> frozenset[float]:
+    """The numbers among spellings of an empty cell, such as -999: of numbers in numeric columns, however written."""
+    return frozenset(float(text) for text in empty if _SENTINEL.fullmatch(text))
 
 
 def are_values(cells: pa.ChunkedArray) -> bool:
