@@ -353,8 +353,8 @@ def _emptied(column: Any, reading: Reading, numbers: bool) -> tuple[Column, dict
         pairs = zip(column, there, strict=True)
         empty = reading.empty or ()
         cells = [c if t or not (isinstance(c, str) or is_empty(c, empty)) else None for c, t in pairs]
-        gone = [str(c) for c, d in zip(column, cells, strict=True) if d is None and not isinstance(c, str)]
-        return cells, {**counts, **Counter(text for text in gone if text in reading.spellings(True))}
+        gone = [c for c, d in zip(column, cells, strict=True) if d is None and isinstance(c, int | float) and c == c]
+        return cells, {**counts, **Counter(f"{number:g}" for number in gone)}
     if isinstance(column, pa.Array):
         column = pa.chunked_array([column])
     if pa.types.is_floating(column.type):
