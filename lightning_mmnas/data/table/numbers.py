@@ -42,7 +42,7 @@ _THOUSANDS: dict[Decimal, str] = {
     ",": _GROUPS % ("." + _MARKS, ","),
 }
 _LAKHS = r"^[+-]?[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}(?:\.[0-9]+)?$"
-"""As in India: 12,34,567.5; these also look like lists, so all cells of a column have to be numbers then."""
+"""As in India: 12,34,567.5; these also look like lists, so a column needs some of other lengths, and nothing else."""
 _EITHER = r"^[+-]?[1-9][0-9]{0,2},[0-9]{3}$"
 _POINT_ONLY = rf"^[+-]?[0-9]*\.[0-9]+{_EXPONENT}$"
 _POINT_GROUPS = r"^[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+$"
@@ -262,7 +262,8 @@ def _parse_texts(column: pa.Array, decimal: Decimal, alone: bool = True) -> Numb
     grouped = pc.and_(_matches(cells, _THOUSANDS[decimal]), pc.invert(plain))
     if decimal == "." and pc.any(lakhs := _matches(cells, _LAKHS)).as_py():
         every = pc.or_(grouped, lakhs)
-        grouped = every if pc.all(pc.or_(plain, every)).as_py() else grouped
+        varied = len(pc.unique(pc.count_substring(cells, ","))) > 1 or pc.any(pc.match_substring(cells, ".")).as_py()
+        grouped = every if varied and pc.all(pc.or_(plain, every)).as_py() else grouped
     if (example := _example(cells, grouped)) is not None:
         count = pc.sum(grouped).as_py()
         bare = re.sub(f"[{'.' if decimal == ',' else ','}{_MARKS}]", "", example)

@@ -237,6 +237,18 @@ def test_a_few_whole_numbers_without_brackets_are_asked_about(tmp_path: Path) ->
     assert read_columns(str(written(tmp_path, pixels)), {}, ()).specs["emb"].length == 48
 
 
+def test_amounts_in_brackets_are_asked_about_beside_decimal_commas(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    lines = [f"({row},5);{row * row % 7},25;{label}" for row, label in enumerate(LABELS)]
+    table.write_text("\n".join(["emb;weight;label", *lines]))
+    with pytest.raises(
+        DataError, match=r"line 2, column 'emb': is '\(0,5\)' a negative number with a decimal comma, or"
+    ):
+        read_columns(str(table), {}, ())
+    table.write_text("\n".join(["emb;weight;label", *lines]).replace(",25", ".25"))
+    assert read_columns(str(table), {}, ()).specs["emb"].length == 2
+
+
 @pytest.mark.parametrize("spaces", range(30))
 def test_long_texts_are_known_by_their_beginning(spaces: int) -> None:
     """Wherever it ends: in a number, between two, or in what numpy prints around one."""

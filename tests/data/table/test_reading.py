@@ -173,6 +173,11 @@ def test_the_first_bad_lines_are_named(tmp_path: Path, wrong: str, message: str)
         found.numbers("a")
 
 
+def test_lists_of_one_length_are_no_numbers_of_india(tmp_path: Path) -> None:
+    found = table(tmp_path, 'a,b\n"10,20,30,100",x\n"11,25,30,102",y\n')
+    assert number_share(found, "a") == 0
+
+
 def test_a_text_column_with_one_number_remains_text(tmp_path: Path) -> None:
     found = table(tmp_path, "a,b\nred,1\n7,2\nblue,3\n")
     assert number_share(found, "a") == pytest.approx(1 / 3)
