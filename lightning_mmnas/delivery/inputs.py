@@ -179,6 +179,8 @@ def _of_frame(frame: Any, declared: Mapping[str, ColumnSpec], reading: Reading) 
     if not declared:
         raise DataError("the model was not trained on a table, so it cannot read a data frame: give tensors")
     _need(declared, names, "the data frame")
+    if twice := [name for spec in declared.values() for name in spec.columns if names.count(name) > 1]:
+        raise DataError(f"the data frame has several columns {twice[0]!r}; each needs its own name")
     columns = {str(name): list(frame[name]) for name in frame.columns}
     table = Table(Path("the data frame"), columns, range(len(frame)), reading)
     return _rows(table, declared, Path(reading.files_from or ""), "row {} of the data frame")
@@ -193,7 +195,7 @@ def _of_mapping(
 ) -> Samples:
     """A dict of modalities or of columns; one that is not alone, but in a list, has a single sample if it may have."""
     if _is_by_column(data, transforms, declared):
-        return _of_columns(data, declared, reading)
+        return _of_columns(data, declared, reading, alone)
     names = list(transforms.modalities)
     values = {name: data[name] for name in names if name in data}
     if unknown := [name for name in data if name not in names and name != LABEL]:
@@ -264,14 +266,20 @@ def _of_list(
     return Samples(rows=named, decimal=_decimal(named, declared, reading))
 
 
-def _of_columns(data: Mapping[str, Any], declared: Mapping[str, ColumnSpec], reading: Reading) -> Samples:
-    """A dict with the names of a table's columns: of one row, or of several."""
+def _of_columns(
+    data: Mapping[str, Any], declared: Mapping[str, ColumnSpec], reading: Reading, alone: bool = True
+) -> Samples:
+    """A dict with the names of a table's columns: of one row, or of several.
+
+    A list of numbers is one cell where other columns have one, or the dict is one of a list; so is `{bytes, path}`.
+    """
     wanted = {column for spec in declared.values() for column in spec.columns}
+    media = {column for spec in declared.values() if not _in_cells(spec) for column in spec.columns}
     lists = {name for name in wanted if hasattr(data[name], "__len__") and not isinstance(data[name], str | bytes)}
-    single = not lists
-    if lists and lists != wanted:
+    single = not lists or (lists <= media and (lists != wanted or not alone))
+    if not single and lists != wanted:
         raise DataError(f"the columns {sorted(lists)} have several rows, {sorted(wanted - lists)} have one")
-    sizes = {name: len(data[name]) for name in lists}
+    sizes = {} if single else {name: len(data[name]) for name in lists}
     if len(set(sizes.values())) > 1:
         raise DataError(f"the columns have different numbers of rows: {sizes}")
     count = 1 if single else next(iter(sizes.values()))

@@ -252,3 +252,34 @@ def test_labels_are_read_as_in_training(tmp_path: Path) -> None:
     found = model.evaluate(other)
     assert found["skipped"] == wanted["skipped"] + 1
     assert (found["metrics"], found["confusion"]) == (wanted["metrics"], wanted["confusion"])
+
+
+def test_a_row_with_a_list_of_numbers_is_one_row() -> None:
+    columns = {"a": ColumnSpec("features", ["a"]), "v": ColumnSpec("features", ["e"], files=True, length=2)}
+    specs = {"a": ModalitySpec("features", (1,)), "v": ModalitySpec("features", (2,))}
+    transforms = Transforms(specs, columns, {}, {name: Statistics() for name in specs})
+    alone = {"v": columns["v"]}
+    vectors = Transforms({"v": specs["v"]}, alone, {}, {"v": Statistics()})
+    for data, by, wanted in (
+        ({"a": 3, "e": [1.0, 2.0]}, transforms, [[3.0, 1.0, 2.0]]),
+        ([{"a": 3, "e": [1.0, 2.0]}, {"e": np.array([4, 5]), "a": "6"}], transforms, [[3, 1, 2], [6, 4, 5]]),
+        ({"a": [3, 6], "e": [[1, 2], [4, 5]]}, transforms, [[3, 1, 2], [6, 4, 5]]),
+        ({"e": [[1, 2], [4, 5]]}, vectors, [[1, 2], [4, 5]]),
+        ([{"e": [1, 2]}, {"e": [4, 5]}], vectors, [[1, 2], [4, 5]]),
+    ):
+        (chunk,) = samples_of(data, by, reading=reading_of(None)).chunks(by, 8, "raise", "raise")
+        assert torch.cat([chunk.tensors[name] for name in by.columns], 1).tolist() == wanted
+
+
+def test_a_frame_has_each_column_once() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([[1, 2, 3]], columns=["a", "b", "a"])
+    with pytest.raises(DataError, match="the data frame has several columns 'a'; each needs its own name"):
+        given(frame)
+
+
+def test_a_number_that_stands_for_a_missing_one_does_so_everywhere() -> None:
+    wanted = [[-9.0, 2.0], [1.0, -9.0]]
+    rows = {"a": [-999, 1], "b": [2.0, -999.0]}
+    for data in (rows, [{"a": -999, "b": 2}, {"a": 1, "b": "-999.0"}]):
+        assert given(data, empty=["-999"], missing="mask")[1] == wanted

@@ -72,15 +72,18 @@ def _refuse_odd_lengths(name: str, arrays: Sequence[Array], places: Sequence[str
     usual, count = lengths.most_common(1)[0]
     if len(arrays) / 2 < count < len(arrays) and all(array.ndim == 1 for array in arrays):
         odd = next(index for index, array in enumerate(arrays) if array.shape != usual)
+        place = getattr(arrays[odd], "filename", None) or places[odd]  # of a memory map
         raise DataError(
-            f"{places[odd]}: {arrays[odd].size} numbers, and {usual[0]} in most arrays of the column; if they are "
+            f"{place}: {arrays[odd].size} numbers, and {usual[0]} in most arrays of the column; if they are "
             f"vectors, mend that one; if they are recordings over time: {_option(name, _OVER_TIME, '')}; or leave the "
             f"column out: --without {name!r}"
         )
 
 
 def shape_reading(arrays: Sequence[Any], kind: Kind | None = None) -> ShapeReading:
-    """How most of the arrays are read: those of the most usual number of axes and type."""
+    """How most of the arrays are read: those of the most usual number of axes and type, and not the empty ones."""
+    filled = [array for array in arrays if array.size]
+    arrays = filled if 2 * len(filled) > len(arrays) else arrays
     usual = Counter((array.ndim, array.dtype) for array in arrays).most_common(1)[0][0]
     shapes = [array.shape for array in arrays if (array.ndim, array.dtype) == usual]
     return read_shapes(shapes, usual[1], kind)

@@ -152,8 +152,12 @@ def _of_files(table: Table, name: str, files: Files) -> ColumnSpec | str:
 def _useless(cells: Sequence[Cell]) -> str | None:
     if not cells:
         return "it is empty"
+    if (listed := next((cell for cell in cells if isinstance(cell, list) and cell), None)) is not None:
+        if isinstance(listed[0], str):
+            return "lists of texts are labels only; give it with --label"
+        return f"lists such as {str(listed)[:40]} are not read; make a column of each part"
     if any(isinstance(cell, list) for cell in cells):
-        return "lists of texts are labels only; give it with --label"
+        return "its lists are all empty"
     if all(isinstance(cell, dict) and not {"bytes", "path", "array"} & cell.keys() for cell in cells):
         return f"its cells are structures of {sorted(map(str, cells[0]))[:5]}; make a column of each part"
     first = cells[0]
@@ -201,10 +205,11 @@ def _words(text: str) -> float:
 
 
 def _short(name: str, cells: Sequence[Cell]) -> str:
-    different = len({str(cell) for cell in cells})
+    different = {str(cell): None for cell in cells}
+    first = ", ".join(ascii(text[:20]) if not text.isprintable() else repr(text[:20]) for text in [*different][:2])
     return (
-        f"short texts, {different} different ones, no numbers and no files that exist; give it with --label, --group "
-        f"or --modality {safe_name(name, 'text')}=text:{name}"
+        f"short texts, {len(different)} different ones such as {first}, and not numbers in most cells, nor files that "
+        f"exist; give it with --label, --group or --modality {safe_name(name, 'text')}=text:{name}"
     )
 
 

@@ -298,10 +298,7 @@ def _naming_group(guessed: str | None) -> Iterator[None]:
 
 def _task(found: Proposal, separator: str | None, task: Choice | None) -> tuple[Choice | None, str | None]:
     """What the labels are, and what is to be told about it; None: there are none."""
-    import numpy as np
-
-    from lightning_mmnas.commands.init.task import propose_task
-    from lightning_mmnas.data.table.reading import number_share
+    from lightning_mmnas.commands.init.task import task_of
 
     label = found.special.get("label")
     if label is None:
@@ -310,11 +307,7 @@ def _task(found: Proposal, separator: str | None, task: Choice | None) -> tuple[
         return None, None
     if task is not None or separator is not None:
         return task, None
-    cells = found.table.cells(label)
-    if number_share(found.table, label) == 1:
-        numbers = found.table.numbers(label)
-        cells = numbers[~np.isnan(numbers)].tolist()
-    return propose_task(cells, label, str(found.table.path))
+    return task_of(found.table, label)
 
 
 def _with_pretrained(found: Proposal) -> Proposal:
@@ -365,7 +358,8 @@ def _plan(
             counts = {} if data.task == "regression" else _counts(data, there)
             labelled = len(there)
         if data.task != "regression" and len([count for count in counts.values() if count]) < 2:
-            raise DataError(f"{data.path}: the training rows are of {list(counts)} only; leave label out")
+            empty = "" if data.label is None else data.content.spelt_empty([data.label])
+            raise DataError(f"{data.path}: the training rows are of {list(counts)} only{empty}; leave label out")
     several = data.task == "multilabel"
     regression = data.task == "regression"
     return Plan(shared, columns, run_dir, len(train), least, counts, labelled, several, seed, pretrained, regression)

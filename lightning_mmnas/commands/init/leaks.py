@@ -11,6 +11,8 @@ import numpy as np
 
 from lightning_mmnas.data.table.reading import Cell
 
+_LONG = re.compile(r"\s*[+-]?\d{16,}\s*")
+"""Whole numbers that double precision may not tell apart."""
 _REPEATED = 3
 """Rows per value, on average, from which it is no chance that each value goes with one label only."""
 
@@ -80,7 +82,15 @@ def reads_as_code(cells: Sequence[Cell], numbers: np.ndarray[Any, np.dtype[np.fl
     zeros = next((c.strip() for c in cells if isinstance(c, str) and re.fullmatch(r"\s*0\d+\s*", c)), None)
     if zeros is not None:
         return f"it holds codes with leading zeros, such as {zeros!r}, and no amounts"
-    whole = numbers[numbers == np.floor(numbers)].astype(np.int64)
+    far = bool((np.abs(numbers) >= 2**53).any())
+    long = (
+        {int(c) for c in cells if isinstance(c, int) or (isinstance(c, str) and _LONG.fullmatch(c))} if far else set()
+    )
+    if len(long) > len({float(c) for c in long}):
+        return (
+            f"it holds whole numbers such as {max(long)}, longer than numbers that are told apart: ids and no amounts"
+        )
+    whole = numbers[(numbers == np.floor(numbers)) & (np.abs(numbers) < 1e9)].astype(np.int64)
     year, month, day = whole // 10_000, whole // 100 % 100, whole % 100
     dates = (year >= 1900) & (year <= 2100) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
     if len(whole) == len(numbers) and bool(dates.all()):

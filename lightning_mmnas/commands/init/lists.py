@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from lightning_mmnas.data.table.listed import Array, array_of, holds_array
 from lightning_mmnas.data.table.reading import Table, number_share
 from lightning_mmnas.errors import DataError
 
+_ACCOUNT = re.compile(r"\s*\(\d[\d.]*,\d+\)\s*")
 _LONG = 16
 """Whole numbers without brackets that are no telephone number, no ISBN and no other code."""
 
@@ -47,6 +49,14 @@ def find_lists(table: Table, name: str) -> ColumnSpec | str | None:
                 f"{table.place(row, name)}: most cells of the column are lists of numbers, but of this one {error}; "
                 f"mend or empty it, or leave the column out: --without {name!r}"
             ) from None
+    accounts = [
+        row for row, cell in zip(rows, cells, strict=True) if isinstance(cell, str) and _ACCOUNT.fullmatch(cell)
+    ]
+    if accounts and table.decimal == ",":
+        raise DataError(
+            f"{table.place(accounts[0], name)}: is {table.cell(accounts[0], name)!r} a negative number with a decimal "
+            f"comma, or a list of two? Write -1,5 or [1, 5], or leave the column out: --without {name!r}"
+        )
     _ask_about_bare_numbers(table, name, cells, arrays)
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1 and all(array.ndim == 1 and array.dtype.kind in "iu" for array in arrays):

@@ -12,6 +12,7 @@ import numpy as np
 
 from lightning_mmnas.commands.init.arrays import ask_if_doubtful, opened, shape_reading
 from lightning_mmnas.commands.init.media import media_of
+from lightning_mmnas.commands.init.outliers import far_numbers
 from lightning_mmnas.commands.init.sampling import percent, quantile, spread
 from lightning_mmnas.data.columns.audio import channels_cancel, sound_length
 from lightning_mmnas.data.columns.axes import Reading, sizes
@@ -66,7 +67,8 @@ def measure(table: Table, spec: ColumnSpec, folder: Path, given: Collection[str]
 
 def _measure(table: Table, spec: ColumnSpec, folder: Path, wanted: dict[str, Any]) -> Measured:
     if spec.kind == "features" and not spec.files:
-        return Measured(spec, f"{len(spec.columns)} number{'s' if len(spec.columns) > 1 else ''}")
+        far = [note for column in spec.columns if (note := far_numbers(table, column)) is not None]
+        return Measured(spec, f"{len(spec.columns)} number{'s' if len(spec.columns) > 1 else ''}", far)
     cells = _cells(table, spec.columns[0])
     if spec.kind == "text":
         return _measure_text(spec, [str(cell) for cell in spread(cells)], cells, wanted)

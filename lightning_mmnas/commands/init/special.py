@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from lightning_mmnas.commands.init.leaks import determines
 from lightning_mmnas.data.table.labels import is_unlabelled
 from lightning_mmnas.data.table.reading import Table
@@ -36,6 +38,14 @@ _NAMES: dict[str, tuple[str, ...]] = {
 """Names of columns in lower case, letters and digits alone; the more usual ones first."""
 _NUMBERED = re.compile(r"(indexlevel|unnamed|level)\d+")
 """What pandas and others call an index without a name."""
+_COUNTED = re.compile(r"(label|target|class)s?\d+")
+"""Names of several labels: label1, label2."""
+_PER_CLASS = re.compile(r"(is[\s_.-]*)?(label|target|class|category|gt|y)(s|es)?[^a-z0-9]+\S", re.IGNORECASE)
+"""Names of columns that have a class each: label_cat, label_dog."""
+_MEMBER = re.compile(
+    r"(is|in)(train|training|val|valid|validation|test|testing|holdout)(set|split)?|train(ingset|set)?"
+)
+"""Names of columns that say whether a row is in a split."""
 _OPTION = {"label": "a label", "split": "a split", "group": "a group", "id": "an id"}
 
 
@@ -59,6 +69,8 @@ def role_of(name: str) -> str | None:
     plain = plain_name(name)
     if _NUMBERED.fullmatch(plain):
         return "id"
+    if _COUNTED.fullmatch(plain):
+        return "label"
     return next((role for role, names in _NAMES.items() if plain in names), None)
 
 
@@ -112,7 +124,46 @@ def find_special(
                     f"it is called like {_OPTION[role]} and is no input; --{role} {shlex.quote(name)} takes it as such"
                 )
                 found.aside.setdefault(name, f"{reason}, --modality as an input")
+    others = [name for name in table.names if name not in {*claimed, *found.columns.values(), *found.aside}]
+    found.aside |= _alike(table, others)
     return found
+
+
+def _alike(table: Table, names: list[str]) -> dict[str, str]:
+    """Columns that are no inputs by their names and cells together, with the reason."""
+    found = {}
+    per_class = [name for name in names if _PER_CLASS.match(name) and _is_flag(table, name)]
+    for name in per_class if len(per_class) > 1 else []:
+        found[name] = (
+            f"it is one of {len(per_class)} columns of zeros and ones that are called like labels, and is no input; "
+            "for labels write the classes of a row into one column (--label), as a list if there may be several; "
+            "--modality takes it as an input"
+        )
+    for name in names:
+        if _MEMBER.fullmatch(plain_name(name)) and _is_flag(table, name):
+            found[name] = (
+                "it says which rows are in a split, and is no input; write train, val or test into one column "
+                "(--split); --modality takes it as an input"
+            )
+        elif _names_splits_only(table, name):
+            found[name] = f"its cells name splits, and it is no input; --split {shlex.quote(name)} takes it as such"
+    return found
+
+
+def _is_flag(table: Table, name: str) -> bool:
+    """Whether a column is zeros and ones, or truth values."""
+    values = table.parsed(name).values[table.filled(name)]
+    return len(values) > 0 and bool(np.isin(values, (0, 1)).all())
+
+
+def _names_splits_only(table: Table, name: str) -> bool:
+    """Whether the cells of a column name several splits; most columns show by one cell that they do not."""
+    first = int(np.argmax(table.filled(name)))
+    cell = table.cell(first, name) if len(table) else None
+    if not isinstance(cell, str) or split_of(cell) is None:
+        return False
+    splits = {split_of(cell) for cell in set(map(str, filter(None, table.cells(name))))}
+    return len(splits) > 1 and None not in splits
 
 
 def _rank(role: str, name: str) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import numpy as np
+
 from lightning_mmnas.data.table.labels import is_unlabelled
-from lightning_mmnas.data.table.reading import Cell, number
-from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.data.table.reading import Cell, Table, number, number_share
+from lightning_mmnas.errors import ConfigError, DataError
 
 Choice = Literal["classes", "regression"]
 
@@ -17,6 +19,32 @@ _MANY = 50
 """Different whole numbers from which somebody has to say what they are."""
 _ROWS = 10
 """Rows of a class, on average, below which its number is rather a quantity."""
+
+
+def task_of(table: Table, label: str) -> tuple[Choice, str | None]:
+    """Says what the labels of a table are; see `propose_task`.
+
+    Raises:
+        ConfigError: Both are plausible.
+        DataError: They are real numbers but for a few cells; names these.
+    """
+    share, place = number_share(table, label), str(table.path)
+    if share <= 0.5:
+        return propose_task(table.cells(label), label, place)
+    found = table.parsed(label).values
+    numbers = found[~np.isnan(found)].tolist()
+    if share == 1:
+        return propose_task(numbers, label, place)
+    try:
+        amounts = propose_task(numbers, label, place)[0] == "regression"
+    except ConfigError:
+        amounts = False
+    if amounts:
+        try:
+            table.numbers(label)
+        except DataError as error:
+            raise DataError(f"{error}; if they are names of classes after all: --task classes") from None
+    return "classes", None
 
 
 def propose_task(cells: Sequence[Cell], column: str, place: str) -> tuple[Choice, str | None]:

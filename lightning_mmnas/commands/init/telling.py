@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from lightning_mmnas.commands.init.modality import spell_modality
+from lightning_mmnas.commands.init.outliers import far_numbers
 from lightning_mmnas.errors import MMNASError
 
 if TYPE_CHECKING:
@@ -66,7 +67,9 @@ def _classes(data: TableDataModule, plan: Plan) -> list[str]:
     if data.target_scale is not None:
         mean, std = data.target_scale
         scale = f"mean {mean:.6g}, standard deviation {std:.6g}"
-        return [f"target: column {data.label!r} (--label); {plan.labelled} training rows: {scale}", *rest]
+        far = far_numbers(data.content, data.label) if data.label is not None else None
+        notes = [] if far is None else [f"note: {far}"]
+        return [f"target: column {data.label!r} (--label); {plan.labelled} training rows: {scale}", *rest, *notes]
     if not plan.classes:
         return []
     shown = ", ".join(f"{name} {count}" for name, count in list(plan.classes.items())[:_SHOWN])

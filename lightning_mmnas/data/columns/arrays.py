@@ -83,6 +83,8 @@ def _load(file: Path | io.BytesIO, key: str | None, source: Path | str) -> Array
         raise
     except Exception as error:  # numpy raises dozens of types for damaged files
         text = str(error).strip().splitlines()
+        if "Python objects" in str(error) or "Object arrays" in str(error):
+            raise damaged(source, "it holds Python objects, which are not read; save numbers, of one length") from None
         raise damaged(source, f"{type(error).__name__}: {text[0] if text else 'cannot be read'}") from error
     return numbers_only(array, source)
 

@@ -43,6 +43,8 @@ _MESHES = frozenset({468, 478, 543, 553})
 _MAX_JOINTS, _MAX_BODIES = 150, 6
 _PIXELS = 8
 """Least height and width of what may be a picture without further evidence."""
+_BANDS = 16
+"""Length of a last axis behind a square from which it is rather the width of frames than bands of a picture."""
 _VECTOR = 4096
 """Longest array that is a vector rather than a recording, where nothing else tells."""
 
@@ -261,6 +263,8 @@ def _three_axes(shape: Shape, fixed: list[bool], dtype: np.dtype[Any]) -> _Weigh
     weight = 2 if bytes_ or min(b, c) >= _PIXELS else 1
     if a in (1, 3) and fixed[0]:
         weight = 1
+    if all(fixed) and a == b >= _PIXELS and c < min(_BANDS, a):
+        weight = 1  # pictures of many bands, which are not read?
     if c in (1, 2, 3, 4) and fixed[2]:
         weight = 0
     found.append((("video", "thw"), weight))

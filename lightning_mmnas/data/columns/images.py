@@ -18,6 +18,7 @@ from lightning_mmnas.data.columns.content import Source, form_of, open_source, s
 from lightning_mmnas.data.columns.pixels import (
     BITS,
     Channels,
+    as_tags_say,
     background_of,
     depth,
     is_deep,
@@ -40,7 +41,7 @@ _PACKED = 5_000
 """Pixels per byte of a file that no photograph reaches."""
 _SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xd9-\xef\xfe]")
 """Marks of a JPEG before a length, and its end; not those within a scan: restarts, and 0 behind a byte of 255."""
-_ORIENTATION, _WIDTH, _HEIGHT, _BITS = 274, 256, 257, 258
+_ORIENTATION, _WIDTH, _HEIGHT, _BITS, _WHITE, _FORMAT = 274, 256, 257, 258, 262, 339
 """Numbers of the tags of EXIF and TIFF."""
 
 
@@ -354,7 +355,8 @@ def _loaded(picture: "Image", content: bytes, size: tuple[int, int] | None) -> "
     _check_size(picture, content)
     picture.load()
     _note_bits(picture, content)
-    return ImageOps.exif_transpose(picture)
+    tags = getattr(picture, "tag_v2", {})
+    return as_tags_say(ImageOps.exif_transpose(picture), tags.get(_WHITE), tags.get(_FORMAT, ()))
 
 
 def _has_end(content: bytes) -> bool:

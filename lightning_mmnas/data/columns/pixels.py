@@ -77,6 +77,28 @@ def depth(picture: "Image") -> int:
     return {"1": 1, "I": 32, "F": 32}.get(picture.mode, 16 if is_deep(picture) else 8)
 
 
+def as_tags_say(picture: "Image", meaning: int | None, types: tuple[int, ...]) -> "Image":
+    """A picture whose greatest value is white, where Pillow leaves that to its reader.
+
+    Args:
+        picture: The picture, upright.
+        meaning: What a TIFF file says of its values: 0 is white where that is 0.
+        types: Types of the values, 2 for signed whole numbers.
+
+    Raises:
+        ValueError: It has signed bytes, which Pillow takes for unsigned ones.
+    """
+    from PIL import Image
+
+    if 2 in types and depth(picture) == 8:
+        raise ValueError("its pixels are signed bytes, which are not read; save them as 16 bits")
+    if meaning != 0 or not picture.mode.startswith("I;16"):
+        return picture
+    turned = Image.fromarray(np.uint16(_SIXTEEN) - np.asarray(picture).astype(np.uint16))
+    turned.info.update(picture.info)
+    return turned
+
+
 def white(picture: "Image", low: float, high: float) -> float:
     """The value of white in a deep picture where nobody has said it: 65535, or as many bits as its header names.
 

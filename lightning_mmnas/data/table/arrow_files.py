@@ -15,6 +15,7 @@ from lightning_mmnas.parsing import parse_json
 
 Vectors = np.ndarray[Any, np.dtype[np.float32 | np.float64]]
 
+_PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _ROWS = 1024
 """Rows of a Parquet file that are read at once."""
 _SPLIT = re.compile(r"^(train(?:ing)?|val(?:id|idation)?|dev|test)(?:[-_.]|$)", re.IGNORECASE)
@@ -114,7 +115,8 @@ class _open:  # noqa: N801
 def plain(column: pa.Array, classes: Sequence[str] | None = None) -> pa.Array:
     """A column as numbers, texts, truth values, bytes, lists or structures.
 
-    Categories are their values, decimals are floats, dates and times are texts as ISO 8601 has them, NaN is empty.
+    Categories are their values, decimals are floats, in lists too, dates and times are texts as ISO 8601 has them,
+    durations are seconds, NaN is empty.
 
     Args:
         column: Of any type.
@@ -132,14 +134,28 @@ def plain(column: pa.Array, classes: Sequence[str] | None = None) -> pa.Array:
         return plain(column.cast(pa.float64()))
     if pa.types.is_floating(kind):
         return pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
+    if pa.types.is_duration(kind):
+        return pc.divide(column.cast(pa.int64()).cast(pa.float64(), safe=False), _PER_SECOND[kind.unit])
     if pa.types.is_temporal(kind):
         try:
             return pc.replace_substring_regex(column.cast(pa.string()), r"\.0+(Z?)$", r"\1")
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # durations, and times of unknown zones
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # times of unknown zones
             return pa.array([None if cell is None else str(cell) for cell in column.to_pylist()], pa.string())
     if str(kind) in ("string_view", "large_string"):
         return column.cast(pa.string())
+    if (simple := _simple(kind)) != kind:
+        return column.cast(simple)
     return column
+
+
+def _simple(kind: pa.DataType) -> pa.DataType:
+    """The type of lists whose decimals are floats, and whose categories are their values."""
+    if not is_list(kind):
+        return pa.float64() if pa.types.is_decimal(kind) else kind
+    inner = _simple(kind.value_type)
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(inner, kind.list_size)
+    return pa.large_list(inner) if pa.types.is_large_list(kind) else pa.list_(inner)
 
 
 def is_list(kind: pa.DataType) -> bool:

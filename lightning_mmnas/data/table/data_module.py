@@ -252,10 +252,8 @@ class TableDataModule(MultimodalDataModule):
             given = given_splits(table, self.split, groups, self.split_seed)
             found: dict[Split, list[int]] = {name: [r for r in rows if r not in gone] for name, rows in given.items()}
             if lost := [name for name, rows in found.items() if not rows]:
-                raise DataError(
-                    f"{table.path}: every row of the {lost[0]} split lacks a modality; set data.init_args.missing to "
-                    "mask"
-                )
+                lacks = "all modalities" if self.missing == "mask" else "a modality; set data.init_args.missing to mask"
+                raise DataError(f"{table.path}: every row of the {lost[0]} split lacks {lacks}")
         else:
             several = classes is not None and classes[1]
             place = str(table.path) if self.label is None else f"{table.path}, column {self.label!r}"

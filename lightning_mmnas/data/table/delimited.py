@@ -92,6 +92,7 @@ class DelimitedFile:
         row = 0
         for columns in self._batches():
             count = len(next(iter(columns.values())))
+            self._check_names_again(columns, row)
             yield columns, self.lines[row : row + count]
             row += count
 
@@ -153,6 +154,24 @@ class DelimitedFile:
             for _ in self._slowly():
                 pass
 
+    def _check_names_again(self, columns: dict[str, pa.Array], row: int) -> None:
+        """Refuses a row that is the names of the columns again, as joined files have it."""
+        import pyarrow.compute as pc
+
+        if not self.dialect.header or len(columns) < 2:
+            return
+        again: Any = None
+        for name, cells in columns.items():
+            equal = pc.equal(pc.utf8_trim_whitespace(cells), "" if name.startswith("Unnamed: ") else name)
+            again = equal if again is None else pc.and_(again, equal)
+            if not pc.any(again).as_py():
+                return
+        line = self.lines[row + pc.index(again, True).as_py()]
+        raise DataError(
+            f"{self.path}, line {line}: the names of the columns again; if files were joined, delete that line; if the "
+            "first line names no columns: --no-header (data.init_args.header)"
+        )
+
     def _slowly(self) -> Iterator[dict[str, pa.Array]]:
         """Row by row, with Python's reader, which is strict with quotes."""
         dialect = self.dialect
@@ -161,6 +180,7 @@ class DelimitedFile:
             delimiter=dialect.separator,
             quotechar=dialect.quote,
             strict=True,
+            skipinitialspace=dialect.spaced,
         )
         offset = int(self.content[: self.start].count(b"\n"))
         rows: list[list[str]] = []

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_mmnas.data.table.numbers import EMPTY, WORDS, Decimal, is_empty, looks_like_number
+from lightning_mmnas.data.table.numbers import EMPTY, WORDS, Decimal, is_empty, looks_like_number, numbers_of
 from lightning_mmnas.errors import ConfigError, DataError
 
 SEPARATORS = (",", ";", "\t", "|")
@@ -55,7 +55,10 @@ class Reading:
     def spellings(self, numbers: bool) -> Sequence[str]:
         """Spellings of an empty cell, among numbers and paths or among texts."""
         if self.empty is not None:
-            return self.empty
+            return [
+                *self.empty,
+                *(f"{n:.0f}{end}" for n in numbers_of(self.empty) if n == int(n) for end in (".0", ",0")),
+            ]
         return EMPTY if numbers else [spelling for spelling in EMPTY if spelling not in WORDS]
 
 
@@ -70,6 +73,7 @@ class Dialect:
         header: Whether the first row holds the names.
         width: Cells of a row, those included that are dropped.
         dropped: Whether the last cell of each row is dropped: it is empty, after a separator too many.
+        spaced: Whether there are spaces between separators and quotes.
         told: What was recognised, where it is not the usual.
     """
 
@@ -79,6 +83,7 @@ class Dialect:
     header: bool
     width: int
     dropped: bool = False
+    spaced: bool = False
     told: tuple[str, ...] = ()
 
 
@@ -103,6 +108,10 @@ def recognise(path: Path, text: str, reading: Reading) -> Dialect:
     records = read_records(text, separator, quote)
     if not records:
         raise DataError(f"{path} is empty; its first line names the columns")
+    spaced = _is_spaced(records, quote)
+    if spaced:
+        records = read_records(text, separator, quote, spaced)
+        told.append("spaces before quotes")
     header = reading.header
     if header is None:
         _check_header(path, records)
@@ -125,7 +134,7 @@ def recognise(path: Path, text: str, reading: Reading) -> Dialect:
     if not header:
         told.append(f"no header: the columns are called {names[0]} to {names[-1]}")
     check_names(path, names)
-    return Dialect(separator, quote, names, header, width, dropped, tuple(told))
+    return Dialect(separator, quote, names, header, width, dropped, spaced, tuple(told))
 
 
 def check_names(path: Path, names: Sequence[str]) -> None:
@@ -139,11 +148,12 @@ def check_names(path: Path, names: Sequence[str]) -> None:
         raise DataError(f"{path}: several columns have the names {twice}; each needs its own")
 
 
-def read_records(text: str, separator: str, quote: str = '"') -> list[list[str]]:
+def read_records(text: str, separator: str, quote: str = '"', spaced: bool = False) -> list[list[str]]:
     """The cells of the first rows; lenient, and without empty lines."""
     found: list[list[str]] = []
+    lines = io.StringIO(text, newline="")
     with long_cells():
-        for row in csv.reader(io.StringIO(text, newline=""), delimiter=separator, quotechar=quote):
+        for row in csv.reader(lines, delimiter=separator, quotechar=quote, skipinitialspace=spaced):
             if row:
                 found.append(row)
             if len(found) > _ROWS:
@@ -179,6 +189,13 @@ def _separator(path: Path, text: str, quote: str, likely: str | None) -> str:
         return first[0]
     _check_single(path, text, quote)
     return ","
+
+
+def _is_spaced(records: Sequence[Sequence[str]], quote: str) -> bool:
+    """Whether all names, or all cells of a column, seem to begin with a space and a quote."""
+    rows = [records[0][1:], *zip(*(row for row in records[1:] if len(row) >= len(records[0])), strict=False)]
+    marked = [[cell[:1] == " " and cell.lstrip(" ")[:1] == quote for cell in row if cell.strip()] for row in rows]
+    return any(row and all(row) for row in marked)
 
 
 def _share_of(text: str, separator: str, quote: str) -> float | None:
@@ -228,7 +245,10 @@ def _check_single(path: Path, text: str, quote: str) -> None:
 
 def _check_header(path: Path, records: Sequence[Sequence[str]]) -> None:
     """Raises `DataError` where the first row looks like the others."""
-    first, body = records[0], [row for row in records[1:] if len(row) == len(records[0])]
+    first = records[0]
+    names = [cell.strip() for cell in first]  # which may come again, where files were joined
+    body = [row for row in records[1:] if len(row) == len(first)]
+    body = [row for row in body if len(row) == 1 or [cell.strip() for cell in row] != names]
     if not body:
         return
     data: list[str] = []

@@ -66,6 +66,8 @@ def media_in(cell: Any, find: Callable[[str], Path]) -> Media:
         return cell
     if isinstance(cell, bytes | bytearray | memoryview):
         return Content(bytes(cell))
+    if isinstance(cell, list | tuple) and not any(cell):
+        raise ValueError("its list is empty")
     if not isinstance(cell, Mapping):
         raise ValueError(f"a {type(cell).__name__} is neither a path, nor the bytes of a file, nor a list of numbers")
     if cell.get("array") is not None:

@@ -37,7 +37,7 @@ def label_notes(table: Table, column: str, classes: Sequence[Classes | None], se
     pairs = [_listed({name: counts[name] for name in names}) for names in alike.values() if len(names) > 1]
     if pairs:
         notes.append(
-            f"classes that differ only in case, zeros, white space, Unicode or invisible characters: "
+            f"classes that differ only in case, zeros, white space, Unicode, invisible characters or as true and 1: "
             f"{_some(pairs, '; ')}; mend the table if they are one"
         )
     return [f"{table.path}, column {column!r}: {note}" for note in notes]
@@ -75,6 +75,7 @@ def _loose(name: str) -> str:
     text = unicodedata.normalize("NFKC", name)
     text = "".join(c for c in text if unicodedata.category(c) not in ("Cf", "Cc") or c.isspace()).casefold()
     text = " ".join(text.split()) or name
+    text = {"true": "1", "false": "0"}.get(text, text)
     return repr(float(text)) if is_number(text) and len(text) < 16 else text
 
 

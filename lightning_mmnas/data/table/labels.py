@@ -57,6 +57,7 @@ def read_classes(table: Table, column: str, separator: str | None) -> tuple[list
         first.setdefault(key, row)
     lists = {key: as_list(table.cell(row, column), table.place(row, column)) for key, row in first.items()}
     several = separator is not None or any(found is not None for found in lists.values())
+    _check_vectors(table, column, {first[key]: found for key, found in lists.items() if found})
     classes = {
         key: cell_classes(table.cell(row, column), separator, several, table.place(row, column))
         for key, row in first.items()
@@ -220,6 +221,35 @@ def _check_amounts(table: Table, column: str, classes: Sequence[Classes | None])
             "set data.init_args.task to regression; otherwise set data.init_args.label to another column, or leave "
             "label out"
         )
+
+
+def _check_vectors(table: Table, column: str, lists: Mapping[int, Sequence[Cell]]) -> None:
+    """Refuses lists that do not name classes: a zero or a one for each class, or amounts."""
+    numbers = {row: [_as_number(item) for item in found] for row, found in lists.items()}
+    known = [number for found in numbers.values() for number in found if number is not None]
+    if not known or len(known) < sum(map(len, numbers.values())):
+        return
+    place, cell = table.place(min(lists), column), shown(table.cell(min(lists), column))
+    row, amount = next(((r, n) for r, found in numbers.items() for n in found if n and n % 1), (0, None))
+    if amount is not None:
+        place, cell = table.place(row, column), shown(table.cell(row, column))
+        raise DataError(
+            f"{place}: {cell} is a list of amounts, and names no classes; write the names of a row's classes, or one "
+            "number per row for a regression"
+        )
+    lengths = {len(found) for found in numbers.values()}
+    if len(lengths) == 1 and min(lengths) > 1 and {0, 1}.issuperset(known):
+        raise DataError(
+            f"{place}: {cell} is a zero or a one for each class, and would be read as the classes '0' and '1'; write "
+            'the names (or numbers) of a row\'s classes, such as ["cat", "dog"]'
+        )
+
+
+def _as_number(item: Cell) -> float | None:
+    text = str(_plain(item)).strip()
+    if text in ("True", "False", "true", "false"):
+        return float(text in ("True", "true"))
+    return float(text) if is_number(text) else None
 
 
 def _key(cell: Cell) -> Any:

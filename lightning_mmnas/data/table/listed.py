@@ -28,8 +28,8 @@ def holds_array(cell: Any) -> bool:
     Examples:
         >>> [holds_array(cell) for cell in ([0.5, 2], "[0.5, 2]", "[0.5 2. ]", "70 80 82 72", "0.5;2")]
         [True, True, True, True, True]
-        >>> [holds_array(cell) for cell in ("2024 01 31", "12", "[a, b]", ["a"], [], 2.5)]
-        [False, False, False, False, False, False]
+        >>> [holds_array(cell) for cell in ("2024 01 31", "12", "[a, b]", ["a"], [], 2.5, "(2.5)")]
+        [False, False, False, False, False, False, False]
     """
     if isinstance(cell, str):
         return _spells_array(cell)
@@ -50,6 +50,8 @@ def _spells_array(text: str) -> bool:
     parts = [part for part in _PARTS.split(start.translate(str.maketrans("[]()", "    "))) if part]
     if not parts or not all(_NUMBER.fullmatch(part) or (bracketed and part == "...") for part in parts):
         return False
+    if start[0] == "(" and len(parts) == 1 and "," not in start:
+        return False  # so accounts write what is negative
     fractions = len(parts) > 1 and any("." in part for part in parts)
     return bracketed or fractions or len(parts) >= _BARE
 

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal as ExactNumber
 from pathlib import Path
 from typing import Any, Literal
@@ -26,12 +27,13 @@ EMPTY = (
 WORDS = ("None", "-")
 """Those of them that are words among other texts than numbers and paths, such as a class "None"."""
 
+_SENTINEL = re.compile(r"[+-]?[0-9]{1,18}(?:\.[0-9]*)?")
 _LARGEST = 1e30
 _MOST = 0.5
 """Share of numbers among a column's cells from which their decimal mark counts."""
 _EXPONENT = r"(?:[eE][+-]?[0-9]+)?"
-_MARKS = "'\u2019 \u00a0\u202f"
-"""Marks between thousands that are no decimal marks."""
+_MARKS = "'\u2019 \u00a0\u2007\u2009\u202f"
+"""Marks between thousands that are no decimal marks: apostrophes, and spaces of several widths."""
 _PLAIN = rf"^[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+){_EXPONENT}$"
 _COMMA = rf"^[+-]?(?:[0-9]+,?[0-9]*|,[0-9]+){_EXPONENT}$"
 _GROUPS = r"^[+-]?[1-9][0-9]{0,2}(?:[%s][0-9]{3})+(?:%s[0-9]+)?$"
@@ -39,6 +41,8 @@ _THOUSANDS: dict[Decimal, str] = {
     ".": _GROUPS % ("," + _MARKS, r"\."),
     ",": _GROUPS % ("." + _MARKS, ","),
 }
+_LAKHS = r"^[+-]?[1-9][0-9]?(?:,[0-9]{2})+,[0-9]{3}(?:\.[0-9]+)?$"
+"""As in India: 12,34,567.5; these also look like lists, so a column needs some of other lengths, and nothing else."""
 _EITHER = r"^[+-]?[1-9][0-9]{0,2},[0-9]{3}$"
 _POINT_ONLY = rf"^[+-]?[0-9]*\.[0-9]+{_EXPONENT}$"
 _POINT_GROUPS = r"^[+-]?[1-9][0-9]{0,2}(?:\.[0-9]{3})+$"
@@ -94,7 +98,14 @@ def is_empty(cell: Cell, empty: Sequence[str] = EMPTY) -> bool:
         return True
     if isinstance(cell, ExactNumber):
         return cell.is_nan()
+    if isinstance(cell, int | float | np.number) and not isinstance(cell, bool) and float(cell) in numbers_of(empty):
+        return True
     return isinstance(cell, float | np.floating) and bool(cell != cell)
+
+
+def numbers_of(empty: Sequence[str]) -> frozenset[float]:
+    """The numbers among spellings of an empty cell, such as -999: of numbers in numeric columns, however written."""
+    return frozenset(float(text) for text in empty if _SENTINEL.fullmatch(text))
 
 
 def are_values(cells: pa.ChunkedArray) -> bool:
@@ -119,6 +130,7 @@ def number(cell: Cell, decimal: Decimal = ".") -> float:
         if len(found.wrong) or math.isnan(found.values[0]):
             raise ValueError(why_wrong(cell, decimal))
         return float(found.values[0])
+    cell = cell.total_seconds() if isinstance(cell, timedelta) else cell
     if not isinstance(cell, bool | int | float | ExactNumber | np.number | np.bool_):
         raise ValueError(f"{cell!r} is not a number")
     try:
@@ -248,6 +260,10 @@ def _parse_texts(column: pa.Array, decimal: Decimal, alone: bool = True) -> Numb
         cells = pc.utf8_rtrim_whitespace(pc.utf8_slice_codeunits(cells, 0, -1))
     plain = _matches(cells, _PLAIN if decimal == "." else _COMMA)
     grouped = pc.and_(_matches(cells, _THOUSANDS[decimal]), pc.invert(plain))
+    if decimal == "." and pc.any(lakhs := _matches(cells, _LAKHS)).as_py():
+        every = pc.or_(grouped, lakhs)
+        varied = len(pc.unique(pc.count_substring(cells, ","))) > 1 or pc.any(pc.match_substring(cells, ".")).as_py()
+        grouped = every if varied and pc.all(pc.or_(plain, every)).as_py() else grouped
     if (example := _example(cells, grouped)) is not None:
         count = pc.sum(grouped).as_py()
         bare = re.sub(f"[{'.' if decimal == ',' else ','}{_MARKS}]", "", example)

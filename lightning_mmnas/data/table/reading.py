@@ -1,6 +1,7 @@
 """Tables as columns of cells: CSV and its kin, JSON, Parquet, folders of files."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -24,6 +25,7 @@ from lightning_mmnas.data.table.numbers import (
     is_empty,
     marks_of,
     number,
+    numbers_of,
     parse_numbers,
     why_wrong,
 )
@@ -349,12 +351,20 @@ def _emptied(column: Any, reading: Reading, numbers: bool) -> tuple[Column, dict
         kept, counts = _emptied(texts, reading, numbers)
         there = [c is not None for c in kept] if isinstance(kept, list) else kept.is_valid().to_pylist()
         pairs = zip(column, there, strict=True)
-        cells = [c if t or not (isinstance(c, str) or is_empty(c)) else None for c, t in pairs]
-        return cells, counts
+        empty = reading.empty or ()
+        cells = [c if t or not (isinstance(c, str) or is_empty(c, empty)) else None for c, t in pairs]
+        gone = [c for c, d in zip(column, cells, strict=True) if d is None and isinstance(c, int | float) and c == c]
+        return cells, {**counts, **Counter(f"{number:g}" for number in gone)}
     if isinstance(column, pa.Array):
         column = pa.chunked_array([column])
     if pa.types.is_floating(column.type):
-        return pa.chunked_array([plain(chunk) for chunk in column.chunks], column.type), {}
+        column = pa.chunked_array([plain(chunk) for chunk in column.chunks], column.type)
+    if (known := numbers_of(reading.empty or ())) and (
+        pa.types.is_floating(kind := column.type) or pa.types.is_integer(kind)
+    ):
+        gone = pc.is_in(column.cast(pa.float64(), safe=False), pa.array(list(known), pa.float64()))
+        counts = {f"{number:g}": count for number, count in _counted(column.filter(gone)).items()}
+        return pc.if_else(gone, pa.scalar(None, kind), column), counts
     if not pa.types.is_string(column.type):
         return column, {}
     trimmed = pc.utf8_trim_whitespace(column)
@@ -363,9 +373,12 @@ def _emptied(column: Any, reading: Reading, numbers: bool) -> tuple[Column, dict
         return column, {}
     if not numbers and not are_values(trimmed.filter(pc.invert(gone)).drop_null()):
         gone = pc.is_in(trimmed, pa.array(["", *reading.spellings(False)], pa.string()))
-    found = pc.value_counts(trimmed.filter(gone)).to_pylist()
-    counts = {str(entry["values"]): int(entry["counts"]) for entry in found if entry["values"]}
+    counts = {text: count for text, count in _counted(trimmed.filter(gone)).items() if text}
     return pc.if_else(gone, pa.scalar(None, pa.string()), column), counts
+
+
+def _counted(column: pa.ChunkedArray) -> dict[Any, int]:
+    return {entry["values"]: int(entry["counts"]) for entry in pc.value_counts(column).to_pylist()}
 
 
 def _codes(column: Column) -> tuple[np.ndarray[Any, np.dtype[np.int64]], int]:

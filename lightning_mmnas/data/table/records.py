@@ -1,5 +1,7 @@
 """Tables as JSON: one object per line, or a list of objects."""
 
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ from lightning_mmnas.parsing import parse_json
 
 _ROWS = 10_000
 """Rows that become columns at once."""
+
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""Halves of characters, as JSON may spell them one by one."""
 
 Column = Any
 """`pyarrow.Array`, or a list where cells are of several types."""
@@ -46,6 +51,8 @@ class JsonLines:
                 raise DataError(f"{self.path}, line {line}: not JSON: {error}") from None
             if not isinstance(row, dict):
                 raise DataError(f"{self.path}, line {line}: a {type(row).__name__} instead of an object")
+            if _HALF.search(text) is not None:
+                _check_halves(row, f"{self.path}, line {line}")
             rows.append(row)
             lines.append(line)
             if len(rows) == _ROWS:
@@ -70,10 +77,14 @@ class JsonList:
         self.names: list[str] = []
         self.told: list[str] = []
         try:
-            content = parse_json("".join(_text_lines(path)), object_pairs_hook=_once)
+            text = "".join(_text_lines(path))
+            content = parse_json(text, object_pairs_hook=_once)
         except ValueError as error:
             raise DataError(f"{path}: not JSON: {error}") from None
         self.rows = _rows(path, content)
+        if _HALF.search(text) is not None:
+            for place, row in enumerate(self.rows, start=1):
+                _check_halves(row, f"{path}, row {place}")
 
     def blocks(self) -> Iterator[tuple[dict[str, Column], Sequence[int]]]:
         """Blocks of rows by column, and their numbers from 1."""
@@ -126,7 +137,10 @@ def _rows(path: Path, content: Any) -> list[dict[str, Cell]]:
         lists = [value for value in values if isinstance(value, list) and value and isinstance(value[0], dict)]
         even = all(isinstance(value, list) and len(value) == len(values[0]) for value in values)
         if all(isinstance(value, dict) and value.keys() == values[0].keys() for value in values):
-            content = [{name: column[key] for name, column in content.items()} for key in values[0]]
+            turned = [{name: column[key] for name, column in content.items()} for key in values[0]]
+            content = _indexed(content) if _are_rows(content, turned) else turned
+        elif _is_split(content):
+            content = [_named(path, content["columns"], row, place) for place, row in enumerate(content["data"], 1)]
         elif even and (len(values) > 1 or not lists):
             content = [dict(zip(content, cells, strict=True)) for cells in zip(*values, strict=True)]
         elif len(lists) == 1:
@@ -137,6 +151,50 @@ def _rows(path: Path, content: Any) -> list[dict[str, Cell]]:
         if not isinstance(row, dict):
             raise DataError(f"{path}, row {place}: a {type(row).__name__} instead of an object")
     return content
+
+
+def _is_split(content: Mapping[str, Any]) -> bool:
+    """Whether an object has names of columns, and lists of cells beside them."""
+    names, rows = content.get("columns"), content.get("data")
+    return isinstance(names, list) and isinstance(rows, list) and all(isinstance(row, list) for row in rows)
+
+
+def _are_rows(content: Mapping[str, Mapping[str, Cell]], turned: Sequence[Mapping[str, Cell]]) -> bool:
+    """Whether objects in an object are its rows, and not its columns: by types, by numbers for names, by how many."""
+    alike, across = (
+        all(len({_type(c) for c in one.values() if c is not None}) < 2 for one in many)
+        for many in (list(content.values()), turned)
+    )
+    if alike != across:
+        return across
+    if all(map(str.isdecimal, inner := next(iter(content.values())))):
+        return False
+    return all(map(str.isdecimal, content)) or len(content) > len(inner)
+
+
+def _indexed(content: Mapping[str, Mapping[str, Cell]]) -> list[dict[str, Cell]]:
+    """Rows by name; the names are a column of their own, unless they are numbers."""
+    if all(map(str.isdecimal, content)) or any("index" in row for row in content.values()):
+        return [dict(row) for row in content.values()]
+    return [{"index": name, **row} for name, row in content.items()]
+
+
+def _type(cell: Cell) -> type:
+    return float if type(cell) is int else type(cell)
+
+
+def _named(path: Path, names: Sequence[Any], row: Any, place: int) -> dict[str, Cell]:
+    if not isinstance(row, list) or len(row) != len(names):
+        raise DataError(f"{path}, row {place}: no list of {len(names)} cells, which is what columns names")
+    return dict(zip(map(str, names), row, strict=True))
+
+
+def _check_halves(row: Mapping[str, Cell], place: str) -> None:
+    try:
+        json.dumps(row, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start : error.end])
+        raise DataError(f"{place}: {half} is half of a character, which no text may hold; write all of it") from None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

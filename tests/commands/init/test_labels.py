@@ -69,6 +69,7 @@ def test_lists_in_a_csv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     [
         ({"label": [f"row {i}" for i in range(60)]}, "60 classes in 60 labelled rows, and none has the three rows"),
         ({"label": ["one"] * 60}, "are of ['one'] only; leave label out (--no-label)"),
+        ({"label": ["one", "?"] * 30}, "are of ['one'] only ('?' is read as empty, unless --empty says otherwise)"),
         (
             {"split": [str(i % 5) for i in range(60)]},
             "are folds and no splits; write train, val or test in their place",
@@ -91,6 +92,17 @@ def test_amounts_are_no_classes_even_if_they_are_said_to_be(tmp_path: Path, caps
     assert code != 0
     said = " ".join(capsys.readouterr().err.split())
     assert "amounts, not classes. To predict them give --task regression" in said
+
+
+def test_one_text_among_amounts_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    label = [f"{i / 7:.3f}" for i in range(60)]
+    label[5] = "12.5 kg"
+    assert init(table(tmp_path / "t.csv", label=label))[0] != 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "1 of 60 cells are no numbers: line 7: '12.5 kg' is not a number" in said
+    assert "--task classes" in said
+    few = ["1", "2", "unknown"] * 20
+    assert init(table(tmp_path / "few.csv", label=few))[0] == 0
 
 
 def test_texts_of_other_languages(tmp_path: Path) -> None:

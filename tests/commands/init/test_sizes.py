@@ -79,6 +79,23 @@ def test_pictures_of_twelve_bits_in_sixteen(tmp_path: Path) -> None:
     assert found.specs["c"].maximum is None
 
 
+def test_numbers_far_from_all_others_are_told(tmp_path: Path) -> None:
+    some = numbers(40)
+    coded = [-999 if i % 8 == 0 else value for i, value in enumerate(some)]
+    wrong = [1e12 if i == 4 else value for i, value in enumerate(some)]
+    columns = {"coded": coded, "wrong": wrong, "some": some, "nines": [99, 120, *range(95, 133)]}
+    table = write_table(tmp_path, columns)
+    first, second = proposed(table).columns["numbers"].notes
+    least, most = min(v for v in coded if v != -999), max(coded)
+    assert first.startswith(
+        f"column 'coded': 5 cells are -999, and the others from {least:g} to {most:g}; if it stands"
+    )
+    assert first.endswith("--empty -999")
+    assert second.startswith("column 'wrong': 1 cell(s) are far away from the others")
+    assert "line 5: 1e+12" in second
+    assert len(proposed(table, reading={"empty": ["-999"]}).columns["numbers"].notes) == 1
+
+
 def test_pages_are_told(tmp_path: Path) -> None:
     for i in range(N):
         pages = [Image.fromarray(np.full((8, 8), 40 * k + i, dtype=np.uint8)) for k in range(1 + 2 * (i % 2))]

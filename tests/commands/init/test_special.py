@@ -167,6 +167,8 @@ def test_ids_in_text(tmp_path: Path) -> None:
         ([f"{7919 * i * i % 99991:05d}" for i in range(30)], "it holds codes with leading zeros, such as '0"),
         ([f"2024{1 + i % 12:02d}{1 + i * i % 28:02d}" for i in range(30)], "it holds dates, such as 20240101"),
         ([20_240_101 + 100 * (i % 9) for i in range(30)], "it holds dates, such as 20240101"),
+        ([2**53 + i * i for i in range(30)], "such as 9007199254741833, longer than numbers that are told apart"),
+        ([str(2**62 + i * i) for i in range(30)], "longer than numbers that are told apart: ids and no amounts"),
     ],
 )
 def test_codes_are_no_amounts(tmp_path: Path, cells: list[Any], reason: str) -> None:
@@ -175,6 +177,50 @@ def test_codes_are_no_amounts(tmp_path: Path, cells: list[Any], reason: str) -> 
     assert found.specs["numbers"].columns == ["x"]
     kept = proposed(found.table.path, "code=features:code").specs["code"]
     assert kept.columns == ["code"]
+
+
+def test_labels_in_several_columns_are_a_question_or_no_inputs(tmp_path: Path) -> None:
+    flags = [i % 3 == 0 for i in range(N)]
+    columns: dict[str, list[Any]] = {
+        "label_cat": flags,
+        "label_dog": [not flag for flag in flags],
+        "class_size": numbers(N),
+        "y_up": flags,
+    }
+    found = proposed(write_table(tmp_path, {**columns, "x": numbers(N, 1)}))
+    assert inputs(found.table.path) == ["class_size", "x"]
+    assert found.left["label_dog"].startswith("it is one of 3 columns of zeros and ones that are called like labels")
+    one = proposed(write_table(tmp_path / "one", {"y_up": flags, "x": numbers(N, 1)}))
+    assert one.specs["numbers"].columns == ["y_up", "x"]
+    counted = write_table(tmp_path / "counted", {"label": SIDES, "label2": numbers(N), "x": numbers(N, 1)})
+    with pytest.raises(DataError, match=r"\['label', 'label2'\] are all called like a label, and they differ"):
+        proposed(counted)
+    assert inputs(counted, label="label") == ["x"]
+
+
+def test_splits_by_their_cells(tmp_path: Path) -> None:
+    splits = ["train"] * 16 + ["valid"] * 4 + ["test"] * 4
+    flags = [split == "train" for split in splits]
+    columns: dict[str, list[Any]] = {
+        "phase": splits,
+        "is_train": flags,
+        "inTest": [int(not flag) for flag in flags],
+        "test": flags,
+    }
+    found = proposed(write_table(tmp_path, {**columns, "x": numbers(N)}))
+    assert found.special == {}
+    assert found.left["phase"] == "its cells name splits, and it is no input; --split phase takes it as such"
+    assert found.left["is_train"].startswith("it says which rows are in a split, and is no input")
+    assert "inTest" in found.left
+    assert inputs(found.table.path) == ["test", "x"]
+    assert proposed(found.table.path, split="phase").special == {"split": "phase"}
+    angle = proposed(write_table(tmp_path / "angle", {"phase": numbers(N), "x": numbers(N, 1)}))
+    assert angle.specs["numbers"].columns == ["phase", "x"]
+
+
+def test_short_texts_are_told_by_example(tmp_path: Path) -> None:
+    found = proposed(write_table(tmp_path, {"unit": [f"{i}\u200bkg" for i in range(N)], "x": numbers(N)}))
+    assert found.left["unit"].startswith(r"short texts, 24 different ones such as '0\u200bkg', '1\u200bkg', and not")
 
 
 def test_amounts_that_look_a_little_like_codes_are_inputs(tmp_path: Path) -> None:

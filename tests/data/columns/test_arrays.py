@@ -69,7 +69,7 @@ def test_damage_is_named(tmp_path: Path) -> None:
     with pytest.raises(DamagedFilesError, match=r"a\.npy: there is no such file"):
         open_array(path)
     np.save(path, np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(DamagedFilesError, match=r"a\.npy: ValueError"):
+    with pytest.raises(DamagedFilesError, match=r"a\.npy: it holds Python objects"):
         open_array(path)
     np.save(path, np.array(["x"]))
     with pytest.raises(DamagedFilesError, match=r"a\.npy: it holds no numbers but <U1"):
@@ -98,7 +98,7 @@ def test_archives_of_arrays(tmp_path: Path) -> None:
     with pytest.raises(DamagedFilesError, match=r"an array: it holds the arrays .*none is the key 'x'"):
         array_in(path.read_bytes(), "x")
     np.savez(path, np.array([{"a": 1}], dtype=object))
-    with pytest.raises(DamagedFilesError, match=r"a\.npz: ValueError: Object arrays cannot be loaded"):
+    with pytest.raises(DamagedFilesError, match=r"a\.npz: it holds Python objects, which are not read"):
         open_array(path)
     path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(DamagedFilesError, match=r"a\.npz: "):

@@ -63,6 +63,7 @@ DOUBTFUL = [
     ((100, 150, 3), "f4", {"image hwc", "skeleton tjc"}),
     ((25, 25, 3), "f4", {"image hwc", "skeleton tjc"}),
     ((7, 64), "u1", {"motion ct", "motion tc"}),
+    ((64, 64, 13), "u2", {"video thw"}),  # or a picture of 13 bands, which nothing reads
     ((48, 64, 2), "f4", {"skeleton tjc"}),  # or the motion of pixels, which nothing reads
 ]
 

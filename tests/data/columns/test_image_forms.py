@@ -106,11 +106,32 @@ def test_twelve_bits_of_a_file() -> None:
     values = TWELVE[:, :8].astype(int)
     left, right = values[:, ::2], values[:, 1::2]
     raw = np.stack([left >> 4, (left & 15) << 4 | right >> 8, right & 255], 2).astype(np.uint8).tobytes()
-    tags = {256: 8, 257: 6, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: 6, 279: len(raw)}
-    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
-    content = b"II*\0" + struct.pack("<I", 8 + len(raw)) + raw + struct.pack("<H", len(tags)) + entries + bytes(4)
+    content = tiff(raw, 8, 6, bits=12)
     assert image_info(content).bits == 12
     assert np.array_equal(decode_image(content, channels=1)[0].numpy(), np.round(values / 4095 * 255))
+
+
+def tiff(raw: bytes, w: int, h: int, bits: int, white: int = 1, form: int = 1) -> bytes:
+    """A TIFF of one channel; white is 0 where `white` is, and `form` 2 says that values are signed."""
+    tags = {256: w, 257: h, 258: bits, 259: 1, 262: white, 273: 8, 277: 1, 278: h, 279: len(raw), 339: form}
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    return b"II*\0" + struct.pack("<I", 8 + len(raw)) + raw + struct.pack("<H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_zero_is_white_where_the_header_says_so(bits: int) -> None:
+    values = np.arange(256).reshape(16, 16)
+    content = tiff((values * (257 if bits == 16 else 1)).astype(f"<u{bits // 8}").tobytes(), 16, 16, bits, white=0)
+    assert np.array_equal(decode_image(content, channels=1)[0].numpy(), 255 - values)
+    if bits == 16:
+        assert image_maximum(content) == 65535
+        assert image_info(content).bits == 16
+
+
+def test_signed_bytes_are_refused() -> None:
+    content = tiff(bytes(range(256)), 16, 16, 8, form=2)
+    with pytest.raises(DamagedFilesError, match="its pixels are signed bytes, which are not read"):
+        decode_image(content)
 
 
 def test_eight_bits_have_their_own_maximum() -> None:

@@ -285,3 +285,28 @@ def test_a_million_rows_are_read_in_linear_time() -> None:
     assert json.dumps(class_names(found)) == json.dumps(sorted(set(cells)))
     labels = encode_classes(found, class_names(found), False)
     assert torch.equal(labels.bincount(), torch.full((1000,), 200))
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        ([[0, 1], [1, 0], None], r"row 2.*\[0, 1\] is a zero or a one for each class.*\[\"cat\", \"dog\"\]"),
+        (["[1, 0, 0]", "[0 1 0]", ""], "is a zero or a one for each class"),
+        ([[True, False], [False, True]], "is a zero or a one for each class"),
+        ([[0.25, 0.75], [1, 0]], r"\[0\.25, 0\.75\] is a list of amounts, and names no classes"),
+        ([[1, 0], [14.5]], r"row 3.*\[14\.5\] is a list of amounts"),
+    ],
+)
+def test_lists_of_numbers_that_name_no_classes(cells: list[Any], message: str) -> None:
+    with pytest.raises(DataError, match=message.replace("row", "line")):
+        read(cells)
+
+
+def test_lists_of_class_numbers_are_classes() -> None:
+    assert read([[0], [1], [], None]) == [("0",), ("1",), (), None]
+    assert read([[0, 2], [1, 0]]) == [("0", "2"), ("1", "0")]
+    assert read([[0, 1], [1]]) == [("0", "1"), ("1",)]
+
+
+def test_truth_values_beside_numbers_are_told() -> None:
+    assert "'0' (1 row), 'False' (1 row); '1' (1 row), 'True' (1 row)" in notes([True, 0, 1, False])[0]

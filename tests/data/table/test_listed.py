@@ -5,6 +5,7 @@ import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from lightning_mmnas.commands.init.sampling import spread
 from lightning_mmnas.data.table.columns import file_column
 from lightning_mmnas.data.table.embedded import EmbeddedColumn
 from lightning_mmnas.data.table.listed import array_of, holds_array
-from lightning_mmnas.data.table.reading import Table
+from lightning_mmnas.data.table.reading import Table, read_table
 from lightning_mmnas.data.table.standardised import NumberColumn, measure
 from lightning_mmnas.delivery.card import TableCard
 from lightning_mmnas.delivery.inputs import reading_of, samples_of
@@ -177,8 +178,34 @@ def test_an_array_file_of_another_length_stops(tmp_path: Path) -> None:
     for row, vector in enumerate(VECTORS):
         np.save(tmp_path / f"{row}.npy", vector[: 4 if row == 7 else 5])
     table = written(tmp_path, [f"{row}.npy" for row in range(ROWS)])
-    with pytest.raises(DataError, match=r"column 'emb': 4 numbers, and 5 in most arrays .*--modality emb=motion:emb"):
+    with pytest.raises(DataError, match=r"7\.npy: 4 numbers, and 5 in most arrays .*--modality emb=motion:emb"):
         read_columns(str(table), {}, ())
+    np.save(tmp_path / "7.npy", np.empty(0))
+    with pytest.raises(DataError, match=r"7\.npy: 0 numbers, and 5 in most arrays"):
+        read_columns(str(table), {}, ())
+
+
+def test_empty_lists_are_named(tmp_path: Path) -> None:
+    cells: list[Any] = VECTORS.tolist()
+    with pytest.raises(DataError, match=r"line 4, column 'emb': 0 numbers, and 5 in most arrays"):
+        read_columns(str(written(tmp_path, [*cells[:3], [], *cells[4:]], ".jsonl")), {}, ())
+    moments: list[Any] = [[vector, vector[::-1]] for vector in cells]
+    table = written(tmp_path, [*moments[:3], [], *moments[4:]], ".jsonl")
+    spec = read_columns(str(table), {}, ["emb=motion:emb,axes=tc"]).specs["emb"]
+    assert (spec.channels, spec.length) == (5, 16)
+    with pytest.raises(DamagedFilesError, match="line 4, column 'emb': its list is empty"):
+        build(TableDataModule(str(table), {"emb": spec}, label="label", batch_size=2))
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.decimal128(9, 4)), pa.large_list(pa.decimal128(9, 4))])
+def test_lists_of_decimals_are_numbers(tmp_path: Path, kind: pa.DataType) -> None:
+    cells = [[Decimal(f"{number:.4f}") for number in vector] for vector in VECTORS]
+    table = tmp_path / "table.parquet"
+    parquet.write_table(pa.table({"emb": pa.array(cells, kind), "label": LABELS}), table)
+    assert read_columns(str(table), {}, ()).specs["emb"].length == 5
+    vectors = read_table(table).vectors("emb")
+    assert vectors is not None
+    np.testing.assert_allclose(vectors, VECTORS.round(4), rtol=1e-12)
 
 
 def test_the_brightest_pixel_is_looked_for_in_many_cells(tmp_path: Path) -> None:
@@ -208,6 +235,18 @@ def test_a_few_whole_numbers_without_brackets_are_asked_about(tmp_path: Path) ->
     assert "emb" not in read_columns(str(table), {}, (), without=["emb"]).specs
     pixels = [" ".join(str((i * j) % 256) for j in range(48)) for i in range(ROWS)]
     assert read_columns(str(written(tmp_path, pixels)), {}, ()).specs["emb"].length == 48
+
+
+def test_amounts_in_brackets_are_asked_about_beside_decimal_commas(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    lines = [f"({row},5);{row * row % 7},25;{label}" for row, label in enumerate(LABELS)]
+    table.write_text("\n".join(["emb;weight;label", *lines]))
+    with pytest.raises(
+        DataError, match=r"line 2, column 'emb': is '\(0,5\)' a negative number with a decimal comma, or"
+    ):
+        read_columns(str(table), {}, ())
+    table.write_text("\n".join(["emb;weight;label", *lines]).replace(",25", ".25"))
+    assert read_columns(str(table), {}, ()).specs["emb"].length == 2
 
 
 @pytest.mark.parametrize("spaces", range(30))

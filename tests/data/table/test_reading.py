@@ -38,6 +38,8 @@ def table(folder: Path, content: str | bytes, name: str = "t.csv", **reading: An
         ("a,b,\n1.5,x\n2.25,y\n", ["a separator too many"]),
         ("'a','b'\n'1.5','x'\n'2.25','y'\n", ["quotes '"]),
         ('a,b\n"1,5",x\n"2,25",y\n', ["decimal comma"]),
+        ('"a", "b"\n1.5, "x"\n2.25, "y"\n', ["spaces before quotes"]),
+        ("'a', 'b'\n1.5,'x'\n2.25,'y'\n", ["quotes '", "spaces before quotes"]),
         ("a,b\r1.5,x\r2.25,y\r", []),
         ("\ufeffa,b\r\n1.5,x\r\n\r\n2.25,y", []),
         ("a,b\n1.5,x\n2.25,y\n".encode("utf-16"), ["UTF-16"]),
@@ -58,6 +60,8 @@ def test_dialects_are_recognised(tmp_path: Path, content: str | bytes, told: lis
     [
         ("5.1,3.5,x\n4.9,3.0,x\n4.7,3.2,y\n", "line 1: '5.1', '3.5', 'x' look like cells.*--no-header"),
         ("1.png,cat\n2.png,cat\n3.png,dog\n", r"'1\.png', 'cat' look like cells"),
+        ("a,b\nsome words,x\na,b\nother words,y\n", "line 3: the names of the columns again; if files were joined"),
+        (",a,b\n0,1,x\n1,2,y\n,a , b\n0,3,z\n", "line 4: the names of the columns again"),
         ("a b\n1 2\n3 4\n5 6\n", "space parts every row into 2; give --separator ' '"),
         ("a:b\n1:2\n3:4\n5:6\n", "':' parts every row into 2"),
         ("a   b\n1   2\n30  4\n5   6\n", "write it with commas"),
@@ -87,6 +91,19 @@ def test_options_override_what_is_recognised(tmp_path: Path) -> None:
     kept = table(tmp_path, "a,b\nNA,1\n9,2\n", empty=["9"])
     assert kept.cells("a") == ["NA", None]
     assert table(tmp_path, "a\tb\n1\t2\n", separator="tab").names == ["a", "b"]
+
+
+def test_separators_in_quotes_behind_spaces(tmp_path: Path) -> None:
+    found = table(tmp_path, 'a, b, c\n1, "x, ""y""\nand z", "u"\n2, "v", "w"\n')
+    assert [found.cells(name) for name in "abc"] == [["1", "2"], ['x, "y"\nand z', "v"], ["u", "w"]]
+    assert [found.line(row) for row in (0, 1)] == [2, 4]
+    kept = table(tmp_path, 'a,b\n"say, ""hi""", "x" y\n"no, ""no""",z\n')
+    assert kept.cells("a") == ['say, "hi"', 'no, "no"']
+    assert kept.cells("b") == [' "x" y', "z"]
+
+
+def test_one_column_may_hold_its_own_name(tmp_path: Path) -> None:
+    assert table(tmp_path, "word\nno\nword\nyes\nno\n", header=True).cells("word") == ["no", "word", "yes", "no"]
 
 
 def test_columns_of_pandas(tmp_path: Path) -> None:
@@ -126,6 +143,8 @@ def test_plus_and_minus_are_classes(tmp_path: Path) -> None:
         (["1", "2.5", "-3e2", "+4", ".5", "5."], [1, 2.5, -300, 4, 0.5, 5]),
         (["1,234", "12", "1,234,567.5", "-2,000"], [1234, 12, 1234567.5, -2000]),
         (["1'234", "12\u00a0345", "\u22127"], [1234, 12345, -7]),
+        (["1\u2009234.5", "1\u2007000", "7"], [1234.5, 1000, 7]),
+        (["1,23,456.5", "12,34,567", "1,234", "-7"], [123456.5, 1234567, 1234, -7]),
         (["12%", "3 %", "", "0.5%"], [0.12, 0.03, NAN, 0.005]),
         (["True", "false", "", "TRUE"], [1, 0, NAN, 1]),
     ],
@@ -154,6 +173,11 @@ def test_the_first_bad_lines_are_named(tmp_path: Path, wrong: str, message: str)
         found.numbers("a")
 
 
+def test_lists_of_one_length_are_no_numbers_of_india(tmp_path: Path) -> None:
+    found = table(tmp_path, 'a,b\n"10,20,30,100",x\n"11,25,30,102",y\n')
+    assert number_share(found, "a") == 0
+
+
 def test_a_text_column_with_one_number_remains_text(tmp_path: Path) -> None:
     found = table(tmp_path, "a,b\nred,1\n7,2\nblue,3\n")
     assert number_share(found, "a") == pytest.approx(1 / 3)
@@ -169,68 +193,6 @@ def test_decimal_marks_that_contradict_each_other_stop(tmp_path: Path) -> None:
         table(tmp_path, "a;b\n1,234;x\n2,345;y\n").numbers("a")
     mixed = table(tmp_path, "a;b\n1,5;1.234\n2.000,25;5\n")
     assert (mixed.numbers("a").tolist(), mixed.numbers("b").tolist()) == ([1.5, 2000.25], [1234, 5])
-
-
-def test_types_of_parquet(tmp_path: Path) -> None:
-    import datetime
-    import decimal
-
-    day = datetime.date(2024, 1, 31)
-    columns = {
-        "category": pa.array(["a", "b", "a"]).dictionary_encode(),
-        "decimal": pa.array([decimal.Decimal("1.50"), None, decimal.Decimal("2.25")]),
-        "date": pa.array([day, None, day]),
-        "time": pa.array([datetime.datetime(2024, 1, 31, 12, 30), None, None], pa.timestamp("us")),
-        "flag": pa.array([True, False, None]),
-        "float": pa.array([1.5, NAN, 2.5], pa.float32()),
-        "half": pa.array(np.array([1, 2, 3], np.float16)),
-        "whole": pa.array([1, 2, None], pa.int16()),
-        "large": pa.array(["NA", "x", " "], pa.large_string()),
-        "list": pa.array([["a"], [], None]),
-        "infinite": pa.array([1.0, math.inf, 2.0]),
-    }
-    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
-    found = read_table(tmp_path / "t.parquet")
-    assert found.cells("category") == ["a", "b", "a"]
-    assert found.cells("decimal") == [1.5, None, 2.25]
-    assert found.cells("date") == ["2024-01-31", None, "2024-01-31"]
-    assert found.cells("time") == ["2024-01-31 12:30:00", None, None]
-    assert found.cells("large") == [None, "x", None]
-    assert found.cells("list") == [["a"], [], None]
-    for name, values in (
-        ("flag", [1, 0, NAN]),
-        ("float", [1.5, NAN, 2.5]),
-        ("half", [1, 2, 3]),
-        ("whole", [1, 2, NAN]),
-    ):
-        np.testing.assert_array_equal(found.numbers(name), values)
-    with pytest.raises(DataError, match="row 2: inf is not a usable number"):
-        found.numbers("infinite")
-
-
-def test_json_of_all_forms(tmp_path: Path) -> None:
-    rows: list[dict[str, Any]] = [{"a": 1, "b": "x"}, {"a": 2.5, "c": [1]}, {"a": "NA"}]
-    forms = {
-        "t.jsonl": "\n\n".join(map(json.dumps, rows)),
-        "t.json": json.dumps(rows),
-        "u.json": json.dumps({"data": rows, "version": 1}),
-        "v.json": "\n".join(map(json.dumps, rows)),
-        "w.json": json.dumps({name: {str(i): row.get(name) for i, row in enumerate(rows)} for name in "abc"}),
-        "x.json": json.dumps({name: [row.get(name) for row in rows] for name in "abc"}),
-    }
-    for name, content in forms.items():
-        found = table(tmp_path, content, name)
-        np.testing.assert_array_equal(found.numbers("a"), [1, 2.5, NAN])
-        assert found.cells("b") == ["x", None, None]
-        assert found.cells("c") == [None, [1], None]
-    assert table(tmp_path, forms["t.jsonl"], "t.jsonl").place(1, "a").endswith("t.jsonl, line 3, column 'a'")
-    for content, message in (
-        ('{"a": 1}\n{"a": 1, "a": 2}', "line 2"),
-        ('{"a": 1}\n3', "line 2: a int"),
-        ("3", "a int"),
-    ):
-        with pytest.raises(DataError, match=message):
-            table(tmp_path, content, "t.json" if content == "3" else "t.jsonl")
 
 
 def test_a_folder_of_parquet_files(tmp_path: Path) -> None:

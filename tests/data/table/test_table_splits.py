@@ -158,6 +158,8 @@ def test_messages_of_small_tables(tmp_path: Path) -> None:
         row["a"] = ""
     with pytest.raises(DataError, match=r"every row of the val split lacks a modality; .*missing to mask"):
         built(write(tmp_path / "t.csv", rows), labels=False, split="s", missing="drop")
+    with pytest.raises(DataError, match=r"every row of the val split lacks all modalities$"):
+        built(write(tmp_path / "t.csv", rows), labels=False, split="s", missing="mask")
     unique = [row | {"y": f"name {i}"} for i, row in enumerate(numbers(12))]
     with pytest.raises(DataError, match=r"t\.csv, column 'y': 12 classes in 12 labelled rows"):
         built(write(tmp_path / "t.csv", unique), label="y")
