@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_mmnas
 from lightning_mmnas import DeliveredModel, FineTuning, TableDataModule
@@ -165,6 +166,61 @@ def test_scores(delivered: Any, model: DeliveredModel, tmp_path: Path) -> None:
         model.evaluate(other)
 
 
+def test_whatever_is_evaluated_may_have_its_classes(delivered: Any, model: DeliveredModel) -> None:
+    pd = pytest.importorskip("pandas")
+    table = delivered[3]
+    frame = pd.read_csv(table)
+    frame["photo"], frame["song"] = (str(table.parent) + "/" + frame[name] for name in ("photo", "song"))
+    wanted = model.evaluate(table)
+    samples = [{**sample(table, i), "label": frame["label"][i]} for i in range(len(frame))]
+    together = {name: [one[name] for one in samples] for name in samples[0]}
+    renamed = {("truth" if name == "label" else name): value for name, value in together.items()}
+    for data, label in (
+        (frame, None),
+        (frame.to_dict("records"), None),
+        (frame.to_dict("list"), None),
+        (samples, None),
+        (together, None),
+        (renamed, "truth"),
+        ([{name: value[i] for name, value in renamed.items()} for i in range(len(frame))], "truth"),
+    ):
+        assert model.evaluate(data, label=label) == wanted
+    for row in (frame.iloc[1], frame.to_dict("records")[1], samples[1]):
+        assert model.evaluate(row)["samples"] == 1
+        assert model.predict(row) == model.predict(samples[1])
+    assert model.evaluate([{**samples[0], "label": None}, *samples[1:3]])["skipped"] == 1
+    with pytest.raises(DataError, match="'label' is not of 45 samples"):
+        model.evaluate({**together, "label": ["heron"]})
+    with pytest.raises(DataError, match=r"several columns have the names \['id', "):
+        model.predict(pd.concat([frame, frame], axis=1))
+    swapped = {**together, "numbers": frame[["wing", "mass"]]}
+    assert torch.equal(model.predict_proba(swapped), model.predict_proba(together))
+
+
+def test_labels_of_a_loader_are_checked(delivered: Any, model: DeliveredModel) -> None:
+    one = model.transforms(sample(delivered[3], 0))
+    for label, message in (
+        (3, "whole numbers from 0 to 2, or -1, but has 3"),
+        (1.0, "whole numbers from 0 to 2, or -1, but has 1.0"),
+        ("heron", "'label' must hold numbers, not str"),
+        (torch.eye(3)[0], r"has the shape \(2, 3\) instead of \(2,\)"),
+    ):
+        with pytest.raises(DataError, match=message):
+            model.evaluate(DataLoader([{**one, "label": label}] * 2, batch_size=2))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"a batch is a list, not a dict with the modalities \['photo'"):
+        model.predict(DataLoader(TensorDataset(torch.zeros(2, 3))))
+    with pytest.raises(DataError, match="split 'all' is not in"):
+        model.data("all")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_in_another_precision(dtype: torch.dtype, delivered: Any, model: DeliveredModel) -> None:
+    other = copy.deepcopy(model).to(dtype)
+    torch.testing.assert_close(other.predict_proba(delivered[3]), model.predict_proba(delivered[3]), atol=0.02, rtol=0)
+    assert other.embed(delivered[3]).dtype == dtype
+    assert other.evaluate(delivered[3])["samples"] == 45
+
+
 def test_what_is_missing_is_what_it_was_in_training(delivered: Any, model: DeliveredModel, tmp_path: Path) -> None:
     table = write_birds(tmp_path / "data", holes=True)
     with pytest.raises(DataError, match="line 2: modality 'numbers' is missing, and the model was trained without"):
@@ -191,8 +247,8 @@ def test_what_is_missing_is_what_it_was_in_training(delivered: Any, model: Deliv
         ({"picture": "x.png"}, "'picture' is none of the modalities"),
         ({"photo": "nowhere.png", "song": "x", "note": "y", "numbers": [1, 2]}, "nowhere.png: there is no such file"),
         ({"numbers": [1, "x"]}, "modality 'photo' is missing"),
-        ("nothing.csv", "there is no table nothing.csv"),
-        ("nothing.txt", "the suffix '.txt' is not in"),
+        ("nothing.csv", "there is no table nothing.csv$"),
+        ("pyproject.toml", "the suffix '.toml' is not in"),
         (3, "int cannot be read as samples"),
         ([], "list cannot be read as samples"),
     ],
@@ -215,6 +271,15 @@ def test_wrong_values(delivered: Any, model: DeliveredModel, tmp_path: Path) -> 
     ):
         with pytest.raises(DataError, match=message):
             model.predict({**one, name: value})
+    assert model.predict({**one, "note": 5}) == model.predict({**one, "note": "5"})
+    for options in ({"batch_size": 2.5}, {"batch_size": 0}, {"columns": "note=words"}):
+        with pytest.raises(DataError, match=f"{next(iter(options))} must be a"):
+            model.predict(one, **options)
+    unreadable = model.features({**one, "numbers": ["x", 1]}, on_error="skip")
+    assert {name: value.shape for name, value in unreadable.items()} == {
+        name: value.shape for name, value in model.features(one).items()
+    }
+    assert all(bool(value.isnan().all()) for value in unreadable.values())
     with pytest.raises(DataError, match=r"have one sample, the others several: \['numbers'\]"):
         model.predict({**one, "numbers": [[1.0, 2.0], [1.0, 2.0]]})
     empty = tmp_path / "empty.csv"
@@ -222,7 +287,9 @@ def test_wrong_values(delivered: Any, model: DeliveredModel, tmp_path: Path) -> 
     with pytest.raises(DataError, match="there are no samples"):
         model.predict(empty)
     empty.write_text("photo,song,note,mass\n")
-    with pytest.raises(DataError, match=r"no column 'wing' for the modality 'numbers'.*--modality numbers=COLUMN"):
+    with pytest.raises(
+        DataError, match=r"no column 'wing' for the modality 'numbers'.*--modality numbers=COLUMN,COLUMN"
+    ):
         model.predict(empty)
 
 
