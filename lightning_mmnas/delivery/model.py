@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,13 @@ from lightning_mmnas.data.samples import LABEL, labelled_rows
 from lightning_mmnas.data.spec import ModalitySpec, Split, Task, unscaled
 from lightning_mmnas.data.table.labels import Classes, cell_classes, encode_classes, known_classes
 from lightning_mmnas.data.table.targets import no_target
-from lightning_mmnas.data.targets import rescaled_loader, standardised
+from lightning_mmnas.data.targets import standardised
 from lightning_mmnas.delivery.card import ModelCard
 from lightning_mmnas.delivery.classifier import FusionClassifier
 from lightning_mmnas.delivery.inputs import reading_of, samples_of
-from lightning_mmnas.delivery.parts import build_data
 from lightning_mmnas.delivery.samples import Chunk, OnError, Row
 from lightning_mmnas.delivery.scores import Scores, labels_of
+from lightning_mmnas.delivery.splits import open_split
 from lightning_mmnas.delivery.transforms import Transforms, Wrong
 from lightning_mmnas.errors import DataError, ModelError
 from lightning_mmnas.modules.frozen import FrozenEncoders
@@ -306,12 +306,7 @@ class DeliveredModel(nn.Module):
             DataError: It is not known where they came from.
             DatasetNotFoundError: They are not there.
         """
-        if split not in get_args(Split):
-            raise DataError(f"split {split!r} is not in {list(get_args(Split))}")
-        module = build_data(self.card, self.allow)
-        module.use_all_labels()
-        module.build(split)
-        return rescaled_loader(module.plain_loader(split), module.target_scale, self.card.target_scale)
+        return open_split(self.card, split, self.allow).loader
 
     def _values(self, batch: dict[str, Tensor]) -> Tensor:
         return self.values(self.classifier(batch))

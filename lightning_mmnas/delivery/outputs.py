@@ -67,7 +67,16 @@ class _Csv:
         if not self.begun:
             self.writer.writerow(columns)
             self.begun = True
+        for name, column in columns.items():
+            if any(_holds_bytes(cell) for cell in column):
+                raise DataError(f"the column {name!r} holds bytes, which a .csv file cannot; write a .parquet file")
         self.writer.writerows(zip(*(map(_cell, column) for column in columns.values()), strict=True))
+
+
+def _holds_bytes(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_holds_bytes, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, bytes)
 
 
 def _cell(value: Any) -> Any:
@@ -77,7 +86,7 @@ def _cell(value: Any) -> Any:
         return f"{value:.12g}"
     if isinstance(value, np.floating):
         return f"{value:.6g}"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
 
 
 class _Parquet:

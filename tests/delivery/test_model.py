@@ -12,34 +12,11 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset
 
 import lightning_mmnas
-from lightning_mmnas import DeliveredModel, FineTuning, TableDataModule
+from lightning_mmnas import DeliveredModel, TableDataModule
 from lightning_mmnas.errors import DataError, ModelError, RunDirectoryError
-from tests.delivery.tiny import NOTES, deliver, write_birds
-
-
-@pytest.fixture(scope="module")
-def delivered(tmp_path_factory: pytest.TempPathFactory) -> tuple[FineTuning, TableDataModule, Path, Path]:
-    folder = tmp_path_factory.mktemp("delivered")
-    table = write_birds(folder / "data")
-    return *deliver(folder, table), table
-
-
-@pytest.fixture(scope="module")
-def model(delivered: Any) -> DeliveredModel:
-    return lightning_mmnas.load(delivered[2])
-
-
-def sample(table: Path, index: int) -> dict[str, Any]:
-    content = [line.split(",") for line in table.read_text().splitlines()][index + 1]
-    return {
-        "photo": table.parent / content[1],
-        "song": table.parent / content[2],
-        "note": content[7],
-        "numbers": [float(content[3]), float(content[4])],
-    }
+from tests.delivery.tiny import NOTES, deliver, sample, write_birds
 
 
 def picture(path: Path) -> Image.Image:
@@ -164,61 +141,6 @@ def test_scores(delivered: Any, model: DeliveredModel, tmp_path: Path) -> None:
     assert model.predict(other) == model.predict(table)  # rows without labels are welcome
     with pytest.raises(DataError, match="there is no column 'label'"):
         model.evaluate(other)
-
-
-def test_whatever_is_evaluated_may_have_its_classes(delivered: Any, model: DeliveredModel) -> None:
-    pd = pytest.importorskip("pandas")
-    table = delivered[3]
-    frame = pd.read_csv(table)
-    frame["photo"], frame["song"] = (str(table.parent) + "/" + frame[name] for name in ("photo", "song"))
-    wanted = model.evaluate(table)
-    samples = [{**sample(table, i), "label": frame["label"][i]} for i in range(len(frame))]
-    together = {name: [one[name] for one in samples] for name in samples[0]}
-    renamed = {("truth" if name == "label" else name): value for name, value in together.items()}
-    for data, label in (
-        (frame, None),
-        (frame.to_dict("records"), None),
-        (frame.to_dict("list"), None),
-        (samples, None),
-        (together, None),
-        (renamed, "truth"),
-        ([{name: value[i] for name, value in renamed.items()} for i in range(len(frame))], "truth"),
-    ):
-        assert model.evaluate(data, label=label) == wanted
-    for row in (frame.iloc[1], frame.to_dict("records")[1], samples[1]):
-        assert model.evaluate(row)["samples"] == 1
-        assert model.predict(row) == model.predict(samples[1])
-    assert model.evaluate([{**samples[0], "label": None}, *samples[1:3]])["skipped"] == 1
-    with pytest.raises(DataError, match="'label' is not of 45 samples"):
-        model.evaluate({**together, "label": ["heron"]})
-    with pytest.raises(DataError, match=r"several columns have the names \['id', "):
-        model.predict(pd.concat([frame, frame], axis=1))
-    swapped = {**together, "numbers": frame[["wing", "mass"]]}
-    assert torch.equal(model.predict_proba(swapped), model.predict_proba(together))
-
-
-def test_labels_of_a_loader_are_checked(delivered: Any, model: DeliveredModel) -> None:
-    one = model.transforms(sample(delivered[3], 0))
-    for label, message in (
-        (3, "whole numbers from 0 to 2, or -1, but has 3"),
-        (1.0, "whole numbers from 0 to 2, or -1, but has 1.0"),
-        ("heron", "'label' must hold numbers, not str"),
-        (torch.eye(3)[0], r"has the shape \(2, 3\) instead of \(2,\)"),
-    ):
-        with pytest.raises(DataError, match=message):
-            model.evaluate(DataLoader([{**one, "label": label}] * 2, batch_size=2))  # type: ignore[arg-type]
-    with pytest.raises(DataError, match=r"a batch is a list, not a dict with the modalities \['photo'"):
-        model.predict(DataLoader(TensorDataset(torch.zeros(2, 3))))
-    with pytest.raises(DataError, match="split 'all' is not in"):
-        model.data("all")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-def test_in_another_precision(dtype: torch.dtype, delivered: Any, model: DeliveredModel) -> None:
-    other = copy.deepcopy(model).to(dtype)
-    torch.testing.assert_close(other.predict_proba(delivered[3]), model.predict_proba(delivered[3]), atol=0.02, rtol=0)
-    assert other.embed(delivered[3]).dtype == dtype
-    assert other.evaluate(delivered[3])["samples"] == 45
 
 
 def test_what_is_missing_is_what_it_was_in_training(delivered: Any, model: DeliveredModel, tmp_path: Path) -> None:

@@ -242,10 +242,15 @@ class ColumnSamples(Samples):
         columns: One column per modality, all of the same length.
         labels: See `Samples`.
         groups: See `Samples`.
+        rows: Of a table, which row each sample is.
     """
 
     def __init__(
-        self, columns: Mapping[str, Column], labels: Tensor | None = None, groups: Tensor | None = None
+        self,
+        columns: Mapping[str, Column],
+        labels: Tensor | None = None,
+        groups: Tensor | None = None,
+        rows: Sequence[int] | None = None,
     ) -> None:
         sizes = {name: len(column) for name, column in columns.items()}
         sizes |= {name: len(values) for name, values in ((LABEL, labels), ("groups", groups)) if values is not None}
@@ -254,6 +259,7 @@ class ColumnSamples(Samples):
         self.columns = dict(columns)
         self.labels = labels
         self.groups = groups
+        self.rows = rows
         self._size = next(iter(sizes.values()))
 
     def __len__(self) -> int:
