@@ -13,7 +13,7 @@ from lightning_mmnas.data.table.reading import Cell, Table
 from lightning_mmnas.data.targets import rescaled_loader
 from lightning_mmnas.delivery.card import ModelCard
 from lightning_mmnas.delivery.parts import build_data
-from lightning_mmnas.errors import DataError
+from lightning_mmnas.errors import DataError, DatasetNotFoundError
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,14 @@ def open_split(card: ModelCard, split: Split, allow: Collection[str] = ()) -> Sp
     """Reads a split; see `DeliveredModel.data`."""
     if split not in get_args(Split):
         raise DataError(f"split {split!r} is not in {list(get_args(Split))}")
-    module = build_data(card, allow)
-    module.use_all_labels()
-    module.build(split)
+    try:
+        module = build_data(card, allow)
+        module.use_all_labels()
+        module.build(split)
+    except DatasetNotFoundError as error:
+        raise DatasetNotFoundError(
+            f"the {split} split is read from where the run had it: {error}; or give new data in place of {split!r}"
+        ) from error
     loader = rescaled_loader(module.plain_loader(split), module.target_scale, card.target_scale)
     part = module.part(split)
     rows = part.source.rows if isinstance(part.source, ColumnSamples) else None

@@ -70,7 +70,9 @@ def test_scores(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 @pytest.mark.filterwarnings("ignore:.*damaged samples of the")
-def test_rows_of_a_split_are_told(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_a_split_are_told(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     lines = run[1].read_text().splitlines()
     damaged = run[1].with_name("damaged.csv")
     damaged.write_text(
@@ -93,6 +95,10 @@ def test_rows_of_a_split_are_told(run: Any, tmp_path: Path, monkeypatch: pytest.
         assert [(row["label"], row["site"]) for row in rows_of(output)] == [
             (known[i]["label"], known[i]["site"]) for i in ids
         ]
+    damaged.rename(tmp_path / "moved.csv")
+    assert main(["predict", str(run[0]), "test", "--output", str(output)]) == 2
+    assert "; or give new data in place of 'test'" in capsys.readouterr().err
+    (tmp_path / "moved.csv").rename(damaged)
     without = damaged.read_text().replace("id,", "number,", 1)
     damaged.write_text(without)
     assert main(["predict", str(run[0]), "test", "--output", str(output)]) == 0
