@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -70,7 +71,8 @@ def evaluate(args: list[str]) -> None:
         scores = model.evaluate(given, label=options.label, advance=advance, **_options(options))
     Console().print(render_scores(scores))
     if options.output is not None:
-        write_json(options.output, {"model": str(options.run), "data": str(options.table), **scores})
+        finite = {name: value if math.isfinite(value) else None for name, value in scores["metrics"].items()}
+        write_json(options.output, {"model": str(options.run), "data": str(options.table), **scores, "metrics": finite})
         print(f"written to {options.output}")
 
 
@@ -169,6 +171,7 @@ def _data(model: DeliveredModel, table: str) -> tuple[Path | SplitData, int | No
 
 def _write(options: Namespace, probabilities: bool, embeddings: bool) -> None:
     from lightning_mmnas.delivery.outputs import SUFFIXES, open_output
+    from lightning_mmnas.report.budgets import counted
 
     model = _load(options)
     data, total = _data(model, options.table)
@@ -215,7 +218,7 @@ def _write(options: Namespace, probabilities: bool, embeddings: bool) -> None:
             skipped += size - len(chunk.usable)
             advance(size)
     empty = f", {skipped} of them empty: they could not be read" if skipped else ""
-    print(f"{count} samples written to {options.output}{empty}")
+    print(f"{counted(count, 'sample')} written to {options.output}{empty}")
 
 
 def _kept(

@@ -109,7 +109,9 @@ def export(
         if value not in get_args(kind):
             raise ConfigError(f"{name} {value!r} is not in {list(get_args(kind))}")
     if model.task is None and output == "classifier":
-        raise ModelError("the model was trained without labels: it has no classifier; take output embedding")
+        raise ModelError(
+            'the model was trained without labels: it has no classifier; take --what embedding, or output="embedding"'
+        )
     if path.suffix.lower() != SUFFIXES[format]:
         raise ConfigError(f"{path}: the suffix of format {format!r} is {SUFFIXES[format]}; check --output")
     if (own := model.classifier.shares.dtype) != torch.float32:

@@ -128,6 +128,17 @@ def test_a_kept_column_is_not_lost(run: Any, tmp_path: Path, capsys: pytest.Capt
     assert parquet.read_table(tmp_path / "p.parquet")["photo"].to_pylist() == pictures
 
 
+def test_scores_that_are_not_defined(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = {"samples": 1, "skipped": 21, "class_names": ["price"], "metrics": {"mae": 2.0, "r2": float("nan")}}
+    monkeypatch.setattr(lightning_mmnas.DeliveredModel, "evaluate", lambda *_, **__: scores)
+    assert main(["evaluate", *map(str, run), "--output", str(tmp_path / "e.json")]) == 0
+    assert capsys.readouterr().out.startswith("1 sample, 21 left out\n")
+    content = json.loads((tmp_path / "e.json").read_text(), parse_constant=pytest.fail)
+    assert content["metrics"] == {"mae": 2.0, "r2": None}
+
+
 def test_samples_that_cannot_be_read(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = run[1].with_name("broken.csv")
     lines = run[1].read_text().splitlines()
