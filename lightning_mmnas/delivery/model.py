@@ -364,14 +364,15 @@ class DeliveredModel(nn.Module):
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
-        """In eval mode and without gradients; the mode is what it was afterwards."""
-        training = self.training
+        """In eval mode and without gradients; the mode of every part is what it was afterwards."""
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             with torch.no_grad():
                 yield
         finally:
-            self.train(training)
+            for module, training in modes:
+                module.training = training
 
 
 def _to_cpu(values: Any) -> Any:

@@ -52,7 +52,8 @@ def scores(facts: Facts) -> Section | str:
     header = ["model", *(budget_name(budget, unit) for budget in budgets)]
     words = [
         f"The {comparison[0]['metric']} of every model on the test split: mean ± half of its 95 % interval over "
-        f"{counted(comparison[0]['n'], 'draw')} of the labels or, with all labels, seeds; 'delivered' is the model in model/.",
+        f"{counted(comparison[0]['n'], 'draw')} of the labels or, with all labels, seeds; 'delivered' is the model in "
+        "model/.",
         *facts["verdicts"],
     ]
     if len(budgets) == 1:

@@ -59,6 +59,14 @@ def test_labels_of_a_loader_are_checked(delivered: Any, model: DeliveredModel) -
         model.data("all")  # type: ignore[arg-type]
 
 
+def test_modes_of_parts_are_kept(delivered: Any, model: DeliveredModel) -> None:
+    other = copy.deepcopy(model).train()
+    other.network.eval()
+    modes = [module.training for module in other.modules()]
+    assert other.predict(sample(delivered[3], 0)) == model.predict(sample(delivered[3], 0))
+    assert [module.training for module in other.modules()] == modes
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
 def test_in_another_precision(dtype: torch.dtype, delivered: Any, model: DeliveredModel) -> None:
     other = copy.deepcopy(model).to(dtype)

@@ -352,6 +352,9 @@ def test_own_encoders_by_class_path(delivered: Any, tmp_path: Path, monkeypatch:
         lightning_mmnas.load(run)
     for allow in (__name__, f"{__name__}.OwnEncoder"):
         assert len(lightning_mmnas.load(run, allow=[allow]).predict(delivered[3])) == 45
+    assert lightning_mmnas.load(run, allow=__name__).allow == (__name__,)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert lightning_mmnas.load("~/run", allow=__name__).class_names == delivered[1].class_names
     monkeypatch.setitem(tiny.ENCODERS, "numbers", lambda spec: OwnEncoder(spec, width=4, scale=lambda x: x))
     with pytest.raises(ModelError, match=r"argument scale.*is no plain value"):
         deliver(tmp_path / "second", delivered[3])
