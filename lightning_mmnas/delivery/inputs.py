@@ -205,7 +205,7 @@ def _of_mapping(
 ) -> Samples:
     """A dict of modalities or of columns; one that is not alone, but in a list, has a single sample if it may have."""
     if _is_by_column(data, transforms, declared):
-        return _of_columns(data, declared, reading, label)
+        return _of_columns(data, transforms, declared, reading, label)
     names = list(transforms.modalities)
     values = {name: _by_row(data[name], declared.get(name)) for name in names if name in data}
     unknown = [name for name in data if name not in (*names, LABEL, label)]
@@ -311,18 +311,28 @@ def _of_list(
     if all(_is_by_column(sample, transforms, declared) for sample in data):
         labelled = [] if label is None or not any(label in sample for sample in data) else [label]
         columns = {name: [sample.get(name) for sample in data] for name in [*_columns(declared), *labelled]}
-        found = [_of_columns(columns, declared, reading, label)]
+        found = [_of_columns(columns, transforms, declared, reading, label)]
     rows = [row for sample in found for row in sample.rows]
     named = [Row(f"sample {i}", row.values, row.cells, row.numbers) for i, row in enumerate(rows)]
     return Samples(rows=named, decimal=_decimal(named, declared, reading))
 
 
 def _of_columns(
-    data: Mapping[str, Any], declared: Mapping[str, ColumnSpec], reading: Reading, label: str | None
+    data: Mapping[str, Any],
+    transforms: Transforms,
+    declared: Mapping[str, ColumnSpec],
+    reading: Reading,
+    label: str | None,
 ) -> Samples:
     """A dict with the names of a table's columns: of one row, or of several."""
+    data = {n: v.tolist() if getattr(v, "ndim", 2) < 2 else v for n, v in data.items()}  # tensors, arrays
     wanted = _columns(declared)
-    lists = {name for name in wanted if hasattr(data[name], "__len__") and not isinstance(data[name], str | bytes)}
+    lists = set()
+    for modality, spec in declared.items():
+        for name in spec.columns:
+            several = isinstance(data[name], list | tuple) or hasattr(data[name], "shape")
+            if several if _in_cells(spec) else not transforms.is_single(modality, data[name]):
+                lists.add(name)
     single = not lists
     if lists and lists != wanted:
         raise DataError(f"the columns {sorted(lists)} have several rows, {sorted(wanted - lists)} have one")

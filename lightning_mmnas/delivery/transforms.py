@@ -144,7 +144,7 @@ class Transforms:
             return bool(value.ndim == len(column.axes))
         dimensions = RAW_DIMENSIONS[spec.kind]
         if spec.kind == "image" and value.ndim == 3:
-            return value.shape[-1] in (1, 3) or value.shape[0] in (1, 3)
+            return value.shape[-1] in (1, 3, 4) or value.shape[0] in (1, 3)
         if spec.kind == "video" and value.ndim == 4:
             return value.shape[-1] in (1, 3) or value.shape[0] in (1, 3)
         if spec.kind == "audio" and value.ndim == 2:

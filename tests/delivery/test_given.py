@@ -3,8 +3,10 @@
 import copy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_mmnas import DeliveredModel
@@ -41,6 +43,29 @@ def test_whatever_is_evaluated_may_have_its_classes(delivered: Any, model: Deliv
         model.predict(pd.concat([frame, frame], axis=1))
     swapped = {**together, "numbers": frame[["wing", "mass"]]}
     assert torch.equal(model.predict_proba(swapped), model.predict_proba(together))
+
+
+def test_dicts_of_columns_hold_arrays_and_tensors(delivered: Any, model: DeliveredModel) -> None:
+    table = delivered[3]
+    rows = [sample(table, i) for i in range(5)]
+    wanted = model.predict_proba(rows)
+    songs, notes = [row["song"] for row in rows], [row["note"] for row in rows]
+    pictures = []
+    for row in rows:
+        with Image.open(row["photo"]) as opened:
+            pictures.append(np.asarray(opened.convert("RGB").resize((8, 8))))
+    photos = model.predict_proba([{**row, "photo": picture} for row, picture in zip(rows, pictures, strict=True)])
+    for kind in (np.array, torch.tensor, tuple, list):
+        numbers = {"mass": kind([row["numbers"][0] for row in rows]), "wing": kind([row["numbers"][1] for row in rows])}
+        given = {"photo": [row["photo"] for row in rows], "song": songs, "note": notes, **numbers}
+        torch.testing.assert_close(model.predict_proba(given), wanted)
+        torch.testing.assert_close(model.predict_proba({**given, "photo": np.stack(pictures)}), photos)
+    for scalar in (float, torch.tensor, np.array):
+        mass, wing = map(scalar, rows[0]["numbers"])
+        one = {"photo": pictures[0], "song": songs[0], "note": notes[0], "mass": mass, "wing": wing}
+        torch.testing.assert_close(model.predict_proba(one), photos[0])
+    opaque = np.concatenate([pictures[0], np.full((8, 8, 1), 255, np.uint8)], axis=2)
+    torch.testing.assert_close(model.predict_proba({**rows[0], "photo": opaque}), photos[0])
 
 
 def test_labels_of_a_loader_are_checked(delivered: Any, model: DeliveredModel) -> None:
