@@ -9,8 +9,10 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import reduce
+from operator import or_
 from types import FrameType
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import yaml
@@ -24,6 +26,22 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from lightning_mmnas.callbacks.batch_norm_sync import BatchNormSync
+
+
+def read_whole_numbers_first() -> None:
+    """Lets a command line read the trainer's numbers as they are written: 1 is one batch, 1.0 all of them.
+
+    To Python's cache of types ``Optional[Union[int, float]]`` is what another module has called so before, perhaps with
+    float first, of which 1 is one, too.
+    """
+    hints: dict[str, Any] = Trainer.__init__.__annotations__
+    for name, hint in hints.items():
+        kinds = list(get_args(hint))
+        if int in kinds and float in kinds and kinds.index(float) < kinds.index(int):
+            kinds.remove(int)
+            kinds.insert(kinds.index(float), int)
+            hints[name] = reduce(or_, kinds)
+
 
 _NOT_RESUMABLE = "You're resuming from a checkpoint that ended before the epoch ended"
 

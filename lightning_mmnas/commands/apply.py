@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from lightning_mmnas.files import write_json
 if TYPE_CHECKING:
     from lightning_mmnas.delivery.model import DeliveredModel
     from lightning_mmnas.delivery.samples import Chunk
+    from lightning_mmnas.delivery.splits import SplitData
 
 _SPLITS = ("train", "val", "test")
 _TABLE = (
@@ -59,15 +61,18 @@ def evaluate(args: list[str]) -> None:
         raise ConfigError(f"the suffix of {options.output} is not .json; check --output")
     from rich.console import Console
 
+    from lightning_mmnas.delivery.splits import SplitData
     from lightning_mmnas.report.scores import render_scores
 
     model = _load(options)
     data, total = _data(model, options.table)
     with _progress(total) as advance:
-        scores = model.evaluate(data, label=options.label, advance=advance, **_options(options))
+        given = data.loader if isinstance(data, SplitData) else data
+        scores = model.evaluate(given, label=options.label, advance=advance, **_options(options))
     Console().print(render_scores(scores))
     if options.output is not None:
-        write_json(options.output, {"model": str(options.run), "data": str(options.table), **scores})
+        finite = {name: value if math.isfinite(value) else None for name, value in scores["metrics"].items()}
+        write_json(options.output, {"model": str(options.run), "data": str(options.table), **scores, "metrics": finite})
         print(f"written to {options.output}")
 
 
@@ -123,7 +128,7 @@ def _load(options: Namespace) -> DeliveredModel:
 
     try:
         device = torch.device(options.device)
-        torch.zeros(1, device=device)
+        torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"there is no device {options.device!r} here: {reason}; check --device") from None
@@ -131,12 +136,15 @@ def _load(options: Namespace) -> DeliveredModel:
 
 
 def _options(options: Namespace) -> dict[str, Any]:
+    from lightning_mmnas.commands.init.modality import parted
+
     columns = {}
     for text in options.modality:
-        name, separator, names = text.partition("=")
+        name, separator, listed = text.partition("=")
+        names = parted(listed, text)
         if not separator or not names:
             raise ConfigError(f"--modality {text!r} is not NAME=COLUMN")
-        columns[name] = names.split(",")
+        columns[name.strip()] = names
     return {
         "columns": columns,
         "batch_size": options.batch_size,
@@ -145,11 +153,13 @@ def _options(options: Namespace) -> dict[str, Any]:
     }
 
 
-def _data(model: DeliveredModel, table: str) -> tuple[Any, int | None]:
+def _data(model: DeliveredModel, table: str) -> tuple[Path | SplitData, int | None]:
     """What to predict, and the number of samples where it is known at once."""
     if table in _SPLITS and not Path(table).exists():
-        loader = model.data(table)  # type: ignore[arg-type]
-        return loader, len(loader.dataset)  # type: ignore[arg-type]
+        from lightning_mmnas.delivery.splits import open_split
+
+        split = open_split(model.card, table, model.allow)  # type: ignore[arg-type]
+        return split, len(split.loader.dataset)  # type: ignore[arg-type]
     path = Path(table)
     if not path.exists():
         raise DataError(f"there is no table {table}, and it is no split of the run's data ({', '.join(_SPLITS)})")
@@ -161,6 +171,7 @@ def _data(model: DeliveredModel, table: str) -> tuple[Any, int | None]:
 
 def _write(options: Namespace, probabilities: bool, embeddings: bool) -> None:
     from lightning_mmnas.delivery.outputs import SUFFIXES, open_output
+    from lightning_mmnas.report.budgets import counted
 
     model = _load(options)
     data, total = _data(model, options.table)
@@ -179,12 +190,17 @@ def _write(options: Namespace, probabilities: bool, embeddings: bool) -> None:
         return found
 
     array = options.output.suffix.lower() == ".npy"
+    if array and options.keep:
+        raise ConfigError("a .npy file has the vectors alone; leave out --keep, or choose a .csv or .parquet file")
     accepted = [suffix for suffix in SUFFIXES if suffix != ".npy" or not probabilities]
     with open_output(options.output, accepted) as output, _progress(total) as advance:
-        _, chunks = model.chunks(data, compute, **_options(options))
+        split = None if isinstance(data, Path) else data
+        given = data if split is None else split.loader
+        _, chunks = model.chunks(given, compute, **_options(options))
         for chunk, values in chunks:
             size = len(chunk.rows) or len(chunk.usable)
-            columns: dict[str, Any] = {} if array else _kept(model, chunk, count, options.keep)
+            kept = {} if array else _kept(model, chunk, split, count, options.keep)
+            columns: dict[str, Any] = {}
             if probabilities:
                 table = model.whole_tensor(chunk, values["values"]).numpy()
             if probabilities and model.task == "regression":
@@ -196,29 +212,34 @@ def _write(options: Namespace, probabilities: bool, embeddings: bool) -> None:
             if embeddings:
                 vectors = model.whole_tensor(chunk, values["vectors"]).numpy()
                 columns |= {f"embedding:{i}": vectors[:, i] for i in range(vectors.shape[1])}
-            output.write(columns)
+            known = {f"table:{name}" if name in columns else name: cells for name, cells in kept.items()}
+            output.write({**known, **columns})
             count += size
             skipped += size - len(chunk.usable)
             advance(size)
     empty = f", {skipped} of them empty: they could not be read" if skipped else ""
-    print(f"{count} samples written to {options.output}{empty}")
+    print(f"{counted(count, 'sample')} written to {options.output}{empty}")
 
 
-def _kept(model: DeliveredModel, chunk: Chunk, count: int, keep: Sequence[str]) -> dict[str, Any]:
+def _kept(
+    model: DeliveredModel, chunk: Chunk, split: SplitData | None, count: int, keep: Sequence[str]
+) -> dict[str, Any]:
     """The columns that tell which sample it is: those asked for, else id and group of training, else a number."""
     size = len(chunk.rows) or len(chunk.usable)
-    if not chunk.rows:
-        if keep:
-            raise ConfigError("a split of the run's data has no columns to keep; check --keep")
-        return {"row": list(range(count, count + size))}
-    if unknown := [name for name in keep if name not in chunk.rows[0].cells]:
-        raise ConfigError(f"there is no column {unknown[0]!r} to keep in {list(chunk.rows[0].cells)}; check --keep")
+    content = None if split is None else split.table
+    if split is not None and content is None and keep:
+        raise ConfigError("a split of data that are no table has no columns to keep; check --keep")
+    there = list(chunk.rows[0].cells) if chunk.rows else [] if content is None else content.names
+    if unknown := [name for name in keep if name not in there]:
+        raise ConfigError(f"there is no column {unknown[0]!r} to keep in {there}; check --keep")
     table = model.card.table
     known = [name for name in (table.id, table.group) if name] if table is not None else []
-    here = [name for name in known or ["file"] if name in chunk.rows[0].cells]
-    names = list(keep) or here
+    names = list(keep) or [name for name in known or ["file"] if name in there]
     if not names:
-        return {"row": list(range(count, count + size))}
+        rows = range(count, count + size) if split is None or split.rows is None else split.rows[count : count + size]
+        return {"row": list(rows)}
+    if split is not None:
+        return {name: split.cells(name, count, size) for name in names}
     return {name: [row.cells.get(name) for row in chunk.rows] for name in names}
 
 

@@ -43,6 +43,7 @@ from lightning_mmnas.callbacks.lightning_private import (
     CommandLine,
     heeds_sigterm,
     is_started_by_lightning,
+    read_whole_numbers_first,
     synchronise_batch_norm,
 )
 from lightning_mmnas.callbacks.progress import hide_advertisements
@@ -80,6 +81,7 @@ _INTERPOLATION = re.compile(r"\$\{([a-zA-Z][\w.\[\]]*)\}")
 set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 # On its way a configuration is written and read again.
 set_dumper("yaml", dump_yaml)
+read_whole_numbers_first()
 
 
 def _dtype(name: str) -> torch.dtype:

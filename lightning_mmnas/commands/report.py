@@ -36,6 +36,8 @@ def command(args: list[str]) -> None:
     runs = [Path(run) for run in options.runs]
     if len({run.resolve() for run in runs}) < len(runs):
         raise ConfigError(f"a run is given twice: {options.runs}")
+    if options.output and Path(options.output).suffix.lower() not in (".html", ".htm"):
+        raise ConfigError(f"the suffix of {options.output} is not .html; check --output")
     strict = os.environ.get("MMNAS_DEBUG", "0") not in ("", "0")
     if len(runs) == 1:
         path = make_report(runs[0], options.output, again=options.again, strict=strict)
@@ -81,8 +83,12 @@ def analyse(run_dir: Path, *, again: bool = False, strict: bool = False) -> dict
     except RunDirectoryError:  # damaged; made anew
         before = {}
     facts["memory"] = before.get("memory")
-    known = not again and before.get("model") is not None and before.get("stages") == facts["stages"]
-    facts["model"], facts["why_no_model"] = (before["model"], None) if known else _look(run_dir, strict)
+    known = before.get("model") if before.get("stages") == facts["stages"] else None
+    found, why = (known, None) if known is not None and not again else _look(run_dir, strict)
+    if found is None and known is not None:
+        _log.warning("%s What %s knew of it is kept.", why, run_dir / ANALYSIS)
+        found, why = known, None
+    facts["model"], facts["why_no_model"] = found, why
     write_json(run_dir / ANALYSIS, facts)
     return facts
 

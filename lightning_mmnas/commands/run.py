@@ -23,6 +23,7 @@ from rich.console import Console
 from lightning_mmnas.commands.aside import redoing
 from lightning_mmnas.commands.changes import digest_of, read_record, same
 from lightning_mmnas.commands.claiming import Claim, claim, resolve
+from lightning_mmnas.commands.contents import changed_since, content_of
 from lightning_mmnas.commands.lock import locked
 from lightning_mmnas.commands.loggers import ended_loggers, require_loggers
 from lightning_mmnas.commands.parser import Parser
@@ -219,7 +220,7 @@ def _train(stage: Stage, run_dir: Path, seed: int, progress: RunProgress) -> dic
     genotype = run_dir / "genotype.json"
     complete = record is not None and (genotype.is_file() or not record.get("genotype"))
     if record is not None and same(record["digest"], stage, seed) and complete:
-        progress.say(f"{stage.name:<10} done before, in {record['seconds']:.1f} s")
+        progress.say(f"{stage.name:<10} done before, in {record['seconds']:.1f} s{changed_since(record, stage)}")
         progress.finished(stage.name, record["seconds"])
         return record
     if _is_main():
@@ -232,7 +233,7 @@ def _train(stage: Stage, run_dir: Path, seed: int, progress: RunProgress) -> dic
     from lightning_mmnas.callbacks.progress import StageProgress, metrics_line, quiet
     from lightning_mmnas.commands.lightning_cli import MMNASCLI
 
-    start = time.monotonic()
+    start, table = time.monotonic(), content_of(stage)
     with quiet(), progress.stage(stage.name), ended_loggers():
         cli = MMNASCLI(
             [*arguments, *resume],
@@ -245,6 +246,7 @@ def _train(stage: Stage, run_dir: Path, seed: int, progress: RunProgress) -> dic
     record = {
         "seconds": round(time.monotonic() - start, 3),
         "digest": digest,
+        "table": table,
         "resumed": bool(resume),
         "command": shlex.join(["mmnas", *arguments]),
         "versions": versions(),
@@ -299,14 +301,15 @@ def _compare(stages: Sequence[Stage], run_dir: Path, seed: int, progress: RunPro
     digest, done = digest_of(stage.settings), run_dir / stage.name / "done.json"
     record = read_record(run_dir, stage.name)
     if record is not None and same(record["digest"], stage, seed):
-        progress.say(f"{stage.name:<10} done before, in {record['seconds']:.1f} s")
+        changed = changed_since(record, stages[-2])
+        progress.say(f"{stage.name:<10} done before, in {record['seconds']:.1f} s{changed}")
         return record
     from lightning_mmnas.callbacks.progress import quiet
     from lightning_mmnas.commands.compare import compare, read_settings
     from lightning_mmnas.modules.frozen import read_checkpoint
 
     settings = read_settings(stage.config, stage.overrides)
-    start = time.monotonic()
+    start, table = time.monotonic(), content_of(stages[-2])
     arguments = {s.name: s.arguments(run_dir, seed)[1:] for s in stages[:-1]}
     with quiet(), progress.stage(stage.name):
         checkpoint = read_checkpoint(run_dir / "pretrain" / "checkpoints" / "last.ckpt", "comparison")
@@ -314,7 +317,7 @@ def _compare(stages: Sequence[Stage], run_dir: Path, seed: int, progress: RunPro
         results = compare(arguments["pretrain"], arguments["finetune"], steps, settings, seed, progress)
     seconds = round(time.monotonic() - start, 3)
     progress.say(f"{stage.name:<10} done in {seconds:.1f} s")
-    record = {"seconds": seconds, "digest": digest, "versions": versions(), "results": results}
+    record = {"seconds": seconds, "digest": digest, "table": table, "versions": versions(), "results": results}
     write_json(done, record)
     return record
 

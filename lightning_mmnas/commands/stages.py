@@ -74,6 +74,8 @@ def find_configs(name: str | Path) -> Path:
     names = sorted(p.parent.name for p in shipped.glob("*/search.yaml")) if shipped else []
     if shipped is not None and str(name) in names:
         return shipped / str(name)
+    if Path(name).is_file():
+        raise ConfigError(f"{name} is a file; a run takes the folder of its stages' files: {Path(name).parent}")
     hint = path_hint(name, names)
     raise ConfigError(f"there is no folder {name}, and the shipped configurations are {names}{hint}")
 

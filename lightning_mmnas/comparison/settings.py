@@ -2,12 +2,22 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from lightning_mmnas.data.spec import Task
 from lightning_mmnas.errors import ConfigError
 
 Budget = int | Literal["all"]
+
+
+def _each_once(budgets: tuple[Budget, ...]) -> tuple[Budget, ...]:
+    if not budgets or len(set(budgets)) < len(budgets):
+        raise ValueError("it needs one label budget or several different ones")
+    return budgets
+
+
+_PerClass = Annotated[tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...], AfterValidator(_each_once)]
+_Total = Annotated[tuple[Annotated[int, Field(ge=2)] | Literal["all"], ...], AfterValidator(_each_once)]
 
 
 class ComparisonSettings(BaseModel):
@@ -26,8 +36,8 @@ class ComparisonSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    labels_per_class: tuple[Annotated[int, Field(ge=1)] | Literal["all"], ...] = (5, 20, "all")
-    labels_total: tuple[Annotated[int, Field(ge=2)] | Literal["all"], ...] | None = None
+    labels_per_class: _PerClass = (5, 20, "all")
+    labels_total: _Total | None = None
     draws: int = Field(default=3, ge=1)
     random_architectures: int = Field(default=3, ge=1)
     steps: int = Field(default=100, ge=1)

@@ -94,8 +94,11 @@ def of_those_in_use(entries: Mapping[str, T], modalities: Mapping[str, ModalityS
 
 
 def to_unit(pixels: Tensor) -> Tensor:
-    """Pixels of any shape as float32 in [0, 1]: uint8 is divided by 255, floats stay as they are."""
-    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+    """Pixels of any shape in [0, 1]: uint8 is divided by 255, floats stay as they are.
+
+    They are of torch's default type, which Lightning sets to that of ``bf16-true`` and its like.
+    """
+    return pixels.to(torch.get_default_dtype()) / 255 if pixels.dtype == torch.uint8 else pixels
 
 
 def unscaled(values: Tensor, scale: TargetScale | None) -> Tensor:

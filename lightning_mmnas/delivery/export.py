@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_mmnas.data.spec import ModalitySpec, TargetScale
 from lightning_mmnas.delivery.classifier import FusionClassifier
 from lightning_mmnas.delivery.model import DeliveredModel
-from lightning_mmnas.errors import ConfigError, MissingExtraError, ModelError
+from lightning_mmnas.errors import ConfigError, MissingExtraError, ModelError, RunDirectoryError
 from lightning_mmnas.files import replacing, write_json
 
 Format = Literal["torch_export", "onnx"]
@@ -109,16 +109,23 @@ def export(
         if value not in get_args(kind):
             raise ConfigError(f"{name} {value!r} is not in {list(get_args(kind))}")
     if model.task is None and output == "classifier":
-        raise ModelError("the model was trained without labels: it has no classifier; take output embedding")
+        raise ModelError(
+            'the model was trained without labels: it has no classifier; take --what embedding, or output="embedding"'
+        )
     if path.suffix.lower() != SUFFIXES[format]:
         raise ConfigError(f"{path}: the suffix of format {format!r} is {SUFFIXES[format]}; check --output")
-    training = model.training
+    if (own := model.classifier.shares.dtype) != torch.float32:
+        raise ModelError(f"the model's weights are {own}, and a file has float32: export what load gives, or .float()")
+    training, device = model.training, model.device
     model.eval()
     try:
         with replacing(path) as temporary:
+            if path.is_dir():
+                raise RunDirectoryError(f"cannot write {path}: it is a folder")
+            temporary.touch()  # told before the work, not behind it
             return _export(model, path, temporary, format, output, inputs)
     finally:
-        model.train(training)
+        model.to(device).train(training)
 
 
 def _export(

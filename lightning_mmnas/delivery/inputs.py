@@ -22,6 +22,9 @@ from lightning_mmnas.delivery.samples import Row, Samples
 from lightning_mmnas.delivery.transforms import Transforms, Wrong, cells_of
 from lightning_mmnas.errors import DataError
 
+Known = tuple[Mapping[str, Cell], Mapping[str, float | Wrong | None]]
+"""The cells of a row, and its numbers; see `Row`."""
+
 
 def reading_of(card: TableCard | None, files_from: str | None = None, target: str | None = None) -> Reading:
     """How a new table is read: as that of training, unless its rows say otherwise.
@@ -44,6 +47,7 @@ def samples_of(
     transforms: Transforms,
     columns: Mapping[str, Sequence[str]] | None = None,
     reading: Reading | None = None,
+    label: str | None = None,
 ) -> Samples:
     """Understands what was given; see `DeliveredModel.predict`.
 
@@ -52,6 +56,7 @@ def samples_of(
         transforms: Of the model.
         columns: By modality, the columns of a table that it lies in, where they are others than in training.
         reading: How a table is read.
+        label: The column of the classes or targets, where they are wanted.
 
     Raises:
         DataError: It is nothing that can be understood, or it lacks a modality.
@@ -66,12 +71,14 @@ def samples_of(
         return Samples(rows=_of_table(path, declared, reading))
     if hasattr(data, "columns") and (hasattr(data, "to_dicts") or hasattr(data, "to_dict")):
         return Samples(rows=_of_frame(data, declared, reading))
+    if type(data).__name__ == "Series" and hasattr(data, "to_dict"):  # a row of a data frame
+        data = data.to_dict()
     if isinstance(data, Mapping):
-        return _of_mapping(data, transforms, declared, reading, alone=True)
+        return _of_mapping(data, transforms, declared, reading, label, alone=True)
     if isinstance(data, DataLoader):
         return Samples(batches=data)
     if isinstance(data, list | tuple) and data and all(isinstance(sample, Mapping) for sample in data):
-        return _of_list(data, transforms, declared, reading)
+        return _of_list(data, transforms, declared, reading, label)
     raise DataError(
         f"{type(data).__name__} cannot be read as samples: give a data frame, the path of a table "
         f"({', '.join(SUFFIXES)}) or of a folder, a dict with the modalities {list(transforms.modalities)}, a list of "
@@ -102,6 +109,8 @@ def _of_table(path: Path, declared: Mapping[str, ColumnSpec], reading: Reading) 
             f"the model was not trained on a table, so it cannot read {path}: give tensors by modality, a DataLoader, "
             "or the name of a split of its data: train, val or test"
         )
+    if not path.exists():
+        raise DataError(f"there is no table {path}")
     blocks = stream_table(path, reading)
     first = next(blocks, None)
     if first is not None and path.suffix.lower() not in (".jsonl", ".ndjson", ".json"):  # a key may be lacking there
@@ -155,7 +164,7 @@ def _need(declared: Mapping[str, ColumnSpec], names: Sequence[str], what: str) -
         if lacking := [column for column in spec.columns if column not in names]:
             raise DataError(
                 f"{what} has no column {lacking[0]!r} for the modality {name!r}, but {list(names)}; "
-                f"if another one holds it: --modality {name}=COLUMN"
+                f"if another one holds it: --modality {name}={','.join(['COLUMN'] * len(spec.columns))}"
             )
 
 
@@ -178,9 +187,9 @@ def _of_frame(frame: Any, declared: Mapping[str, ColumnSpec], reading: Reading) 
     names = [str(name) for name in frame.columns]
     if not declared:
         raise DataError("the model was not trained on a table, so it cannot read a data frame: give tensors")
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise DataError(f"the data frame: several columns have the names {twice}; each needs its own")
     _need(declared, names, "the data frame")
-    if twice := [name for spec in declared.values() for name in spec.columns if names.count(name) > 1]:
-        raise DataError(f"the data frame has several columns {twice[0]!r}; each needs its own name")
     columns = {str(name): list(frame[name]) for name in frame.columns}
     table = Table(Path("the data frame"), columns, range(len(frame)), reading)
     return _rows(table, declared, Path(reading.files_from or ""), "row {} of the data frame")
@@ -191,14 +200,16 @@ def _of_mapping(
     transforms: Transforms,
     declared: Mapping[str, ColumnSpec],
     reading: Reading,
+    label: str | None,
     alone: bool,
 ) -> Samples:
     """A dict of modalities or of columns; one that is not alone, but in a list, has a single sample if it may have."""
     if _is_by_column(data, transforms, declared):
-        return _of_columns(data, declared, reading, alone)
+        return _of_columns(data, transforms, declared, reading, label)
     names = list(transforms.modalities)
-    values = {name: data[name] for name in names if name in data}
-    if unknown := [name for name in data if name not in names and name != LABEL]:
+    values = {name: _by_row(data[name], declared.get(name)) for name in names if name in data}
+    unknown = [name for name in data if name not in (*names, LABEL, label)]
+    if unknown and not _columns(declared) <= data.keys():  # a row of a table may have more
         raise DataError(f"{unknown[0]!r} is none of the modalities {names}")
     if not values:
         raise DataError(f"the dict has none of the modalities {names}")
@@ -212,31 +223,66 @@ def _of_mapping(
     cells = {name: name in declared and _in_cells(declared[name]) for name in given}
     spellings = {name: reading.spellings(cells[name]) for name in given}
 
-    def row(place: str, own: Mapping[str, Any]) -> Row:
+    def row(place: str, own: Mapping[str, Any], known: Known) -> Row:
         def missing(name: str, value: Any) -> bool:
             return any(is_empty(cell, spellings[name]) for cell in (cells_of(value) if cells[name] else [value]))
 
-        return Row(place, {name: None if missing(name, value) else value for name, value in own.items()})
+        values = {name: None if missing(name, value) else value for name, value in own.items()}
+        return Row(place, values, *known)
 
     if not single or next(iter(single.values())):
-        only = row("the sample", given)
+        only = row("the sample", given, _labels(data, label, None, declared, reading)[0])
         return Samples(single=True, rows=[only], decimal=_decimal([only], declared, reading))
     lengths = {name: len(value) for name, value in given.items()}
     if len(set(lengths.values())) > 1:
         raise DataError(f"the modalities have different numbers of samples: {lengths}")
     count = next(iter(lengths.values()))
     whole = {name: list(value) if type(value).__name__ == "Series" else value for name, value in given.items()}
+    known = _labels(data, label, count, declared, reading)
 
     def rows() -> Iterator[Row]:
-        return (row(f"sample {i}", {name: value[i] for name, value in whole.items()}) for i in range(count))
+        return (row(f"sample {i}", {name: value[i] for name, value in whole.items()}, known[i]) for i in range(count))
 
     return Samples(rows=rows(), decimal=_decimal(rows(), declared, reading))
 
 
 def _is_by_column(data: Mapping[str, Any], transforms: Transforms, declared: Mapping[str, ColumnSpec]) -> bool:
     """Whether a dict has the names of a table's columns, and not those of all modalities."""
-    columns = {column for spec in declared.values() for column in spec.columns}
+    columns = _columns(declared)
     return bool(columns) and columns <= data.keys() and not transforms.modalities.keys() <= data.keys()
+
+
+def _columns(declared: Mapping[str, ColumnSpec]) -> set[str]:
+    return {column for spec in declared.values() for column in spec.columns}
+
+
+def _by_row(value: Any, spec: ColumnSpec | None) -> Any:
+    """A modality of numbers that is a data frame as an array, its columns in the order of training."""
+    if type(value).__name__ != "DataFrame":
+        return value
+    names = [] if spec is None else spec.columns
+    return (value[names] if names and set(names) <= set(value.columns) else value).to_numpy()
+
+
+def _labels(
+    data: Mapping[str, Any],
+    label: str | None,
+    count: int | None,
+    declared: Mapping[str, ColumnSpec],
+    reading: Reading,
+) -> list[Known]:
+    """What a dict says of the classes or targets of its samples, None: of its one sample."""
+    if label is None or label not in data:
+        return [({}, {})] * (count or 1)
+    value = data[label]
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if count is not None and (not isinstance(value, list | tuple) or len(value) != count):
+        raise DataError(f"{label!r} is not of {count} samples, as the modalities are")
+    values = [value] if count is None else list(value)
+    if label not in reading.numbers or not declared:
+        return [({label: cell}, {}) for cell in values]
+    numbers = _numbers(Table(Path("the dict"), {label: values}, range(len(values)), reading), label)
+    return [({label: cell}, {label: number}) for cell, number in zip(values, numbers, strict=True)]
 
 
 def _decimal(rows: Iterable[Row], declared: Mapping[str, ColumnSpec], reading: Reading) -> Decimal | None:
@@ -252,35 +298,48 @@ def _decimal(rows: Iterable[Row], declared: Mapping[str, ColumnSpec], reading: R
 
 
 def _of_list(
-    data: Sequence[Mapping[str, Any]], transforms: Transforms, declared: Mapping[str, ColumnSpec], reading: Reading
+    data: Sequence[Mapping[str, Any]],
+    transforms: Transforms,
+    declared: Mapping[str, ColumnSpec],
+    reading: Reading,
+    label: str | None,
 ) -> Samples:
     """A list of dicts of one sample each, all of which tell how their numbers are spelt."""
-    found = [_of_mapping(sample, transforms, declared, reading, alone=False) for sample in data]
+    found = [_of_mapping(sample, transforms, declared, reading, label, alone=False) for sample in data]
     if not all(sample.single for sample in found):
         raise DataError("a list holds single samples, but one of its dicts has several")
     if all(_is_by_column(sample, transforms, declared) for sample in data):
-        columns = [column for spec in declared.values() for column in spec.columns]
-        found = [_of_columns({name: [sample[name] for sample in data] for name in columns}, declared, reading)]
+        labelled = [] if label is None or not any(label in sample for sample in data) else [label]
+        columns = {name: [sample.get(name) for sample in data] for name in [*_columns(declared), *labelled]}
+        found = [_of_columns(columns, transforms, declared, reading, label)]
     rows = [row for sample in found for row in sample.rows]
     named = [Row(f"sample {i}", row.values, row.cells, row.numbers) for i, row in enumerate(rows)]
     return Samples(rows=named, decimal=_decimal(named, declared, reading))
 
 
 def _of_columns(
-    data: Mapping[str, Any], declared: Mapping[str, ColumnSpec], reading: Reading, alone: bool = True
+    data: Mapping[str, Any],
+    transforms: Transforms,
+    declared: Mapping[str, ColumnSpec],
+    reading: Reading,
+    label: str | None,
 ) -> Samples:
-    """A dict with the names of a table's columns: of one row, or of several.
-
-    A list of numbers is one cell where other columns have one, or the dict is one of a list; so is `{bytes, path}`.
-    """
-    wanted = {column for spec in declared.values() for column in spec.columns}
-    media = {column for spec in declared.values() if not _in_cells(spec) for column in spec.columns}
-    lists = {name for name in wanted if hasattr(data[name], "__len__") and not isinstance(data[name], str | bytes)}
-    single = not lists or (lists <= media and (lists != wanted or not alone))
-    if not single and lists != wanted:
+    """A dict with the names of a table's columns: of one row, or of several."""
+    data = {n: v.tolist() if getattr(v, "ndim", 2) < 2 else v for n, v in data.items()}  # tensors, arrays
+    wanted = _columns(declared)
+    lists = set()
+    for modality, spec in declared.items():
+        for name in spec.columns:
+            several = isinstance(data[name], list | tuple) or hasattr(data[name], "shape")
+            if several if _in_cells(spec) else not transforms.is_single(modality, data[name]):
+                lists.add(name)
+    single = not lists
+    if lists and lists != wanted:
         raise DataError(f"the columns {sorted(lists)} have several rows, {sorted(wanted - lists)} have one")
-    sizes = {} if single else {name: len(data[name]) for name in lists}
-    if len(set(sizes.values())) > 1:
+    if label is not None and label in data:
+        wanted = {*wanted, label}
+    sizes = {name: len(data[name]) for name in wanted if not single and hasattr(data[name], "__len__")}
+    if len(set(sizes.values())) > 1 or (sizes and sizes.keys() != wanted):
         raise DataError(f"the columns have different numbers of rows: {sizes}")
     count = 1 if single else next(iter(sizes.values()))
     columns = {name: [data[name]] if single else list(data[name]) for name in sorted(wanted)}

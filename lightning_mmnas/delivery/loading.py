@@ -51,7 +51,8 @@ def load(
         >>> model.predict({"image": "cat.png", "text": "a cat"})  # doctest: +SKIP
         'cat'
     """
-    folder = find_model(Path(path))
+    allow = [allow] if isinstance(allow, str) else allow
+    folder = find_model(Path(path).expanduser())
     card = read_card(folder)
     state = _read_weights(folder / WEIGHTS)
     try:

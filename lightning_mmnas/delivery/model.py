@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from lightning_mmnas.data.samples import labelled_rows
+from lightning_mmnas.data.samples import LABEL, labelled_rows
 from lightning_mmnas.data.spec import ModalitySpec, Split, Task, unscaled
 from lightning_mmnas.data.table.labels import Classes, cell_classes, encode_classes, known_classes
 from lightning_mmnas.data.table.targets import no_target
-from lightning_mmnas.data.targets import rescaled_loader, standardised
+from lightning_mmnas.data.targets import standardised
 from lightning_mmnas.delivery.card import ModelCard
 from lightning_mmnas.delivery.classifier import FusionClassifier
 from lightning_mmnas.delivery.inputs import reading_of, samples_of
-from lightning_mmnas.delivery.parts import build_data
 from lightning_mmnas.delivery.samples import Chunk, OnError, Row
-from lightning_mmnas.delivery.scores import Scores
+from lightning_mmnas.delivery.scores import Scores, labels_of
+from lightning_mmnas.delivery.splits import open_split
 from lightning_mmnas.delivery.transforms import Transforms, Wrong
 from lightning_mmnas.errors import DataError, ModelError
 from lightning_mmnas.modules.frozen import FrozenEncoders
@@ -145,14 +145,17 @@ class DeliveredModel(nn.Module):
     def features(self, data: Any, **options: Any) -> dict[str, Tensor]:
         """The encoders' features by name ``<modality>/<level>``, (n, c, ...), of one sample (c, ...); see `predict`.
 
-        A sample that cannot be read is left out where it is skipped.
+        A sample that cannot be read is left out where it is skipped; of a single one they are NaN.
         """
         found: dict[str, list[Tensor]] = {}
         single, chunks = self.chunks(data, self.encoders, **options)
         for _, values in chunks:
             for name, value in values.items():
                 found.setdefault(name, []).append(value)
-        return {name: torch.cat(values)[0] if single else torch.cat(values) for name, values in found.items()}
+        whole = {name: torch.cat(values) for name, values in found.items()}
+        if not single:
+            return whole
+        return {n: v[0] if len(v) else torch.full(v.shape[1:], torch.nan, dtype=v.dtype) for n, v in whole.items()}
 
     def evaluate(
         self,
@@ -165,8 +168,8 @@ class DeliveredModel(nn.Module):
         """Scores on samples whose classes are known.
 
         Args:
-            data: See `predict`. Rows without a class are left out; tensors come with ``"label"``,
-                targets of a regression standardised by the card's ``target_scale``.
+            data: See `predict`. Rows without a class are left out; tensors come with ``"label"``, numbers of classes
+                or targets of a regression standardised by the card's ``target_scale``.
             label: The column of the classes; None: that of training.
             advance: Called with the number of samples of each chunk, for a progress bar.
             **options: See `chunks`.
@@ -182,13 +185,15 @@ class DeliveredModel(nn.Module):
         if self.task is None:
             raise ModelError("the model was trained without labels: there is nothing to be compared with")
         scores = Scores(self.task, self.class_names, self.classifier.thresholds, self.card.target_scale)
-        column = label or (self.card.table.label if self.card.table is not None else None)
+        column = label or (self.card.table.label if self.card.table is not None else LABEL)
         skipped = 0
-        target = column if self.task == "regression" else None
-        for chunk, logits in self.chunks(data, self.classifier, target=target, **options)[1]:
-            labels = chunk.labels if chunk.rows == [] else self._labels([chunk.rows[i] for i in chunk.usable], column)
-            if labels is None:
+        for chunk, logits in self.chunks(data, self.classifier, label=column, **options)[1]:
+            if chunk.rows:
+                labels = self._labels([chunk.rows[i] for i in chunk.usable], column)
+            elif chunk.labels is None:
                 raise DataError("the samples have no classes to be compared with: a DataLoader needs 'label'")
+            else:
+                labels = labels_of(chunk.labels, self.task, len(self.class_names))
             advance(len(chunk.rows) or len(labels))
             known = labelled_rows(labels, self.task) if len(labels) else torch.zeros(0, dtype=torch.bool)
             skipped += (len(chunk.rows) or len(labels)) - int(known.sum())
@@ -205,7 +210,7 @@ class DeliveredModel(nn.Module):
         batch_size: int = _BATCH,
         on_error: OnError | None = None,
         files_from: str | None = None,
-        target: str | None = None,
+        label: str | None = None,
     ) -> tuple[bool, Iterator[tuple[Chunk, Any]]]:
         """Samples chunk by chunk, with what is computed of each, in bounded memory.
 
@@ -218,20 +223,23 @@ class DeliveredModel(nn.Module):
             on_error: What a sample that cannot be read does: "raise", or "skip" it; None: as in training.
             files_from: Folder that a table names files relative to; None: that of training where one was given, else
                 the table's own; of a data frame, the current one.
-            target: Column of a regression's targets, to be read with the rest; None: they are not wanted.
+            label: Column of the classes or targets, to be read with the rest; None: they are not wanted.
 
         Returns:
             Whether a single sample was given; and the chunks, each with the values of its usable samples on the CPU.
         """
         if on_error not in (None, "raise", "skip"):
             raise DataError(f"on_error {on_error!r} is not in ['raise', 'skip']")
-        if batch_size < 1:
-            raise DataError(f"batch_size must be at least 1, got {batch_size}")
+        if not isinstance(batch_size, int) or batch_size < 1:
+            raise DataError(f"batch_size must be a whole number of at least 1, got {batch_size!r}")
+        if not isinstance(columns, Mapping | None):
+            raise DataError(f"columns must be a dict of column names by modality, got {columns!r}")
         table = self.card.table
         missing: OnError = on_error or ("skip" if table is not None and table.missing == "drop" else "raise")
         error: OnError = on_error or (table.on_error if table is not None else "raise")
         renamed = {name: [value] if isinstance(value, str) else list(value) for name, value in (columns or {}).items()}
-        samples = samples_of(data, self.transforms, renamed, reading_of(table, files_from, target))
+        target = label if self.task == "regression" else None
+        samples = samples_of(data, self.transforms, renamed, reading_of(table, files_from, target), label)
 
         def found() -> Iterator[tuple[Chunk, Any]]:
             some = False
@@ -241,7 +249,7 @@ class DeliveredModel(nn.Module):
                     yield chunk, self._nothing(compute)
                     continue
                 with self._inference():
-                    values = compute({name: value.to(self.device) for name, value in chunk.tensors.items()})
+                    values = compute({name: self._taken(value) for name, value in chunk.tensors.items()})
                 yield chunk, _to_cpu(values)
             if not some:
                 raise DataError("there are no samples in the data")
@@ -298,17 +306,21 @@ class DeliveredModel(nn.Module):
             DataError: It is not known where they came from.
             DatasetNotFoundError: They are not there.
         """
-        module = build_data(self.card, self.allow)
-        module.use_all_labels()
-        module.build(split)
-        return rescaled_loader(module.plain_loader(split), module.target_scale, self.card.target_scale)
+        return open_split(self.card, split, self.allow).loader
 
     def _values(self, batch: dict[str, Tensor]) -> Tensor:
         return self.values(self.classifier(batch))
 
+    def _taken(self, value: Tensor) -> Tensor:
+        """A prepared input on the model's device, pixels and numbers in the type of its weights."""
+        value, own = value.to(self.device), self.classifier.shares.dtype
+        if value.dtype == torch.uint8 and own != torch.get_default_dtype():
+            return value.to(own) / 255
+        return value.to(own) if value.is_floating_point() else value
+
     def _labels(self, rows: Sequence[Row], column: str | None) -> Tensor:
         table = self.card.table
-        if column is None or table is None:
+        if column is None:
             raise DataError("the model does not know the column of the classes; give label, or --label COLUMN")
         found: list[Classes | None] = []
         targets: list[float] = []
@@ -316,6 +328,8 @@ class DeliveredModel(nn.Module):
         for row in rows:
             if column not in row.cells:
                 raise DataError(f"{row.place}: there is no column {column!r}; give label, or --label COLUMN")
+            if table is None:
+                continue
             place = f"{row.place}, column {column!r}"
             if self.task == "regression":
                 target = row.numbers.get(column)
@@ -328,6 +342,8 @@ class DeliveredModel(nn.Module):
             if unknown := [name for name in classes or () if name not in known]:
                 raise DataError(f"{place}: the model does not know the class {unknown[0]!r}, but {self.class_names}")
             found.append(classes)
+        if table is None:
+            return labels_of([row.cells[column] for row in rows], self.task, len(self.class_names))
         if self.task == "regression":
             return standardised(torch.tensor(targets, dtype=torch.float64), self.card.target_scale or (0.0, 1.0))
         return encode_classes(found, self.class_names, self.task == "multilabel")
@@ -348,14 +364,15 @@ class DeliveredModel(nn.Module):
 
     @contextmanager
     def _inference(self) -> Iterator[None]:
-        """In eval mode and without gradients; the mode is what it was afterwards."""
-        training = self.training
+        """In eval mode and without gradients; the mode of every part is what it was afterwards."""
+        modes = [(module, module.training) for module in self.modules()]
         self.eval()
         try:
             with torch.no_grad():
                 yield
         finally:
-            self.train(training)
+            for module, training in modes:
+                module.training = training
 
 
 def _to_cpu(values: Any) -> Any:

@@ -17,6 +17,10 @@ SUFFIXES = (".csv", ".parquet", ".npy")
 """`.npy` is for numbers alone."""
 
 
+_WAITING = 64
+"""Chunks that wait until the types of all columns are known."""
+
+
 class Writer(Protocol):
     """Takes the columns of a file chunk by chunk, always the same ones."""
 
@@ -54,8 +58,10 @@ def open_output(path: Path, suffixes: Sequence[str]) -> Iterator[Writer]:
             table = _Parquet(temporary)
             try:
                 yield table
-            finally:
                 table.close()
+            finally:
+                if table.writer is not None:
+                    table.writer.close()
 
 
 class _Csv:
@@ -67,7 +73,16 @@ class _Csv:
         if not self.begun:
             self.writer.writerow(columns)
             self.begun = True
+        for name, column in columns.items():
+            if any(_holds_bytes(cell) for cell in column):
+                raise DataError(f"the column {name!r} holds bytes, which a .csv file cannot; write a .parquet file")
         self.writer.writerows(zip(*(map(_cell, column) for column in columns.values()), strict=True))
+
+
+def _holds_bytes(value: Any) -> bool:
+    if isinstance(value, dict | list):
+        return any(map(_holds_bytes, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, bytes)
 
 
 def _cell(value: Any) -> Any:
@@ -77,10 +92,12 @@ def _cell(value: Any) -> Any:
         return f"{value:.12g}"
     if isinstance(value, np.floating):
         return f"{value:.6g}"
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict) else value
+    return json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | dict) else value
 
 
 class _Parquet:
+    """The types of the columns are those of the first rows; a column that is empty there is waited for."""
+
     def __init__(self, path: Path) -> None:
         import pyarrow
         import pyarrow.parquet as parquet
@@ -88,23 +105,37 @@ class _Parquet:
         self.pyarrow, self.parquet = pyarrow, parquet
         self.path = path
         self.writer: Any = None
+        self.waiting: list[Any] = []
 
     def write(self, columns: Mapping[str, Sequence[Any]]) -> None:
         try:
-            if self.writer is None:
-                table = self.pyarrow.table(dict(columns))
-                fields = [
-                    self.pyarrow.field(f.name, self.pyarrow.string()) if self.pyarrow.types.is_null(f.type) else f
-                    for f in table.schema
-                ]
-                self.writer = self.parquet.ParquetWriter(self.path, self.pyarrow.schema(fields))
-            self.writer.write_table(self.pyarrow.table(dict(columns), schema=self.writer.schema))
+            if self.writer is not None:
+                self.writer.write_table(self.pyarrow.table(dict(columns), schema=self.writer.schema))
+                return
+            self.waiting.append(self.pyarrow.table(dict(columns)))
+            fields = self._schema()
+            if len(self.waiting) == _WAITING or not any(self.pyarrow.types.is_null(field.type) for field in fields):
+                self._begin(fields)
         except (self.pyarrow.ArrowInvalid, self.pyarrow.ArrowTypeError) as error:
             raise DataError(f"a column has values of several types: {error}; write a .csv file") from None
 
     def close(self) -> None:
+        if self.waiting:
+            self._begin(self._schema())
         if self.writer is not None:
             self.writer.close()
+
+    def _schema(self) -> Any:
+        return self.pyarrow.unify_schemas([table.schema for table in self.waiting], promote_options="permissive")
+
+    def _begin(self, fields: Any) -> None:
+        """Writes what has waited; a column that is still empty is one of texts."""
+        string, is_null = self.pyarrow.string(), self.pyarrow.types.is_null
+        schema = self.pyarrow.schema([field.with_type(string) if is_null(field.type) else field for field in fields])
+        self.writer = self.parquet.ParquetWriter(self.path, schema)
+        for table in self.waiting:
+            self.writer.write_table(table.cast(schema))
+        self.waiting = []
 
 
 class _Npy:

@@ -78,6 +78,9 @@ class Samples:
         """
         if self.batches is not None:
             for batch in self.batches:
+                if not isinstance(batch, Mapping) or not batch:
+                    names = list(transforms.modalities)
+                    raise DataError(f"a batch is a {type(batch).__name__}, not a dict with the modalities {names}")
                 count = len(next(iter(batch.values())))
                 yield Chunk(_named(batch, transforms), list(range(count)), [], batch.get(LABEL))
             return

@@ -12,6 +12,33 @@ from lightning_mmnas.errors import DataError
 from lightning_mmnas.modules.metrics import build_metrics, build_tuned_metrics
 
 
+def labels_of(values: Any, task: Task | None, count: int) -> Tensor:
+    """Labels that come as numbers, checked: (n,) of classes, else (n, count).
+
+    Args:
+        values: A tensor, or one value per sample.
+        task: The task.
+        count: Number of classes, or of targets.
+
+    Raises:
+        DataError: They are no numbers, or not those of the classes.
+    """
+    try:
+        labels = values if isinstance(values, Tensor) else torch.stack([torch.as_tensor(value) for value in values])
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise DataError(f"'label' must hold numbers, not {type(next(iter(values), None)).__name__}: {error}") from None
+    if not len(labels):
+        return labels
+    if task == "regression":
+        labels = labels.reshape(len(labels), -1)
+    wanted = (len(labels),) if task == "multiclass" else (len(labels), count)
+    if tuple(labels.shape) != wanted:
+        raise DataError(f"'label' has the shape {tuple(labels.shape)} instead of {wanted}")
+    if task == "multiclass" and (labels.is_floating_point() or int(labels.max()) >= count):
+        raise DataError(f"'label' must hold whole numbers from 0 to {count - 1}, or -1, but has {labels.max().item()}")
+    return labels
+
+
 class Scores:
     """The metrics of fine-tuning, and where the errors are.
 

@@ -144,7 +144,7 @@ class Transforms:
             return bool(value.ndim == len(column.axes))
         dimensions = RAW_DIMENSIONS[spec.kind]
         if spec.kind == "image" and value.ndim == 3:
-            return value.shape[-1] in (1, 3) or value.shape[0] in (1, 3)
+            return value.shape[-1] in (1, 3, 4) or value.shape[0] in (1, 3)
         if spec.kind == "video" and value.ndim == 4:
             return value.shape[-1] in (1, 3) or value.shape[0] in (1, 3)
         if spec.kind == "audio" and value.ndim == 2:
@@ -181,8 +181,8 @@ class Transforms:
         """A sample as a cell of a table, or the file that it names, holds it."""
         column, spec = self.columns[name], self.modalities[name]
         if spec.kind == "text":
-            if isinstance(value, str):
-                return self.tokenizers[name].encode([check_text(value, where)], spec.shape[0])[0]
+            if isinstance(value, str | int | float):  # a table's numbers are texts there, too
+                return self.tokenizers[name].encode([check_text(str(value), where)], spec.shape[0])[0]
             return _ids(_tensor(value, where), spec, where)
         if spec.kind == "features" and not column.files:
             return _numbers(value, column.columns, self.decimal, where)

@@ -51,12 +51,12 @@ class LogMel(nn.Module):
                 self.size,
                 self.hop,
                 win_length=len(self.get_buffer("window")),
-                window=self.get_buffer("window"),
+                window=self.get_buffer("window").float(),
                 pad_mode="constant",
                 return_complex=True,
             )
-            power = self.get_buffer("filters") @ spectrum.abs().square()
-            return (power + _FLOOR).log().unsqueeze(1)
+            power = self.get_buffer("filters").float() @ spectrum.abs().square()
+            return (power + _FLOOR).log().unsqueeze(1).to(self.get_buffer("window").dtype)
 
 
 class AudioEncoder(Encoder):

@@ -34,3 +34,8 @@ def budget_name(budget: object, unit: str = PER_CLASS) -> str:
         unit: What it counts.
     """
     return "all labels" if budget == "all" else f"{budget} {_UNITS[unit]}"
+
+
+def counted(number: int, name: str) -> str:
+    """A number of things, ``1 draw`` or ``3 draws``."""
+    return f"{number} {name}" if number == 1 else f"{number} {name}s"

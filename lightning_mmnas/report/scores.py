@@ -7,6 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lightning_mmnas.report.budgets import counted
+
 _MOST = 20
 """Classes of a confusion matrix that is printed."""
 
@@ -18,15 +20,16 @@ def render_scores(scores: Mapping[str, Any]) -> RenderableType:
         scores: What `DeliveredModel.evaluate` returns.
     """
     left = f", {scores['skipped']} left out" if scores["skipped"] else ""
-    table = Table(title=f"{scores['samples']} samples{left}", title_justify="left")
+    title = Text(f"{counted(scores['samples'], 'sample')}{left}", style="italic")
+    table = Table()
     table.add_column("metric")
     table.add_column("score", justify="right")
     for name, value in scores["metrics"].items():
         table.add_row(Text(name), f"{value:.4f}")
     if "per_label" not in scores and "confusion" not in scores:
-        return table
+        return Group(title, table)
     below = _labels(scores["per_label"]) if "per_label" in scores else _confusion(scores)
-    return Group(table, below)
+    return Group(title, table, below)
 
 
 def _confusion(scores: Mapping[str, Any]) -> RenderableType:

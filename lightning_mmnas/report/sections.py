@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_mmnas.report import plots
 from lightning_mmnas.report.architecture import plot_genotype
-from lightning_mmnas.report.budgets import budget_name, budget_of, unit_of
+from lightning_mmnas.report.budgets import budget_name, budget_of, counted, unit_of
 from lightning_mmnas.report.facts import STAGES, Facts
 from lightning_mmnas.report.section import Picture, Section, Table
 from lightning_mmnas.report.verdicts import half_width
@@ -52,7 +52,8 @@ def scores(facts: Facts) -> Section | str:
     header = ["model", *(budget_name(budget, unit) for budget in budgets)]
     words = [
         f"The {comparison[0]['metric']} of every model on the test split: mean ± half of its 95 % interval over "
-        f"{comparison[0]['n']} draws of the labels or, with all labels, seeds; 'delivered' is the model in model/.",
+        f"{counted(comparison[0]['n'], 'draw')} of the labels or, with all labels, seeds; 'delivered' is the model in "
+        "model/.",
         *facts["verdicts"],
     ]
     if len(budgets) == 1:

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lightning_mmnas.report.budgets import budget_of, unit_name
+from lightning_mmnas.report.budgets import budget_of, counted, unit_name
 from lightning_mmnas.report.verdicts import verdicts
 
 
@@ -24,7 +24,7 @@ def render_comparison(comparison: Sequence[dict[str, Any]]) -> RenderableType:
     cells = {(entry["name"], budget_of(entry)): entry for entry in comparison}
     metrics = ", ".join(dict.fromkeys(str(entry["metric"]) for entry in comparison))
     draws = max(entry["n"] for entry in comparison)
-    title = f"{metrics} by {unit_name(comparison[0])}, mean ± deviation over {draws} draws"
+    title = f"{metrics} by {unit_name(comparison[0])}, mean ± deviation over {counted(draws, 'draw')}"
     table = Table(title=title, title_justify="left")
     table.add_column("model")
     for budget in budgets:

@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_mmnas.report.budgets import budget_name, budget_of, unit_of
+from lightning_mmnas.report.budgets import budget_name, budget_of, counted, unit_of
 
 FOUND, RANDOM = "found+ssl", "random+ssl"
 _KINDS = (RANDOM, "late_fusion", "modality:", "raw_features")  # how the names of a kind of rivals begin
@@ -58,7 +58,8 @@ def verdicts(comparison: Sequence[dict[str, Any]]) -> list[str]:
         if parts:
             labels = _with(budget, found)
             sentences.append(
-                f"{labels}, {found['n']} draws: the found network ({found['mean']:.3f}) is {', '.join(parts)}."
+                f"{labels}, {counted(found['n'], 'draw')}: the found network ({found['mean']:.3f}) is "
+                f"{', '.join(parts)}."
             )
     return sentences
 

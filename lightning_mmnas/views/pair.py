@@ -163,9 +163,23 @@ class TwoViews(nn.Module):
         return dropped
 
     def augmented(self, batch: Mapping[str, Tensor]) -> Views:
-        """Returns one random view of a batch, without modality dropout."""
-        return {name: augmentation(batch[name]) for name, augmentation in self.by_modality().items()}
+        """Returns one random view of a batch, without modality dropout.
+
+        It is computed in float32, and then is of torch's default type, which Lightning sets to that of ``bf16-true``
+        and its like.
+        """
+        own = torch.get_default_dtype()
+        torch.set_default_dtype(torch.float32)
+        try:
+            views = {name: augmentation(_plain(batch[name])) for name, augmentation in self.by_modality().items()}
+        finally:
+            torch.set_default_dtype(own)
+        return {name: value.to(own) if value.is_floating_point() else value for name, value in views.items()}
 
     def by_modality(self) -> dict[str, nn.Module]:
         """The augmentation of every modality."""
         return {name: self.augmentations[key] for name, key in self._keys.items()}
+
+
+def _plain(value: Tensor) -> Tensor:
+    return value.float() if value.is_floating_point() else value

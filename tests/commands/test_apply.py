@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import lightning_mmnas
+from lightning_mmnas import TableDataModule
 from lightning_mmnas.commands.mmnas import main
-from tests.delivery.tiny import deliver, write_birds
+from tests.delivery.tiny import COLUMNS, deliver, write_birds
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,76 @@ def test_scores(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert scores["metrics"] == lightning_mmnas.load(run[0]).evaluate(run[1])["metrics"]
 
 
+@pytest.mark.filterwarnings("ignore:.*damaged samples of the")
+def test_rows_of_a_split_are_told(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = run[1].read_text().splitlines()
+    damaged = run[1].with_name("damaged.csv")
+    damaged.write_text(
+        "\n".join([lines[0], *(line.replace(".png", ".gone", i % 5 == 0) for i, line in enumerate(lines[1:]))])
+    )
+
+    def data(*_: Any) -> TableDataModule:
+        return TableDataModule(str(damaged), COLUMNS, label="label", batch_size=16, on_error="skip")
+
+    monkeypatch.setattr("lightning_mmnas.delivery.splits.build_data", data)
+    output = tmp_path / "p.csv"
+    known = [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]]
+    wanted = lightning_mmnas.load(run[0]).predict(run[1])
+    for split in ("train", "test"):
+        assert main(["predict", str(run[0]), split, "--output", str(output), "--batch_size", "4"]) == 0
+        ids = [int(row["id"]) for row in rows_of(output)]
+        assert [row["class"] for row in rows_of(output)] == [wanted[i] for i in ids]
+        assert not any(i % 5 == 0 for i in ids)
+        assert main(["predict", str(run[0]), split, "--output", str(output), "--keep", "label", "--keep", "site"]) == 0
+        assert [(row["label"], row["site"]) for row in rows_of(output)] == [
+            (known[i]["label"], known[i]["site"]) for i in ids
+        ]
+    damaged.rename(tmp_path / "moved.csv")
+    assert main(["predict", str(run[0]), "test", "--output", str(output)]) == 2
+    assert "; or give new data in place of 'test'" in capsys.readouterr().err
+    (tmp_path / "moved.csv").rename(damaged)
+    without = damaged.read_text().replace("id,", "number,", 1)
+    damaged.write_text(without)
+    assert main(["predict", str(run[0]), "test", "--output", str(output)]) == 0
+    assert [int(row["row"]) for row in rows_of(output)] == ids
+
+
+def test_a_kept_column_is_not_lost(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, output = run[1].with_name("classes.csv"), tmp_path / "p.csv"
+    lines = run[1].read_text().splitlines()
+    table.write_text("\n".join([lines[0].replace("label", "class").replace("mass", '"mass, kg"'), *lines[1:]]))
+    options = ["--keep", "id", "--keep", "class", "--modality", 'numbers="mass, kg", wing']
+    assert main(["predict", str(run[0]), str(table), "--output", str(output), *options]) == 0
+    rows = rows_of(output)
+    assert list(rows[0])[:3] == ["id", "table:class", "class"]
+    assert [row["table:class"] for row in rows] == [line.split(",")[6] for line in lines[1:]]
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow
+
+    pictures = [{"bytes": path.read_bytes(), "path": None} for path in sorted((run[1].parent / "photos").glob("*.png"))]
+    content = [dict(zip(lines[0].split(","), line.split(","), strict=True)) for line in lines[1:]]
+    whole = {name: [row[name] for row in content] for name in content[0]} | {"photo": pictures}
+    parquet.write_table(pyarrow.table(whole), tmp_path / "t.parquet")
+    args = ["predict", str(run[0]), str(tmp_path / "t.parquet"), "--files_from", str(run[1].parent), "--keep", "photo"]
+    assert main([*args, "--output", str(output)]) == 2
+    assert "the column 'photo' holds bytes, which a .csv file cannot; write a .parquet file" in capsys.readouterr().err
+    assert main([*args, "--output", str(tmp_path / "p.parquet")]) == 0
+    assert parquet.read_table(tmp_path / "p.parquet")["photo"].to_pylist() == pictures
+
+
+def test_scores_that_are_not_defined(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scores = {"samples": 1, "skipped": 21, "class_names": ["price"], "metrics": {"mae": 2.0, "r2": float("nan")}}
+    monkeypatch.setattr(lightning_mmnas.DeliveredModel, "evaluate", lambda *_, **__: scores)
+    assert main(["evaluate", *map(str, run), "--output", str(tmp_path / "e.json")]) == 0
+    assert capsys.readouterr().out.startswith("1 sample, 21 left out\n")
+    content = json.loads((tmp_path / "e.json").read_text(), parse_constant=pytest.fail)
+    assert content["metrics"] == {"mae": 2.0, "r2": None}
+
+
 def test_samples_that_cannot_be_read(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table = run[1].with_name("broken.csv")
     lines = run[1].read_text().splitlines()
@@ -101,6 +172,8 @@ def test_samples_that_cannot_be_read(run: Any, tmp_path: Path, capsys: pytest.Ca
         (["predict", "{run}", "{table}", "--output", "{tmp}/x.csv", "--modality", "n=x"], "there is no modality 'n'"),
         (["predict", "{run}", "{table}", "--output", "{tmp}/x.csv", "--batch_size", "0"], "batch_size must be"),
         (["predict", "{run}", "{table}", "--output", "{tmp}/x.csv", "--device", "cube"], "no device 'cube'"),
+        (["predict", "{run}", "{table}", "--output", "{tmp}/x.csv", "--device", "meta"], "no device 'meta'"),
+        (["embed", "{run}", "{table}", "--output", "{tmp}/x.npy", "--keep", "id"], "leave out --keep"),
         (["predict", "{run}", "test", "--output", "{tmp}/x.csv"], "does not know where its data came from"),
         (["evaluate", "{run}", "{table}", "--label", "site"], "does not know the class 'site0'"),
         (["evaluate", "{run}", "{table}", "--output", "{tmp}/x.csv"], "is not .json"),

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch import Trainer
 
+from lightning_mmnas.callbacks.lightning_private import read_whole_numbers_first
 from lightning_mmnas.commands.changes import (
     digest_of,
     free_folder,
     listed,
+    same,
 )
 from lightning_mmnas.commands.claiming import resolve
 from lightning_mmnas.commands.stages import read_stages
@@ -44,13 +47,37 @@ def test_only_what_a_stage_resolves_to_counts(configs: Path) -> None:
     common = yaml.safe_load((configs / "common.yaml").read_text())
     common["shared"]["other"] = 2  # no stage takes it
     (configs / "common.yaml").write_text(yaml.safe_dump(common))
-    same = ("--trainer.max_epochs", "3", "--finetune.model.hidden", "2")  # as in the file, and the default
-    assert _digests(configs, *same, run_dir="/elsewhere") == before
+    options = ("--trainer.max_epochs", "3", "--finetune.model.hidden", "2")  # as in the file, and the default
+    assert _digests(configs, *options, run_dir="/elsewhere") == before
 
     assert _changed(before, _digests(configs, "--shared.hidden", "5")) == ["search"]
     later = ("--finetune.trainer.max_epochs", "5", "--comparison.draws=1")
     assert _changed(before, _digests(configs, *later)) == ["finetune", "comparison"]
     assert _changed(before, _digests(configs, seed=1)) == ["search", "pretrain", "finetune"]
+
+
+@pytest.mark.parametrize(
+    ("given", "read"), [("1", 1), ("1.0", 1.0), ("0", 0), ("0.5", 0.5), ("null", None)], ids=lambda value: str(value)
+)
+def test_numbers_of_batches_are_read_as_they_are_written(
+    configs: Path, monkeypatch: pytest.MonkeyPatch, given: str, read: float | None
+) -> None:
+    """To Python's cache of types, a union of float and int may be one of int and float."""
+    hints = Trainer.__init__.__annotations__
+    monkeypatch.setitem(hints, "limit_train_batches", float | int | None)
+    monkeypatch.setitem(hints, "limit_val_batches", int | float | None)
+    read_whole_numbers_first()
+    options = ("--trainer.limit_train_batches", given, "--trainer.limit_val_batches", given)
+    settings = resolve(read_stages(configs, options)[0], Path("runs/x"), 0).settings
+    for name in ("trainer.limit_train_batches", "trainer.limit_val_batches"):
+        assert (settings.get(name), type(settings.get(name))) == (read, type(read))
+
+
+def test_no_batches_of_an_earlier_version_are_none(configs: Path) -> None:
+    stage = resolve(read_stages(configs, ["--trainer.limit_val_batches", "0"])[0], Path("runs/x"), 0)
+    assert same(digest_of(stage.settings), stage, 0)
+    assert same(digest_of({**stage.settings, "trainer.limit_val_batches": 0.0}), stage, 0)
+    assert not same(digest_of({**stage.settings, "trainer.limit_val_batches": 1.0}), stage, 0)
 
 
 def test_mistakes_name_the_stage_and_the_real_folder(configs: Path) -> None:

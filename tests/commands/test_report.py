@@ -45,6 +45,19 @@ def test_the_model_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert looks == [run, moved, moved, moved]
 
 
+def test_what_is_known_of_a_model_is_kept_where_its_data_are_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    found: list[tuple[dict[str, object] | None, str | None]] = [(model(), None), (None, "There is no table.")]
+    monkeypatch.setattr(inspection, "inspect_run", lambda _: found.pop(0))
+    run = make_run(tmp_path / "run")
+    analyse(run)
+    facts = analyse(run, again=True)
+    assert (facts["model"], facts["why_no_model"]) == (model(), None)
+    assert f"There is no table. What {run / 'analysis.json'} knew of it is kept." in caplog.text
+    assert found == []
+
+
 def test_several_runs_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     runs = [make_run(tmp_path / name / "run") for name in ("a", "b")]
     output = tmp_path / "both.html"
@@ -61,6 +74,7 @@ def test_what_is_no_finished_run_ends_with_one_line(tmp_path: Path, capsys: pyte
         ([tmp_path], "is not the folder of a run"),
         ([run, tmp_path], "is not the folder of a run"),
         ([run, run], "a run is given twice"),
+        ([run, "--output", run / "results.json"], "results.json is not .html; check --output"),
     ):
         assert main(["report", *map(str, runs)]) == 2
         error = capsys.readouterr().err

@@ -190,6 +190,11 @@ def test_settings_refuse_nonsense() -> None:
         ComparisonSettings(draws=0)
     with pytest.raises(ValidationError, match="labels_per_class"):
         ComparisonSettings(labels_per_class=("some",))  # type: ignore[arg-type]
+    for budgets in ((), (5, 5), ("all", 5, "all")):
+        with pytest.raises(ValidationError, match="one label budget or several different ones"):
+            ComparisonSettings(labels_per_class=budgets)
+        with pytest.raises(ValidationError, match="one label budget or several different ones"):
+            ComparisonSettings(labels_total=budgets)
 
 
 def test_multi_label_rows_are_scored_with_thresholds_tuned_on_validation() -> None:

@@ -29,7 +29,7 @@ from lightning_mmnas import (
 )
 from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.delivery.export import description_of, export
-from lightning_mmnas.errors import ConfigError, ModelError
+from lightning_mmnas.errors import ConfigError, ModelError, RunDirectoryError
 from lightning_mmnas.fusion import input_nodes
 from tests.delivery.tiny import deliver, write_birds
 
@@ -82,6 +82,19 @@ def test_onnx_without_the_package(run: Any, tmp_path: Path, capsys: pytest.Captu
     assert {value.shape[0] for value in [*session.get_inputs(), *session.get_outputs()]} == {"batch"}
     found = without_the_package(path, {name: value.numpy() for name, value in batch.items()}, tmp_path)
     np.testing.assert_allclose(found, model.embed(run[1]), rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_wrong_is_told_before_the_work(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_mmnas.delivery.export._export", lambda *_: pytest.fail("it has begun"))
+    model = lightning_mmnas.load(run[0])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunDirectoryError, match=r"cannot write .*file/m.onnx: .*; choose another folder"):
+        export(model, tmp_path / "file" / "m.onnx")
+    (tmp_path / "m.onnx").mkdir()
+    with pytest.raises(RunDirectoryError, match=r"cannot write .*m.onnx: it is a folder"):
+        export(model, tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match=r"weights are torch.bfloat16"):
+        export(model.bfloat16(), tmp_path / "other.onnx")
 
 
 @pytest.mark.slow

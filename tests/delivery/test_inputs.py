@@ -82,6 +82,14 @@ def test_texts_are_numbers_as_in_a_table(
         assert close(given(data, TWO, decimal, separator=";")[1], expected), data
 
 
+def test_a_row_may_have_more_than_its_modalities() -> None:
+    rows = [{"a": 1.0, "b": 2.0, "id": 7}, {"a": 3.0, "b": 4.0, "id": 8}]
+    for data in (rows, {"a": [1.0, 3.0], "b": [2.0, 4.0], "id": [7, 8]}):
+        assert close(given(data)[1], [[1, 2], [3, 4]])
+    with pytest.raises(DataError, match="'id' is none of the modalities"):
+        given({"a": 1.0, "id": 7})
+
+
 def test_transforms_have_the_decimal_mark_of_training() -> None:
     assert transforms_of(TWO, ",")({"x": ["1,234", "5"]})["x"].tolist() == pytest.approx([1.234, 5])
     with pytest.raises(DataError, match=r"column 'a': '1\.5' is not a number with a decimal comma"):
@@ -274,7 +282,7 @@ def test_a_row_with_a_list_of_numbers_is_one_row() -> None:
 def test_a_frame_has_each_column_once() -> None:
     pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame([[1, 2, 3]], columns=["a", "b", "a"])
-    with pytest.raises(DataError, match="the data frame has several columns 'a'; each needs its own name"):
+    with pytest.raises(DataError, match=r"several columns have the names \['a'\]; each needs its own"):
         given(frame)
 
 

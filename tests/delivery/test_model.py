@@ -14,31 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 import lightning_mmnas
-from lightning_mmnas import DeliveredModel, FineTuning, TableDataModule
+from lightning_mmnas import DeliveredModel, TableDataModule
 from lightning_mmnas.errors import DataError, ModelError, RunDirectoryError
-from tests.delivery.tiny import NOTES, deliver, write_birds
-
-
-@pytest.fixture(scope="module")
-def delivered(tmp_path_factory: pytest.TempPathFactory) -> tuple[FineTuning, TableDataModule, Path, Path]:
-    folder = tmp_path_factory.mktemp("delivered")
-    table = write_birds(folder / "data")
-    return *deliver(folder, table), table
-
-
-@pytest.fixture(scope="module")
-def model(delivered: Any) -> DeliveredModel:
-    return lightning_mmnas.load(delivered[2])
-
-
-def sample(table: Path, index: int) -> dict[str, Any]:
-    content = [line.split(",") for line in table.read_text().splitlines()][index + 1]
-    return {
-        "photo": table.parent / content[1],
-        "song": table.parent / content[2],
-        "note": content[7],
-        "numbers": [float(content[3]), float(content[4])],
-    }
+from tests.delivery.tiny import NOTES, deliver, sample, write_birds
 
 
 def picture(path: Path) -> Image.Image:
@@ -191,8 +169,8 @@ def test_what_is_missing_is_what_it_was_in_training(delivered: Any, model: Deliv
         ({"picture": "x.png"}, "'picture' is none of the modalities"),
         ({"photo": "nowhere.png", "song": "x", "note": "y", "numbers": [1, 2]}, "nowhere.png: there is no such file"),
         ({"numbers": [1, "x"]}, "modality 'photo' is missing"),
-        ("nothing.csv", "there is no table nothing.csv"),
-        ("nothing.txt", "the suffix '.txt' is not in"),
+        ("nothing.csv", "there is no table nothing.csv$"),
+        ("pyproject.toml", "the suffix '.toml' is not in"),
         (3, "int cannot be read as samples"),
         ([], "list cannot be read as samples"),
     ],
@@ -215,6 +193,15 @@ def test_wrong_values(delivered: Any, model: DeliveredModel, tmp_path: Path) -> 
     ):
         with pytest.raises(DataError, match=message):
             model.predict({**one, name: value})
+    assert model.predict({**one, "note": 5}) == model.predict({**one, "note": "5"})
+    for options in ({"batch_size": 2.5}, {"batch_size": 0}, {"columns": "note=words"}):
+        with pytest.raises(DataError, match=f"{next(iter(options))} must be a"):
+            model.predict(one, **options)
+    unreadable = model.features({**one, "numbers": ["x", 1]}, on_error="skip")
+    assert {name: value.shape for name, value in unreadable.items()} == {
+        name: value.shape for name, value in model.features(one).items()
+    }
+    assert all(bool(value.isnan().all()) for value in unreadable.values())
     with pytest.raises(DataError, match=r"have one sample, the others several: \['numbers'\]"):
         model.predict({**one, "numbers": [[1.0, 2.0], [1.0, 2.0]]})
     empty = tmp_path / "empty.csv"
@@ -222,7 +209,9 @@ def test_wrong_values(delivered: Any, model: DeliveredModel, tmp_path: Path) -> 
     with pytest.raises(DataError, match="there are no samples"):
         model.predict(empty)
     empty.write_text("photo,song,note,mass\n")
-    with pytest.raises(DataError, match=r"no column 'wing' for the modality 'numbers'.*--modality numbers=COLUMN"):
+    with pytest.raises(
+        DataError, match=r"no column 'wing' for the modality 'numbers'.*--modality numbers=COLUMN,COLUMN"
+    ):
         model.predict(empty)
 
 
@@ -363,6 +352,9 @@ def test_own_encoders_by_class_path(delivered: Any, tmp_path: Path, monkeypatch:
         lightning_mmnas.load(run)
     for allow in (__name__, f"{__name__}.OwnEncoder"):
         assert len(lightning_mmnas.load(run, allow=[allow]).predict(delivered[3])) == 45
+    assert lightning_mmnas.load(run, allow=__name__).allow == (__name__,)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert lightning_mmnas.load("~/run", allow=__name__).class_names == delivered[1].class_names
     monkeypatch.setitem(tiny.ENCODERS, "numbers", lambda spec: OwnEncoder(spec, width=4, scale=lambda x: x))
     with pytest.raises(ModelError, match=r"argument scale.*is no plain value"):
         deliver(tmp_path / "second", delivered[3])

@@ -83,3 +83,14 @@ def deliver(folder: Path, table: Path, **options: Any) -> tuple[FineTuning, Tabl
     module, data = trained(folder / "training", table, **options)
     save(module, data, folder / "run" / "model")
     return module, data, folder / "run"
+
+
+def sample(table: Path, index: int) -> dict[str, Any]:
+    """One row of the table as a dict of modalities."""
+    content = [line.split(",") for line in table.read_text().splitlines()][index + 1]
+    return {
+        "photo": table.parent / content[1],
+        "song": table.parent / content[2],
+        "note": content[7],
+        "numbers": [float(content[3]), float(content[4])],
+    }

@@ -11,13 +11,16 @@ from torch import nn
 
 from lightning_mmnas import (
     ArchitectureAlternation,
+    AudioEncoder,
     EncoderPretraining,
     FineTuning,
     FusionPretraining,
     FusionSearch,
     FusionSpace,
     Genotype,
+    ImageEncoder,
     TensorDataModule,
+    VideoEncoder,
 )
 from lightning_mmnas.errors import CheckpointError, ConfigError, DataError, GenotypeError
 from lightning_mmnas.fusion.late_fusion import LateFusion
@@ -325,3 +328,26 @@ def test_logits_of_a_search_are_never_in_half_precision(precision: Any, pairing:
     assert any(logit.any() for logit in search.architecture_parameters())
     narrow = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}[precision]
     assert {p.dtype for p in search.parameters() if p.requires_grad} == {narrow}
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+def test_pixels_and_sounds_in_true_precision(precision: Any, tmp_path: Path) -> None:
+    """Views and spectrograms are computed in float32, what the encoders take is of the precision's type."""
+    generator = torch.Generator().manual_seed(0)
+    split = {
+        "picture": torch.randint(0, 256, (8, 3, 8, 8), generator=generator, dtype=torch.uint8),
+        "clip": torch.randint(0, 256, (8, 3, 4, 8, 8), generator=generator, dtype=torch.uint8),
+        "sound": torch.randn(8, 1, 1600, generator=generator),
+    }
+    kinds: dict[str, Any] = {"picture": "image", "clip": "video", "sound": "audio"}
+    data = TensorDataModule(split, split, kinds=kinds, batch_size=8, labels=False)
+    encoders: dict[str, Any] = {
+        "image": lambda spec: ImageEncoder(spec, channels=(4, 6)),
+        "video": lambda spec: VideoEncoder(spec, channels=(4, 6)),
+        "audio": lambda spec: AudioEncoder(spec, channels=(4, 6), rate=8000),
+    }
+    stage = EncoderPretraining(data.modalities, encoders)
+    trainer_of(tmp_path, precision=precision).fit(stage, data)
+    wanted = torch.float64 if precision == "64-true" else torch.bfloat16
+    assert {value.dtype for value in stage.parameters()} == {wanted}
+    assert torch.get_default_dtype() == torch.float32

@@ -52,6 +52,11 @@ def test_above_level_and_below() -> None:
     assert "late_fusion (" not in sentence  # the best of its kind speaks for it
 
 
+def test_one_draw_is_one() -> None:
+    (sentence,) = verdicts([row("found+ssl", 0.9), row("raw_features", 0.6)])
+    assert sentence.startswith("At 5 labels per class, 1 draw: the found network (0.900) is level with")
+
+
 def test_a_tie_within_the_spread_is_no_win() -> None:
     (sentence,) = verdicts(
         [row("found+ssl", 0.551, 0.601, 0.651, budget="all"), row("raw_features", 0.60, 0.60, 0.60, budget="all")]

@@ -45,7 +45,7 @@ def parse_modality(table: Table, text: str) -> tuple[str, ColumnSpec, set[str]]:
         )
     columns: list[str] = []
     settings: dict[str, Any] = {}
-    for part in _parts(listed, text):
+    for part in parted(listed, text):
         key, assigned, value = part.partition("=")
         if part in table.names or not assigned:
             columns += [column for column in _columns(table, part, text) if column not in columns]
@@ -71,7 +71,7 @@ def spell_modality(name: str, spec: ColumnSpec, table: Table) -> str:
     return f"--modality {shlex.quote(f'{name}={spec.kind}:{columns}{settings}')}"
 
 
-def _parts(listed: str, text: str) -> list[str]:
+def parted(listed: str, text: str) -> list[str]:
     """The columns and settings, parted by commas (or semicolons) outside of double quotes."""
     pieces = re.split(r';(?=(?:[^"]*"[^"]*")*[^"]*$)', listed)
     try:

@@ -272,10 +272,15 @@ class ColumnSamples(Samples):
         columns: One column per modality, all of the same length.
         labels: See `Samples`.
         groups: See `Samples`.
+        rows: Of a table, which row each sample is.
     """
 
     def __init__(
-        self, columns: Mapping[str, Column], labels: Tensor | None = None, groups: Tensor | None = None
+        self,
+        columns: Mapping[str, Column],
+        labels: Tensor | None = None,
+        groups: Tensor | None = None,
+        rows: Sequence[int] | None = None,
     ) -> None:
         sizes = {name: len(column) for name, column in columns.items()}
         sizes |= {name: len(values) for name, values in ((LABEL, labels), ("groups", groups)) if values is not None}
@@ -284,6 +289,7 @@ class ColumnSamples(Samples):
         self.columns = dict(columns)
         self.labels = labels
         self.groups = groups
+        self.rows = rows
         self._size = next(iter(sizes.values()))
 
     def __len__(self) -> int:
@@ -366,7 +372,7 @@ def usable_rows(
         rows = track(rows, "checking files")
     known = {name: column.flaws() for name, column in columns.items()}
     unread = {name: column for name, column in columns.items() if known[name] is None}
-    whole = range(size) if most is None or size <= most else set(_sampled(size, most))
+    whole = range(size) if most is None or size <= most else {i * size // most for i in range(most)}  # spread evenly
     broken: list[tuple[str, str]] = []
     good = []
     for row in rows if unread else range(size):
@@ -388,11 +394,6 @@ def usable_rows(
         more = f"; and {len(broken) - _NAMED} more files" if len(broken) > _NAMED else ""
         rank_zero_warn(f"{size - len(good)} damaged samples of the {split} split are left out: {named}{more}")
     return torch.tensor(good, dtype=torch.long)
-
-
-def _sampled(size: int, count: int) -> list[int]:
-    """So many indices below a size, ascending and spread evenly; the same ones every time."""
-    return [i * size // count for i in range(count)]
 
 
 def _reason(error: Exception) -> str:

@@ -306,7 +306,7 @@ class TableDataModule(MultimodalDataModule):
             classes, several = self._classes
             labels = encode_classes([classes[row] for row in rows], self.class_names, several)
         groups = None if self._groups is None else group_numbers([self._groups[row] for row in rows])
-        return ColumnSamples(columns, labels, groups)
+        return ColumnSamples(columns, labels, groups, rows)
 
     def _row_classes(self) -> tuple[Sequence[Classes | None], bool] | None:
         """What splits are drawn by: the classes of each row; of a target only whether there is one."""

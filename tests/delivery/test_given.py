@@ -1,0 +1,100 @@
+"""What a delivered model may be given: classes beside samples, rows, loaders; and the type of its weights."""
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_mmnas import DeliveredModel
+from lightning_mmnas.errors import DataError
+from tests.delivery.tiny import sample
+
+
+def test_whatever_is_evaluated_may_have_its_classes(delivered: Any, model: DeliveredModel) -> None:
+    pd = pytest.importorskip("pandas")
+    table = delivered[3]
+    frame = pd.read_csv(table)
+    frame["photo"], frame["song"] = (str(table.parent) + "/" + frame[name] for name in ("photo", "song"))
+    wanted = model.evaluate(table)
+    samples = [{**sample(table, i), "label": frame["label"][i]} for i in range(len(frame))]
+    together = {name: [one[name] for one in samples] for name in samples[0]}
+    renamed = {("truth" if name == "label" else name): value for name, value in together.items()}
+    for data, label in (
+        (frame, None),
+        (frame.to_dict("records"), None),
+        (frame.to_dict("list"), None),
+        (samples, None),
+        (together, None),
+        (renamed, "truth"),
+        ([{name: value[i] for name, value in renamed.items()} for i in range(len(frame))], "truth"),
+    ):
+        assert model.evaluate(data, label=label) == wanted
+    for row in (frame.iloc[1], frame.to_dict("records")[1], samples[1]):
+        assert model.evaluate(row)["samples"] == 1
+        assert model.predict(row) == model.predict(samples[1])
+    assert model.evaluate([{**samples[0], "label": None}, *samples[1:3]])["skipped"] == 1
+    with pytest.raises(DataError, match="'label' is not of 45 samples"):
+        model.evaluate({**together, "label": ["heron"]})
+    with pytest.raises(DataError, match=r"several columns have the names \['id', "):
+        model.predict(pd.concat([frame, frame], axis=1))
+    swapped = {**together, "numbers": frame[["wing", "mass"]]}
+    assert torch.equal(model.predict_proba(swapped), model.predict_proba(together))
+
+
+def test_dicts_of_columns_hold_arrays_and_tensors(delivered: Any, model: DeliveredModel) -> None:
+    table = delivered[3]
+    rows = [sample(table, i) for i in range(5)]
+    wanted = model.predict_proba(rows)
+    songs, notes = [row["song"] for row in rows], [row["note"] for row in rows]
+    pictures = []
+    for row in rows:
+        with Image.open(row["photo"]) as opened:
+            pictures.append(np.asarray(opened.convert("RGB").resize((8, 8))))
+    photos = model.predict_proba([{**row, "photo": picture} for row, picture in zip(rows, pictures, strict=True)])
+    for kind in (np.array, torch.tensor, tuple, list):
+        numbers = {"mass": kind([row["numbers"][0] for row in rows]), "wing": kind([row["numbers"][1] for row in rows])}
+        given = {"photo": [row["photo"] for row in rows], "song": songs, "note": notes, **numbers}
+        torch.testing.assert_close(model.predict_proba(given), wanted)
+        torch.testing.assert_close(model.predict_proba({**given, "photo": np.stack(pictures)}), photos)
+    for scalar in (float, torch.tensor, np.array):
+        mass, wing = map(scalar, rows[0]["numbers"])
+        one = {"photo": pictures[0], "song": songs[0], "note": notes[0], "mass": mass, "wing": wing}
+        torch.testing.assert_close(model.predict_proba(one), photos[0])
+    opaque = np.concatenate([pictures[0], np.full((8, 8, 1), 255, np.uint8)], axis=2)
+    torch.testing.assert_close(model.predict_proba({**rows[0], "photo": opaque}), photos[0])
+
+
+def test_labels_of_a_loader_are_checked(delivered: Any, model: DeliveredModel) -> None:
+    one = model.transforms(sample(delivered[3], 0))
+    for label, message in (
+        (3, "whole numbers from 0 to 2, or -1, but has 3"),
+        (1.0, "whole numbers from 0 to 2, or -1, but has 1.0"),
+        ("heron", "'label' must hold numbers, not str"),
+        (torch.eye(3)[0], r"has the shape \(2, 3\) instead of \(2,\)"),
+    ):
+        with pytest.raises(DataError, match=message):
+            model.evaluate(DataLoader([{**one, "label": label}] * 2, batch_size=2))  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"a batch is a list, not a dict with the modalities \['photo'"):
+        model.predict(DataLoader(TensorDataset(torch.zeros(2, 3))))
+    with pytest.raises(DataError, match="split 'all' is not in"):
+        model.data("all")  # type: ignore[arg-type]
+
+
+def test_modes_of_parts_are_kept(delivered: Any, model: DeliveredModel) -> None:
+    other = copy.deepcopy(model).train()
+    other.network.eval()
+    modes = [module.training for module in other.modules()]
+    assert other.predict(sample(delivered[3], 0)) == model.predict(sample(delivered[3], 0))
+    assert [module.training for module in other.modules()] == modes
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_in_another_precision(dtype: torch.dtype, delivered: Any, model: DeliveredModel) -> None:
+    other = copy.deepcopy(model).to(dtype)
+    torch.testing.assert_close(other.predict_proba(delivered[3]), model.predict_proba(delivered[3]), atol=0.02, rtol=0)
+    assert other.embed(delivered[3]).dtype == dtype
+    assert other.evaluate(delivered[3])["samples"] == 45
