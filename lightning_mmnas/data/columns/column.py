@@ -152,7 +152,6 @@ class FileColumn(Column):
         if not self._is_described:
             self.read(index)
             return
-        self.glance(index)
         once(self.fingerprint(index), lambda: self.read(index))
 
     def glance(self, index: int) -> None:
@@ -372,7 +371,7 @@ def usable_rows(
         rows = track(rows, "checking files")
     known = {name: column.flaws() for name, column in columns.items()}
     unread = {name: column for name, column in columns.items() if known[name] is None}
-    whole = range(size) if most is None or size <= most else {i * size // most for i in range(most)}  # spread evenly
+    whole = range(size) if most is None or size <= most else {i * size // most for i in range(most)}
     broken: list[tuple[str, str]] = []
     good = []
     for row in rows if unread else range(size):
