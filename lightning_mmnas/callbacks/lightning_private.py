@@ -9,12 +9,14 @@ import signal
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any
 
 import torch
 import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
@@ -68,6 +70,17 @@ def validation_loaders(trainer: Trainer) -> list[Any]:
     """The loaders of the validation that belongs to training."""
     combined = trainer.fit_loop.epoch_loop.val_loop._combined_loader
     return [] if combined is None else combined.flattened
+
+
+def own_sampler(sampler: Any) -> Any:
+    """The user's sampler, of which Lightning gives each rank a part; any other sampler as it is."""
+    return getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+
+
+def seed_workers_apart(loader: Any, rank: int) -> None:
+    """Lets workers of different ranks draw different numbers, as after ``seed_everything(workers=True)``."""
+    if getattr(loader, "num_workers", 0) and loader.worker_init_fn is None:
+        loader.worker_init_fn = partial(pl_worker_init_function, rank=rank)
 
 
 def epochs_begun(trainer: Trainer) -> int:
@@ -192,7 +205,7 @@ def iterate_and_skip(trainer: Trainer, batches: int, quiet: ExitStack) -> None:
             next(fetcher)
             stop_if_terminated(trainer)
         fetcher.fetched -= batches  # Lightning adds them again
-    if batches:
+    if batches or trainer.global_step:  # Lightning counts as if every epoch had as many steps as this one
         quiet.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message=_NOT_RESUMABLE)
 

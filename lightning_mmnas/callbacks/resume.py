@@ -25,7 +25,7 @@ from lightning_mmnas.callbacks.resumed_settings import (
 from lightning_mmnas.data.samples import EpochSampler, ViewSampler
 from lightning_mmnas.data.stream.sampler import ShardSampler
 from lightning_mmnas.modules.hyperparameters import plain_values, warn_of_left_out
-from lightning_mmnas.modules.length import load_train_data
+from lightning_mmnas.modules.length import load_train_data, set_accumulation
 from lightning_mmnas.modules.ranks import draw_apart, reseed
 
 
@@ -48,14 +48,14 @@ class ExactResume(Callback):
     that they do not count, and refused are other optimisers, a schedule laid out for another length, and, in the middle
     of an epoch, other batches.
 
-    What a user's own loaders must do: draw shuffling and sampling from a ``generator`` attribute,
-    or from nothing but ``set_epoch`` (as ``DistributedSampler`` does). Loaders with their own
+    Samplers, batch samplers and data sets without a length that draw from the global generators are given draws of
+    their own (`OwnDraws`). Other loaders than a ``DataLoader`` must draw shuffling and sampling from a ``generator``
+    attribute, or from nothing but ``set_epoch`` (as ``DistributedSampler`` does). Loaders with their own
     ``state_dict`` and ``load_state_dict`` are left to Lightning, which saves and restores them.
 
     Not covered: ``training_step(dataloader_iter)``; an exception in the middle of the weight
     optimiser's step or, while gradients are accumulated, in the middle of ``backward`` (a warning
-    says so); random augmentation in the main process of loaders without a length, which Lightning
-    reads one batch ahead. Exact only up to rounding are, with several ranks, a checkpoint in the
+    says so). Exact only up to rounding are, with several ranks, a checkpoint in the
     middle of an accumulation and, with three and more, any: DDP lays its buckets out anew, and
     with them the order of sums.
 
@@ -201,6 +201,7 @@ class ExactResume(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._quiet.close()
         self._unused = False
+        set_accumulation(trainer)
         if self._keep_undo:
             buffers = pl_module.named_buffers(remove_duplicate=False)  # a checkpoint has them under every name
             self._undo = {name: buffer.clone() for name, buffer in buffers}
