@@ -18,6 +18,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 
+from lightning_mmnas.callbacks import lightning_private as private
 from lightning_mmnas.modules import length
 from lightning_mmnas.objectives.losses import GatheredNTXent
 
@@ -113,7 +114,7 @@ def look_ahead(trainer: Trainer, warmup_epochs: int, every_n_steps: int, planned
 
 
 def checked_logits(trainer: Trainer, pl_module: LightningModule) -> list[nn.Parameter]:
-    """Returns the module's architecture logits, which only the callback may change."""
+    """Returns the module's architecture logits, which only the callback may change: no average of weights either."""
     logits: list[nn.Parameter] = list(pl_module.architecture_parameters())  # type: ignore[operator]
     name = f"{type(pl_module).__name__}.architecture_parameters()"
     require(
@@ -141,6 +142,7 @@ def checked_logits(trainer: Trainer, pl_module: LightningModule) -> list[nn.Para
         " [p for p in self.parameters() if p.requires_grad] instead of self.parameters(),"
         " or remove ArchitectureAlternation from the callbacks",
     )
+    private.leave_out_of_averages(trainer, logits)
     return logits
 
 

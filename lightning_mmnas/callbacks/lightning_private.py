@@ -7,9 +7,10 @@ Lightning is an update of this file.
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from itertools import chain
 from types import FrameType
 from typing import Any
 
@@ -18,10 +19,13 @@ import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
@@ -58,6 +62,11 @@ def iterates_anew(trainer: Trainer) -> bool:
     """Whether Lightning, at the start of an epoch, is about to iterate the train loaders (the condition is its own)."""
     loop = trainer.fit_loop
     return trainer.current_epoch > 0 and not loop.is_resuming and not loop.epoch_loop.restarting
+
+
+def loaded_checkpoint(trainer: Trainer) -> Mapping[str, Any]:
+    """The checkpoint that a training goes on from, before Lightning has restored all of it; empty if there is none."""
+    return trainer._checkpoint_connector._loaded_checkpoint
 
 
 def train_loaders(trainer: Trainer) -> list[Any]:
@@ -245,6 +254,33 @@ def synchronise_batch_norm(trainer: Trainer, twice: bool = False) -> None:
     asked = isinstance(getattr(strategy, "_layer_sync", None), TorchSyncBatchNorm)
     if asked and (twice or strategy.root_device.type == "cpu"):
         strategy._layer_sync = BatchNormSync()
+
+
+def leave_out_of_averages(trainer: Trainer, tensors: Iterable[Tensor]) -> None:
+    """Has `WeightAveraging` average everything but some parameters and buffers of the module, which stay as they are.
+
+    Args:
+        trainer: Just before its training starts.
+        tensors: What is not averaged; frozen weights would change by rounding, and logits lag behind.
+    """
+    module, kept = trainer.lightning_module, {id(tensor) for tensor in tensors}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        average = callback._average_model if isinstance(callback, WeightAveraging) else None
+        if average is None:
+            continue
+        averages = chain(average.module.parameters(), average.module.buffers())
+        pairs = zip(averages, chain(module.parameters(), module.buffers()), strict=True)
+        shared = [(ours, own) for ours, own in pairs if id(own) in kept]
+        for ours, own in shared:
+            ours.data = own.data  # one tensor: whatever is exchanged or copied, it stays what it is
+        vars(average)["update_parameters"] = partial(_update_others, average, [own for _, own in shared])
+
+
+def _update_others(average: AveragedModel, kept: list[Tensor], module: nn.Module) -> None:
+    before = [tensor.detach().clone() for tensor in kept]
+    AveragedModel.update_parameters(average, module)
+    for tensor, value in zip(kept, before, strict=True):
+        tensor.data.copy_(value)
 
 
 class CommandLine(LightningCLI):

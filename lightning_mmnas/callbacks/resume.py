@@ -20,7 +20,9 @@ from lightning_mmnas.callbacks.resumed_settings import (
     all_optimizer_settings,
     check_run_length,
     check_settings,
+    require_optimizers,
     run_length,
+    warn_of_plateau,
 )
 from lightning_mmnas.data.samples import EpochSampler, ViewSampler
 from lightning_mmnas.data.stream.sampler import ShardSampler
@@ -159,9 +161,11 @@ class ExactResume(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        require_optimizers(trainer)
         self._settings = all_optimizer_settings(trainer)
         if self._loaded is None or "length" not in self._loaded:
             return
+        warn_of_plateau(trainer)
         self._restore_buffers(trainer, self._loaded.get("buffers", []))
         load_train_data(trainer)
         longer = check_run_length(self._loaded["length"], run_length(trainer), self._loaded["batches"])

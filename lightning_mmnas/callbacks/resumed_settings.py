@@ -25,6 +25,30 @@ _NO_PLAN = (
 )
 
 
+def require_optimizers(trainer: Trainer) -> None:
+    """Refuses to go on from a checkpoint that holds weights alone; to be called in ``on_fit_start``.
+
+    Raises:
+        MisconfigurationException: A training is resumed, and its optimisers' states are missing.
+    """
+    checkpoint = private.loaded_checkpoint(trainer)
+    require(
+        not checkpoint or "optimizer_states" in checkpoint,
+        "The checkpoint holds the weights alone (save_weights_only), and a training goes on with the states of its"
+        " optimizers too: give one that LastCheckpoint or ModelCheckpoint(save_weights_only=False) has written,"
+        f" {_ANEW}",
+    )
+
+
+def warn_of_plateau(trainer: Trainer) -> None:
+    """Says that a schedule which follows a metric goes on without that of the epoch at hand, if there is one."""
+    if any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs):
+        rank_zero_warn(
+            "A checkpoint holds no metrics, so that ReduceLROnPlateau leaves out the epoch that the checkpoint was"
+            " written in: the resumed run may lower its learning rate later than an unbroken one."
+        )
+
+
 def optimizer_settings(optimizer: Optimizer, scheduler: LRScheduler | None) -> dict[str, Any]:
     """What an optimiser and its schedule were built with, as plain values; to be called before their first step."""
     groups = []

@@ -8,9 +8,11 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_mmnas.callbacks import ArchitectureAlternation, LastCheckpoint
 from lightning_mmnas.modules.base import plain_optimizer
@@ -142,3 +144,22 @@ def test_other_batches(data: dict[str, Any], change: str, saved: list[Path], tmp
     module = Searcher()
     fit(tmp_path, module, checkpoint=saved[5], data=loaders(shuffle=True, **sizes))
     assert len(module.losses) == len(loaders(**sizes).iterables["weights"])
+
+
+def test_weights_alone_are_no_place_to_go_on_from(tmp_path: Path) -> None:
+    fit(tmp_path, Searcher(), ModelCheckpoint(tmp_path, filename="weights", save_weights_only=True))
+    with pytest.raises(MisconfigurationException, match=r"holds the weights alone \(save_weights_only\).* ckpt_path"):
+        fit(tmp_path, Searcher(), checkpoint=tmp_path / "weights.ckpt")
+
+
+class Plateau(Searcher):
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1)
+        return {"optimizer": optimizer, "lr_scheduler": ReduceLROnPlateau(optimizer), "monitor": "train/loss"}
+
+
+def test_a_schedule_that_follows_a_metric_is_warned_of(tmp_path: Path) -> None:
+    save = SaveAlways(tmp_path)
+    fit(tmp_path, Plateau(), save)
+    with pytest.warns(UserWarning, match="ReduceLROnPlateau leaves out the epoch that the checkpoint was written in"):
+        fit(tmp_path, Plateau(), checkpoint=save.paths[0])
