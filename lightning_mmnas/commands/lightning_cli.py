@@ -331,7 +331,8 @@ class MMNASCLI(CommandLine):
     ) -> Any:
         """The optimiser of ``--optimizer``, of what takes gradients: no frozen weights, no architecture logits."""
         for group in optimizer.param_groups:
-            group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+            # In place: some optimisers, such as LBFGS, keep the list itself.
+            group["params"][:] = [parameter for parameter in group["params"] if parameter.requires_grad]
         return CommandLine.configure_optimizers(lightning_module, optimizer, lr_scheduler)
 
     @override

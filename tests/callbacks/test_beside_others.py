@@ -177,6 +177,9 @@ def test_optimizer_of_the_command_line(tmp_path: Path) -> None:
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert trained == {id(p) for p in cli.model.parameters() if p.requires_grad}
     assert optimizer.param_groups[0]["lr"] == 0.005
+    (optimizer,) = command(tmp_path, "--optimizer=LBFGS", "--optimizer.max_iter=1").trainer.optimizers
+    assert isinstance(optimizer, torch.optim.LBFGS)  # which keeps the list of its parameters
+    assert optimizer.state_dict()["state"][0]["n_iter"] == 2
 
 
 @pytest.mark.parametrize(
@@ -187,6 +190,8 @@ def test_optimizer_of_the_command_line(tmp_path: Path) -> None:
             r"--trainer.callbacks.0.init_args.lr is a part of an item of a list, .*: --trainer.callbacks '\[...\]'",
         ),
         (["--trainer.callbacks+=ArchitectureAlternation"], "has several ArchitectureAlternation"),
+        (["--trainer.accumulate_grad_batches=0"], "accumulate_grad_batches is 0, and a step needs a batch: give 1"),
+        (["--trainer.gradient_clip_val=-1"], "gradient_clip_val is -1, which would turn gradients round: give 0"),
     ],
 )
 def test_refused_at_the_command_line(options: list[str], message: str, tmp_path: Path) -> None:
