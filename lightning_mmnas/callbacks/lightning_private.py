@@ -69,6 +69,15 @@ def loaded_checkpoint(trainer: Trainer) -> Mapping[str, Any]:
     return trainer._checkpoint_connector._loaded_checkpoint
 
 
+def restore_float64(trainer: Trainer) -> None:
+    """Restores weights of 64 bits, which Lightning has loaded into a module of 32 bits before it converted that."""
+    checkpoint = loaded_checkpoint(trainer)
+    weights = checkpoint.get("current_model_state", checkpoint.get("state_dict", {}))  # those that are trained
+    for name, tensor in trainer.lightning_module.state_dict().items():
+        if isinstance(tensor, Tensor) and tensor.dtype == torch.float64 and name in weights:
+            tensor.copy_(weights[name])
+
+
 def train_loaders(trainer: Trainer) -> list[Any]:
     """The train loaders, those of a combined loader one by one."""
     combined = trainer.fit_loop._combined_loader

@@ -20,9 +20,9 @@ from lightning_mmnas.callbacks.resumed_settings import (
     all_optimizer_settings,
     check_run_length,
     check_settings,
-    require_optimizers,
+    refuse_finders,
+    require_resumable,
     run_length,
-    warn_of_plateau,
 )
 from lightning_mmnas.data.samples import EpochSampler, ViewSampler
 from lightning_mmnas.data.stream.sampler import ShardSampler
@@ -59,7 +59,8 @@ class ExactResume(Callback):
     optimiser's step or, while gradients are accumulated, in the middle of ``backward`` (a warning
     says so). Exact only up to rounding are, with several ranks, a checkpoint in the
     middle of an accumulation and, with three and more, any: DDP lays its buckets out anew, and
-    with them the order of sums.
+    with them the order of sums. `StochasticWeightAveraging` and `ReduceLROnPlateau` keep too little for it (a warning
+    says so).
 
     A callback that changes the module itself, as `ArchitectureAlternation` does, asks for the trainer's `companion`
     and gives it, batch by batch, what has to be put back (`protect`).
@@ -161,11 +162,11 @@ class ExactResume(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        require_optimizers(trainer)
+        require_resumable(trainer)
+        private.restore_float64(trainer)
         self._settings = all_optimizer_settings(trainer)
         if self._loaded is None or "length" not in self._loaded:
             return
-        warn_of_plateau(trainer)
         self._restore_buffers(trainer, self._loaded.get("buffers", []))
         load_train_data(trainer)
         longer = check_run_length(self._loaded["length"], run_length(trainer), self._loaded["batches"])
@@ -293,6 +294,8 @@ class ExactResume(Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self._trainer is not None and not self._running:  # else a finder has put back what it began with
+            refuse_finders(self._trainer)
         self._loaded = state_dict or None
 
     def _state(self, trainer: Trainer) -> dict[str, Any]:

@@ -95,6 +95,10 @@ register_type(
 )  # fmt: skip
 
 
+# The default of an argument of `StochasticWeightAveraging`.
+register_type(torch.device, serializer=str, deserializer=torch.device, fail_already_registered=False)
+
+
 class MMNASArgumentParser(LightningArgumentParser):
     """Raises `ConfigError` with a short message where the parser would print its usage and exit."""
 

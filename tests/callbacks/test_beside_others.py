@@ -198,3 +198,10 @@ def test_refused_at_the_command_line(options: list[str], message: str, tmp_path:
     with pytest.raises(ConfigError, match=message):
         command(tmp_path, *options)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_device_among_the_arguments_of_a_callback(tmp_path: Path) -> None:
+    """The default of this one is an object, and was written as a text that names none."""
+    options = ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.1"]
+    with pytest.raises(MisconfigurationException, match="StochasticWeightAveraging averages the architecture logits"):
+        command(tmp_path, *options)
