@@ -267,7 +267,16 @@ class FineTuning(StageModule):
         return logits.softmax(-1) if self.task == "multiclass" else self._scores(logits)
 
     def labels(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The labels of a batch; targets in the scale of the weights."""
+        """The labels of a batch; targets in the scale of the weights.
+
+        Raises:
+            DataError: It has none.
+        """
+        if "label" not in batch:
+            raise DataError(
+                f"fine-tuning needs a 'label' in every batch, which has {list(batch)}: set data.init_args.labels to "
+                "true"
+            )
         return rescaled(batch["label"], self.data_scale, self.target_scale)
 
     def _scores(self, logits: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class CrossModalInfoNCE(nn.Module):
 def classification_loss(logits: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy for class indices (b,), binary cross-entropy for multi-label targets (b, num_classes)."""
     if label.ndim == 1:
-        return F.cross_entropy(logits, label)
+        return F.cross_entropy(logits, label if label.is_floating_point() else label.long())
     return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype))
 
 

@@ -154,6 +154,8 @@ def test_classification_loss_of_classes() -> None:
     first = math.log(math.exp(2) + 1 + math.exp(-1)) - 0.0
     loss = classification_loss(logits, torch.tensor([1, 2]))
     assert loss.item() == pytest.approx((first + math.log(3)) / 2, rel=1e-6)
+    for dtype in (torch.int32, torch.int16, torch.uint8):  # as NumPy's arrays often are
+        assert torch.equal(classification_loss(logits, torch.tensor([1, 2], dtype=dtype)), loss)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
