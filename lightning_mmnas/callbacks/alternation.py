@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from lightning_mmnas.callbacks import lightning_private as private
@@ -30,7 +30,7 @@ from lightning_mmnas.callbacks.contract import (
     warn_nothing_searched,
     weight_loss,
 )
-from lightning_mmnas.callbacks.logits import check_ranks, in_float32, requires_grad
+from lightning_mmnas.callbacks.logits import check_ranks, in_float32, made_by, requires_grad
 from lightning_mmnas.callbacks.resume import ExactResume
 from lightning_mmnas.callbacks.resumed_settings import check_groups, check_settings, optimizer_settings
 from lightning_mmnas.callbacks.second_order import flat_mean, mean_over_ranks, or_zeros, sum_of, unrolled_gradient
@@ -175,13 +175,8 @@ class ArchitectureAlternation(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._logits = checked_logits(trainer, pl_module)
         self._exact = [in_float32(logit) for logit in self._logits]
-        self._optimizer = self._make_optimizer(self._exact)
-        self._scheduler = self._make_scheduler(self._optimizer) if self._make_scheduler else None
+        self._optimizer, self._scheduler = made_by(self._make_optimizer, self._make_scheduler, self._exact)
         self._settings = optimizer_settings(self._optimizer, self._scheduler)
-        require(
-            not isinstance(self._scheduler, ReduceLROnPlateau),
-            "ReduceLROnPlateau follows a metric, and an architecture step has none: give the logits another scheduler",
-        )
         self._gradients, self._steps, self._warned, self._before_batch = None, 0, False, None
         if self._loaded is not None:
             self._restore(self._loaded)
@@ -192,7 +187,8 @@ class ArchitectureAlternation(Callback):
         if self._schedule == "epoch":
             architecture_loader(trainer)
         if self._steps == 0:
-            look_ahead(trainer, self._warmup(trainer), self._every_n_steps)
+            planned = getattr(self._scheduler, "total_steps", None) if self._schedule == "step" else None
+            look_ahead(trainer, self._warmup(trainer), self._every_n_steps, planned)
         check_ranks(trainer, self._logits, self._steps)
 
     @override
@@ -245,7 +241,10 @@ class ArchitectureAlternation(Callback):
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         check_ranks(trainer, self._logits, self._steps)
-        if self._steps == 0 and not self._warned:
+
+    @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._steps == 0 and not self._warned:  # not in on_train_end: a training without a batch has none
             warn_nothing_searched(trainer, self._warmup_epochs)
 
     @override

@@ -16,6 +16,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from typing_extensions import override
 
+from lightning_mmnas.callbacks.lightning_private import leave_out_of_averages
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.cache import (
     CachedSamples,
@@ -136,6 +137,8 @@ class FeatureCaching(Callback):
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._check_encoders(pl_module)
+        encoders = _cacheable(pl_module).encoders
+        leave_out_of_averages(trainer, [*encoders.parameters(), *encoders.buffers()])
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -18,6 +18,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelP
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 from torch import Tensor, nn
 
+from lightning_mmnas.callbacks import lightning_private as private
 from lightning_mmnas.modules import length
 from lightning_mmnas.objectives.losses import GatheredNTXent
 
@@ -59,7 +60,7 @@ def require_workable(trainer: Trainer, pl_module: LightningModule, order: int, k
         for other, why in _UNFIT.items():
             require(
                 not isinstance(callback, other),
-                f"{other.__name__} {why}: remove it from the callbacks of the search",
+                f"{other.__name__} {why}: remove it from the callbacks of the search, and do without the Tuner",
             )
     sharded = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
     require(
@@ -77,7 +78,7 @@ def require_workable(trainer: Trainer, pl_module: LightningModule, order: int, k
 
 def require_search(warmup_epochs: int, max_epochs: int | None, trial: bool = False) -> None:
     """Refuses a search that would be over before its warm-up is; a trial has none."""
-    limited = max_epochs is not None and max_epochs > 0 and not trial
+    limited = max_epochs is not None and max_epochs >= 0 and not trial
     require(
         not limited or warmup_epochs < (max_epochs or 0),
         f"warmup_epochs={warmup_epochs} of ArchitectureAlternation leaves no epoch of max_epochs={max_epochs} for the"
@@ -85,10 +86,24 @@ def require_search(warmup_epochs: int, max_epochs: int | None, trial: bool = Fal
     )
 
 
-def look_ahead(trainer: Trainer, warmup_epochs: int, every_n_steps: int) -> None:
-    """Refuses a training that will be over before its first architecture step; warns where ``max_steps`` ends it."""
+def look_ahead(trainer: Trainer, warmup_epochs: int, every_n_steps: int, planned: int | None = None) -> None:
+    """Refuses a training that will be over before its first architecture step; warns where ``max_steps`` ends it.
+
+    Args:
+        trainer: At the start of training.
+        warmup_epochs: Epochs without architecture steps.
+        every_n_steps: Weight steps from one architecture step to the next.
+        planned: Architecture steps that the schedule of the logits' learning rate is laid out for, which refuses more.
+    """
     steps, warm = length.weight_steps(trainer), length.steps_of_epochs(trainer, warmup_epochs)
     first = None if warm is None else -(-warm // every_n_steps) * every_n_steps
+    if planned is not None and steps and first is not None:
+        made = len(range(first, steps, every_n_steps))
+        require(
+            made <= planned,
+            f"the logits' schedule is laid out for total_steps={planned}, and the search makes {made} architecture"
+            f" steps: set its total_steps to {made}",
+        )
     if not steps or first is None or first < steps or length.is_trial(trainer):
         return
     found = f"The training has {steps} weight steps, and the first architecture step would come after {first}"
@@ -99,7 +114,7 @@ def look_ahead(trainer: Trainer, warmup_epochs: int, every_n_steps: int) -> None
 
 
 def checked_logits(trainer: Trainer, pl_module: LightningModule) -> list[nn.Parameter]:
-    """Returns the module's architecture logits, which only the callback may change."""
+    """Returns the module's architecture logits, which only the callback may change: no average of weights either."""
     logits: list[nn.Parameter] = list(pl_module.architecture_parameters())  # type: ignore[operator]
     name = f"{type(pl_module).__name__}.architecture_parameters()"
     require(
@@ -127,6 +142,7 @@ def checked_logits(trainer: Trainer, pl_module: LightningModule) -> list[nn.Para
         " [p for p in self.parameters() if p.requires_grad] instead of self.parameters(),"
         " or remove ArchitectureAlternation from the callbacks",
     )
+    private.leave_out_of_averages(trainer, logits)
     return logits
 
 
@@ -145,6 +161,12 @@ def check_gathers(pl_module: LightningModule) -> None:
 def part(batch: Any, name: str) -> Any:
     """``batch[name]``, or an error that tells how to make such batches."""
     part = batch.get(name) if isinstance(batch, Mapping) else None
+    if part is None and isinstance(batch, Mapping) and name in batch:
+        raise MisconfigurationException(
+            f"The {name!r} part of the data has fewer batches than the other, and none for this step: let "
+            'train_dataloader() return CombinedLoader({"weights": ..., "architecture": ...}, "max_size_cycle"), which'
+            ' begins it again, or "min_size", which ends with it.'
+        )
     if part is None:
         given = f"keys {sorted(map(str, batch))}" if isinstance(batch, Mapping) else type(batch)
         raise MisconfigurationException(

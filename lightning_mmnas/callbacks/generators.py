@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_mmnas.callbacks import lightning_private as private
+from lightning_mmnas.callbacks.own_draws import OwnDraws, isolate
 
 
 class LoaderGenerators:
@@ -28,10 +29,13 @@ class LoaderGenerators:
         """
         self._all = []
         for index, loader in enumerate(private.train_loaders(trainer)):
+            isolate(loader, trainer.global_rank)
+            if trainer.world_size > 1:
+                private.seed_workers_apart(loader, trainer.global_rank)
             holders = [holder for holder in holders_of(loader) if hasattr(holder, "generator")]
             for holder in holders:
                 if holder.generator is None:
-                    holder.generator = self._own_of(index)
+                    holder.generator = self._own_of(index, trainer)
                 elif any(holder.generator is other for other in self._all):
                     holder.generator = derived(holder.generator, 1000 + index)
             if any(
@@ -79,11 +83,13 @@ class LoaderGenerators:
         kept = [*map(id, self._of_epoch)] == [*map(id, self._all)]
         return following(self.epoch_start) if kept else self.states()  # else the loaders are new ones
 
-    def _own_of(self, index: int) -> torch.Generator:
-        """The generator of loader ``index``, seeded from the global one without advancing it."""
+    def _own_of(self, index: int, trainer: Trainer) -> torch.Generator:
+        """The generator of loader ``index``, seeded from the global one (of rank 0) without advancing it."""
         while len(self._own) <= index:
             with torch.random.fork_rng(devices=[]):
                 seed = int(torch.empty((), dtype=torch.int64).random_()) + len(self._own)
+            if trainer.world_size > 1:
+                seed = trainer.strategy.broadcast(seed)
             self._own.append(torch.Generator().manual_seed(seed))
         return self._own[index]
 
@@ -92,7 +98,10 @@ def holders_of(loader: Any) -> Iterator[Any]:
     """The objects of a loader that may hold a random generator or follow the epoch."""
     batch_sampler = getattr(loader, "batch_sampler", None)
     samplers = (getattr(loader, "sampler", None), getattr(batch_sampler, "sampler", None))
-    yield from (x for x in (loader, batch_sampler, *samplers) if x is not None)
+    found = (loader, batch_sampler, *samplers, *map(private.own_sampler, samplers))
+    yield from (x for x in found if x is not None)
+    if isinstance(dataset := getattr(loader, "dataset", None), OwnDraws):
+        yield dataset
 
 
 def derived(generator: torch.Generator, number: int) -> torch.Generator:

@@ -81,6 +81,14 @@ class LastCheckpoint(ModelCheckpoint):
         self._write(trainer)  # once more: other callbacks may have averaged the weights
 
     @override
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_step == 0:
+            rank_zero_warn(
+                "The training ended without one weight step, so that nothing was trained: check trainer.max_steps,"
+                " trainer.max_time and trainer.limit_train_batches."
+            )
+
+    @override
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         # Of a run that has made no step of its own, the file that it came from is worth more.
         if self._written_step in (None, trainer.global_step):

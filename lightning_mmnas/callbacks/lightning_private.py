@@ -7,9 +7,10 @@ Lightning is an update of this file.
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import reduce
+from functools import partial, reduce
+from itertools import chain
 from operator import or_
 from types import FrameType
 from typing import Any, get_args
@@ -17,11 +18,15 @@ from typing import Any, get_args
 import torch
 import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
@@ -76,6 +81,20 @@ def iterates_anew(trainer: Trainer) -> bool:
     return trainer.current_epoch > 0 and not loop.is_resuming and not loop.epoch_loop.restarting
 
 
+def loaded_checkpoint(trainer: Trainer) -> Mapping[str, Any]:
+    """The checkpoint that a training goes on from, before Lightning has restored all of it; empty if there is none."""
+    return trainer._checkpoint_connector._loaded_checkpoint
+
+
+def restore_float64(trainer: Trainer) -> None:
+    """Restores weights of 64 bits, which Lightning has loaded into a module of 32 bits before it converted that."""
+    checkpoint = loaded_checkpoint(trainer)
+    weights = checkpoint.get("current_model_state", checkpoint.get("state_dict", {}))  # those that are trained
+    for name, tensor in trainer.lightning_module.state_dict().items():
+        if isinstance(tensor, Tensor) and tensor.dtype == torch.float64 and name in weights:
+            tensor.copy_(weights[name])
+
+
 def train_loaders(trainer: Trainer) -> list[Any]:
     """The train loaders, those of a combined loader one by one."""
     combined = trainer.fit_loop._combined_loader
@@ -86,6 +105,17 @@ def validation_loaders(trainer: Trainer) -> list[Any]:
     """The loaders of the validation that belongs to training."""
     combined = trainer.fit_loop.epoch_loop.val_loop._combined_loader
     return [] if combined is None else combined.flattened
+
+
+def own_sampler(sampler: Any) -> Any:
+    """The user's sampler, of which Lightning gives each rank a part; any other sampler as it is."""
+    return getattr(getattr(sampler, "dataset", None), "_sampler", sampler)
+
+
+def seed_workers_apart(loader: Any, rank: int) -> None:
+    """Lets workers of different ranks draw different numbers, as after ``seed_everything(workers=True)``."""
+    if getattr(loader, "num_workers", 0) and loader.worker_init_fn is None:
+        loader.worker_init_fn = partial(pl_worker_init_function, rank=rank)
 
 
 def epochs_begun(trainer: Trainer) -> int:
@@ -210,7 +240,7 @@ def iterate_and_skip(trainer: Trainer, batches: int, quiet: ExitStack) -> None:
             next(fetcher)
             stop_if_terminated(trainer)
         fetcher.fetched -= batches  # Lightning adds them again
-    if batches:
+    if batches or trainer.global_step:  # Lightning counts as if every epoch had as many steps as this one
         quiet.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", message=_NOT_RESUMABLE)
 
@@ -250,6 +280,33 @@ def synchronise_batch_norm(trainer: Trainer, twice: bool = False) -> None:
     asked = isinstance(getattr(strategy, "_layer_sync", None), TorchSyncBatchNorm)
     if asked and (twice or strategy.root_device.type == "cpu"):
         strategy._layer_sync = BatchNormSync()
+
+
+def leave_out_of_averages(trainer: Trainer, tensors: Iterable[Tensor]) -> None:
+    """Has `WeightAveraging` average everything but some parameters and buffers of the module, which stay as they are.
+
+    Args:
+        trainer: Just before its training starts.
+        tensors: What is not averaged; frozen weights would change by rounding, and logits lag behind.
+    """
+    module, kept = trainer.lightning_module, {id(tensor) for tensor in tensors}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        average = callback._average_model if isinstance(callback, WeightAveraging) else None
+        if average is None:
+            continue
+        averages = chain(average.module.parameters(), average.module.buffers())
+        pairs = zip(averages, chain(module.parameters(), module.buffers()), strict=True)
+        shared = [(ours, own) for ours, own in pairs if id(own) in kept]
+        for ours, own in shared:
+            ours.data = own.data  # one tensor: whatever is exchanged or copied, it stays what it is
+        vars(average)["update_parameters"] = partial(_update_others, average, [own for _, own in shared])
+
+
+def _update_others(average: AveragedModel, kept: list[Tensor], module: nn.Module) -> None:
+    before = [tensor.detach().clone() for tensor in kept]
+    AveragedModel.update_parameters(average, module)
+    for tensor, value in zip(kept, before, strict=True):
+        tensor.data.copy_(value)
 
 
 class CommandLine(LightningCLI):

@@ -10,16 +10,21 @@ from lightning.pytorch import Trainer
 
 def random_state(trainer: Trainer) -> dict[str, Any]:
     """The random state of this process, as plain values and tensors."""
+    state = state_on_cpu()
+    if trainer.strategy.root_device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(trainer.strategy.root_device)
+    return state
+
+
+def state_on_cpu() -> dict[str, Any]:
+    """The random state without that of accelerators."""
     numpy: Any = np.random.get_state(legacy=True)
     _, keys, position, has_gauss, gauss = numpy
-    state: dict[str, Any] = {
+    return {
         "python": random.getstate(),
         "numpy": (torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), gauss),
         "torch": torch.get_rng_state(),
     }
-    if trainer.strategy.root_device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(trainer.strategy.root_device)
-    return state
 
 
 def set_random_state(state: dict[str, Any]) -> None:

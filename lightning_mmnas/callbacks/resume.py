@@ -20,12 +20,14 @@ from lightning_mmnas.callbacks.resumed_settings import (
     all_optimizer_settings,
     check_run_length,
     check_settings,
+    refuse_finders,
+    require_resumable,
     run_length,
 )
 from lightning_mmnas.data.samples import EpochSampler, ViewSampler
 from lightning_mmnas.data.stream.sampler import ShardSampler
 from lightning_mmnas.modules.hyperparameters import plain_values, warn_of_left_out
-from lightning_mmnas.modules.length import load_train_data
+from lightning_mmnas.modules.length import load_train_data, set_accumulation
 from lightning_mmnas.modules.ranks import draw_apart, reseed
 
 
@@ -48,16 +50,17 @@ class ExactResume(Callback):
     that they do not count, and refused are other optimisers, a schedule laid out for another length, and, in the middle
     of an epoch, other batches.
 
-    What a user's own loaders must do: draw shuffling and sampling from a ``generator`` attribute,
-    or from nothing but ``set_epoch`` (as ``DistributedSampler`` does). Loaders with their own
+    Samplers, batch samplers and data sets without a length that draw from the global generators are given draws of
+    their own (`OwnDraws`). Other loaders than a ``DataLoader`` must draw shuffling and sampling from a ``generator``
+    attribute, or from nothing but ``set_epoch`` (as ``DistributedSampler`` does). Loaders with their own
     ``state_dict`` and ``load_state_dict`` are left to Lightning, which saves and restores them.
 
     Not covered: ``training_step(dataloader_iter)``; an exception in the middle of the weight
     optimiser's step or, while gradients are accumulated, in the middle of ``backward`` (a warning
-    says so); random augmentation in the main process of loaders without a length, which Lightning
-    reads one batch ahead. Exact only up to rounding are, with several ranks, a checkpoint in the
+    says so). Exact only up to rounding are, with several ranks, a checkpoint in the
     middle of an accumulation and, with three and more, any: DDP lays its buckets out anew, and
-    with them the order of sums.
+    with them the order of sums. `StochasticWeightAveraging` and `ReduceLROnPlateau` keep too little for it (a warning
+    says so).
 
     A callback that changes the module itself, as `ArchitectureAlternation` does, asks for the trainer's `companion`
     and gives it, batch by batch, what has to be put back (`protect`).
@@ -159,6 +162,8 @@ class ExactResume(Callback):
 
     @override
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        require_resumable(trainer)
+        private.restore_float64(trainer)
         self._settings = all_optimizer_settings(trainer)
         if self._loaded is None or "length" not in self._loaded:
             return
@@ -201,6 +206,7 @@ class ExactResume(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._quiet.close()
         self._unused = False
+        set_accumulation(trainer)
         if self._keep_undo:
             buffers = pl_module.named_buffers(remove_duplicate=False)  # a checkpoint has them under every name
             self._undo = {name: buffer.clone() for name, buffer in buffers}
@@ -288,6 +294,8 @@ class ExactResume(Callback):
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if self._trainer is not None and not self._running:  # else a finder has put back what it began with
+            refuse_finders(self._trainer)
         self._loaded = state_dict or None
 
     def _state(self, trainer: Trainer) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from typing import Any
 
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, StochasticWeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
@@ -23,6 +25,47 @@ _NO_PLAN = (
     "_get_lr_called_within_step",
     "_schedule_phases",
 )
+
+
+def refuse_finders(trainer: Trainer) -> None:
+    """Refuses to go on beside what looks for another learning rate or batch size first.
+
+    Raises:
+        MisconfigurationException: There is such a callback.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        require(
+            not isinstance(callback, LearningRateFinder | BatchSizeFinder) or trainer.state.fn != TrainerFn.FITTING,
+            f"{type(callback).__name__} would begin again and change the training that is to go on: remove it from the"
+            " callbacks, and give the value that it has found",
+        )
+
+
+def require_resumable(trainer: Trainer) -> None:
+    """Refuses to go on from weights alone, and says what does not go on exactly; to be called in ``on_fit_start``.
+
+    Raises:
+        MisconfigurationException: A training is resumed, and its optimisers' states are missing.
+    """
+    if not (checkpoint := private.loaded_checkpoint(trainer)):
+        return
+    require(
+        "optimizer_states" in checkpoint,
+        "The checkpoint holds the weights alone (save_weights_only), and a training goes on with the states of its"
+        " optimizers too: give one that LastCheckpoint or ModelCheckpoint(save_weights_only=False) has written,"
+        f" {_ANEW}",
+    )
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, StochasticWeightAveraging):
+            rank_zero_warn(
+                "StochasticWeightAveraging keeps no state that goes on exactly: the resumed run will differ from an"
+                " unbroken one, and one from its last epochs may fail. EMAWeightAveraging resumes exactly."
+            )
+    if any(config.reduce_on_plateau for config in trainer.lr_scheduler_configs):
+        rank_zero_warn(
+            "A checkpoint holds no metrics, so that ReduceLROnPlateau leaves out the epoch that the checkpoint was"
+            " written in: the resumed run may lower its learning rate later than an unbroken one."
+        )
 
 
 def optimizer_settings(optimizer: Optimizer, scheduler: LRScheduler | None) -> dict[str, Any]:

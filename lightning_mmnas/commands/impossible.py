@@ -18,9 +18,14 @@ def refuse_impossible(config: Mapping[str, Any]) -> None:
         config: The resolved configuration, of plain values.
 
     Raises:
-        ConfigError: There are two alternations, or the search would be over before its warm-up is.
+        ConfigError: There are two alternations, the search would be over before its warm-up is, or a number of the
+            trainer's cannot be.
     """
     trainer = config.get("trainer") or {}
+    if (batches := trainer.get("accumulate_grad_batches", 1)) is None or batches < 1:
+        raise ConfigError(f"trainer.accumulate_grad_batches is {batches}, and a step needs a batch: give 1 or more")
+    if (clip := trainer.get("gradient_clip_val")) is not None and not float(clip) >= 0:
+        raise ConfigError(f"trainer.gradient_clip_val is {clip}, which would turn gradients round: give 0 or more")
     if len(list(_of(trainer, "ArchitectureAlternation"))) > 1:
         raise ConfigError(
             "trainer.callbacks has several ArchitectureAlternation, which would train the same logits; keep one "

@@ -97,6 +97,10 @@ register_type(
 )  # fmt: skip
 
 
+# The default of an argument of `StochasticWeightAveraging`.
+register_type(torch.device, serializer=str, deserializer=torch.device, fail_already_registered=False)
+
+
 class MMNASArgumentParser(LightningArgumentParser):
     """Raises `ConfigError` with a short message where the parser would print its usage and exit."""
 
@@ -333,7 +337,8 @@ class MMNASCLI(CommandLine):
     ) -> Any:
         """The optimiser of ``--optimizer``, of what takes gradients: no frozen weights, no architecture logits."""
         for group in optimizer.param_groups:
-            group["params"] = [parameter for parameter in group["params"] if parameter.requires_grad]
+            # In place: some optimisers, such as LBFGS, keep the list itself.
+            group["params"][:] = [parameter for parameter in group["params"] if parameter.requires_grad]
         return CommandLine.configure_optimizers(lightning_module, optimizer, lr_scheduler)
 
     @override

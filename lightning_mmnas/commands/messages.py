@@ -8,6 +8,7 @@ import importlib
 import inspect
 import re
 import sys
+import traceback
 from collections.abc import Callable
 
 from omegaconf.errors import OmegaConfBaseException
@@ -126,4 +127,12 @@ def explain(error: BaseException) -> str | None:
         return f"{error.strerror}: {error.filename}"
     if isinstance(error, OSError) and error.errno in _DISK:
         return f"{error.strerror}; make room on the disk that is written to, and the same command goes on"
+    if isinstance(error, ValueError | RuntimeError | ModuleNotFoundError) and _is_raised_by_lightning(error):
+        return " ".join(text.split())
     return None
+
+
+def _is_raised_by_lightning(error: BaseException) -> bool:
+    """Whether Lightning itself has refused something, such as a setting of the trainer, in its own words."""
+    modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return modules[-1:] != [] and modules[-1].split(".")[0] == "lightning"

@@ -105,14 +105,22 @@ class SelfSupervisedModule(StageModule):
         self.lr = lr
         self.weight_decay = weight_decay
         self.schedule: Schedule = schedule
+        self._has_means = False
 
     def setup(self, stage: str) -> None:
         """Takes the training-set means for modality dropout from the data module, if it knows them."""
         if stage == "fit":
             self.take_means(getattr(self.trainer, "datamodule", None))
 
+    def on_train_start(self) -> None:
+        """Takes the means now if a subclass has a `setup` of its own, without ``super()``."""
+        super().on_train_start()
+        if not self._has_means:
+            SelfSupervisedModule.setup(self, "fit")
+
     def take_means(self, datamodule: object) -> None:
         """Copies a data module's ``modality_means()`` into the views; without that method nothing changes."""
+        self._has_means = True
         means = getattr(datamodule, "modality_means", None)
         for name, mean in means().items() if means is not None else ():
             self.views.get_buffer(f"mean_{name}").copy_(mean)

@@ -25,6 +25,7 @@ _MOST = 20_000
 """Labelled samples that the linear models read; of more, so many are drawn."""
 
 _STATISTICS = 2048
+_BATCH = 64
 """Samples from which the batch norms of a network that was never trained take their statistics."""
 
 
@@ -60,13 +61,15 @@ def fit_convex_parts(
         not isinstance(loader, DataLoader)
         or isinstance(loader.dataset, IterableDataset)
         or not hasattr(loader.dataset, "__len__")
+        or loader.batch_sampler is None  # its items are batches
     ):
         raise ConfigError(
             'mode "mixture" reads every labelled sample once before training, so it needs one DataLoader over a '
-            'dataset with __getitem__ and __len__; set model.init_args.mode to "full"'
+            'dataset of single samples with __getitem__ and __len__; set model.init_args.mode to "full"'
         )
     count = len(loader.dataset)
-    most = 4 * (loader.batch_size or 1) if is_trial(trainer) else _MOST
+    batch_size = loader.batch_size or _BATCH  # a batch sampler of one's own need not have one size
+    most = 4 * batch_size if is_trial(trainer) else _MOST
     rows = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values
     transfer = BatchTransfer(trainer.lightning_module, trainer=trainer)
     rank, world = trainer.global_rank, trainer.world_size
@@ -76,7 +79,7 @@ def fit_convex_parts(
     def batches(chosen: Tensor) -> Iterator[tuple[Mapping[str, Tensor], Tensor]]:
         samples = DataLoader(
             Subset(loader.dataset, cast(list[int], chosen.tolist())),
-            batch_size=loader.batch_size or 1,
+            batch_size=batch_size,
             collate_fn=loader.collate_fn,
             num_workers=loader.num_workers,
         )

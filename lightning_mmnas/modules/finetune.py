@@ -28,6 +28,7 @@ from lightning_mmnas.modules.hyperparameters import StageModule
 from lightning_mmnas.modules.metrics import Predictions, build_metrics, build_tuned_metrics, tune_thresholds
 from lightning_mmnas.modules.pretrain import FusionFactory, fusion_of
 from lightning_mmnas.modules.regression_metrics import take_scale
+from lightning_mmnas.modules.transfer import attached_trainer
 from lightning_mmnas.objectives.losses import RegressionLoss, label_loss
 from lightning_mmnas.objectives.mixture import LinearPath, Mixture
 from lightning_mmnas.objectives.training import Schedule
@@ -156,7 +157,8 @@ class FineTuning(StageModule):
         elif mode == "linear_probe":
             self.network.requires_grad_(False)
         self.lr = lr
-        self.head_lr = head_lr if head_lr is not None else lr if mode == "mixture" else 10 * lr
+        self._head_lr = head_lr
+        self._started = False
         self.weight_decay = weight_decay
         self.schedule: Schedule = schedule
         self.task: Task = task
@@ -169,6 +171,17 @@ class FineTuning(StageModule):
             self.val_predictions = Predictions(num_classes)
             self.test_tuned = build_tuned_metrics(num_classes).clone(prefix="test/")
             self.register_buffer("thresholds", torch.full((num_classes,), threshold))
+
+    @property
+    def head_lr(self) -> float:
+        """Peak learning rate of the classifier; one that was not given follows ``lr``, which a tuner may have found."""
+        if self._head_lr is not None:
+            return self._head_lr
+        return self.lr if self.mode == "mixture" else 10 * self.lr
+
+    @head_lr.setter
+    def head_lr(self, rate: float) -> None:
+        self._head_lr = rate
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Raw samples -> class logits (b, num_classes), or standardised targets (b, 1)."""
@@ -187,6 +200,7 @@ class FineTuning(StageModule):
     def on_train_start(self) -> None:
         """Mode ``"mixture"``: fits its convex parts on all labelled samples, unless a checkpoint brought them."""
         super().on_train_start()
+        self._started = True
         if self.mixture is None or bool(self.mixture.fitted):
             return
         parts = fit_convex_parts(
@@ -207,6 +221,8 @@ class FineTuning(StageModule):
 
     def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy of one labelled batch, or the loss of a regression."""
+        if not self._started and attached_trainer(self) is not None:  # a subclass's own on_train_start has no super()
+            FineTuning.on_train_start(self)
         loss = self.criterion(self(self.training_view(batch)), self.labels(batch))
         self.log(
             "train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size(batch), sync_dist=True
@@ -251,7 +267,16 @@ class FineTuning(StageModule):
         return logits.softmax(-1) if self.task == "multiclass" else self._scores(logits)
 
     def labels(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """The labels of a batch; targets in the scale of the weights."""
+        """The labels of a batch; targets in the scale of the weights.
+
+        Raises:
+            DataError: It has none.
+        """
+        if "label" not in batch:
+            raise DataError(
+                f"fine-tuning needs a 'label' in every batch, which has {list(batch)}: set data.init_args.labels to "
+                "true"
+            )
         return rescaled(batch["label"], self.data_scale, self.target_scale)
 
     def _scores(self, logits: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ def load_train_data(trainer: Trainer) -> None:
 
 def epoch_batches(trainer: Trainer) -> int | None:
     """Batches of an epoch; None for data without a length. Loads the train loader where that has not been done yet."""
+    if trainer.limit_train_batches == 0:  # Lightning loads no data then
+        return 0
     load_train_data(trainer)
     batches = trainer.num_training_batches
     return None if math.isinf(batches) else int(batches)
@@ -31,10 +33,16 @@ def steps_of_epochs(trainer: Trainer, epochs: int) -> int | None:
     batches = epoch_batches(trainer)
     if batches is None:
         return None
-    schedulers = [c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
-    if not schedulers:
+    scheduler = _accumulation(trainer)
+    if scheduler is None:
         return epochs * math.ceil(batches / trainer.accumulate_grad_batches)
-    return sum(math.ceil(batches / schedulers[0].get_accumulate_grad_batches(epoch)) for epoch in range(epochs))
+    return sum(math.ceil(batches / scheduler.get_accumulate_grad_batches(epoch)) for epoch in range(epochs))
+
+
+def set_accumulation(trainer: Trainer) -> None:
+    """Sets an epoch's accumulation where it changes: Lightning does not in an epoch that goes on from a checkpoint."""
+    if (scheduler := _accumulation(trainer)) is not None:
+        trainer.accumulate_grad_batches = scheduler.get_accumulate_grad_batches(trainer.current_epoch)
 
 
 def weight_steps(trainer: Trainer) -> int | None:
@@ -63,6 +71,11 @@ def fraction_done(trainer: Trainer) -> float | None:
         return min(trainer.global_step / max(steps, 1), 1.0)
     time = seconds(trainer)
     return None if time is None else min(time[0] / max(time[1], 1e-9), 1.0)
+
+
+def _accumulation(trainer: Trainer) -> GradientAccumulationScheduler | None:
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return next((c for c in callbacks if isinstance(c, GradientAccumulationScheduler)), None)
 
 
 def is_trial(trainer: Trainer) -> bool:

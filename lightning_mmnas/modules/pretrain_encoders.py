@@ -12,6 +12,7 @@ from lightning_mmnas.fusion.readout import mean_max_pool
 from lightning_mmnas.modules.base import SelfSupervisedModule
 from lightning_mmnas.modules.frozen import EncoderFactory, build_encoders
 from lightning_mmnas.objectives.fusion_objective import projection_head
+from lightning_mmnas.objectives.losses import loss_of
 from lightning_mmnas.objectives.training import Schedule
 
 
@@ -89,5 +90,5 @@ class EncoderPretraining(SelfSupervisedModule):
         for name in self.trained:
             deepest = self.encoders[name](torch.cat([first[name], second[name]]))[-1]
             z0, z1 = self.projectors[name](mean_max_pool(deepest)).chunk(2)
-            losses.append(self.objective(z0.float(), z1.float()))
+            losses.append(loss_of(self.objective, z0, z1))
         return torch.stack(losses).sum()

@@ -7,7 +7,7 @@ from lightly.models.modules import SimCLRProjectionHead
 from torch import Tensor, nn
 
 from lightning_mmnas.fusion.batch_norm import statistics_kept
-from lightning_mmnas.objectives.losses import CrossModalInfoNCE
+from lightning_mmnas.objectives.losses import CrossModalInfoNCE, loss_of
 
 
 def projection_head(in_features: int, hidden: int, out: int) -> nn.Module:
@@ -51,7 +51,7 @@ class FusionObjective(nn.Module):
         """Features of both views -> loss; both views pass through the network as one batch of 2b."""
         joined = {name: torch.cat([first[name], second[name]]) for name in first}
         z0, z1 = self.project(joined).chunk(2)
-        loss: Tensor = self.objective(z0.float(), z1.float())
+        loss = loss_of(self.objective, z0, z1)
         if self.cross_modal_weight > 0:
             with statistics_kept(self):
                 projections = self._single_modality_projections(first)

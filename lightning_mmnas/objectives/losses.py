@@ -17,6 +17,7 @@ from lightly.loss import NTXentLoss
 from torch import Tensor, nn
 
 from lightning_mmnas.data.spec import Task
+from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.fusion.fused import is_fused
 from lightning_mmnas.fusion.ranks import gather_rows, gather_sizes, world_size
 from lightning_mmnas.objectives.fused_nt_xent import fused_nt_xent
@@ -29,6 +30,22 @@ def nt_xent(temperature: float = 0.2) -> nn.Module:
         temperature: Softmax temperature, unitless, > 0; tau in eq. 1 of SimCLR.
     """
     return GatheredNTXent(temperature=temperature, gather_distributed=True)
+
+
+def loss_of(objective: nn.Module, z0: Tensor, z1: Tensor) -> Tensor:
+    """What an objective, perhaps a user's own, makes of two batches of projections, in float32.
+
+    Raises:
+        ConfigError: It is not one number.
+    """
+    loss = objective(z0.float(), z1.float())
+    if isinstance(loss, Tensor) and loss.numel() == 1:
+        return loss
+    found = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+    raise ConfigError(
+        f"objective {type(objective).__name__} returned {found}: let its forward(z0, z1) return the loss, one number "
+        "in a tensor"
+    )
 
 
 _LARGE = 512
@@ -89,7 +106,7 @@ class CrossModalInfoNCE(nn.Module):
 def classification_loss(logits: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy for class indices (b,), binary cross-entropy for multi-label targets (b, num_classes)."""
     if label.ndim == 1:
-        return F.cross_entropy(logits, label)
+        return F.cross_entropy(logits, label if label.is_floating_point() else label.long())
     return F.binary_cross_entropy_with_logits(logits, label.to(logits.dtype))
 
 

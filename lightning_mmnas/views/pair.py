@@ -141,6 +141,8 @@ class TwoViews(nn.Module):
         Raises:
             DataError: The batch lacks a modality.
         """
+        if not isinstance(batch, Mapping):
+            raise DataError(f"a batch is a dict of tensors by modality, got a {type(batch).__name__}")
         for name in self._keys:
             if name not in batch and f"{name}/0" not in batch:
                 raise DataError(f"modality {name!r} is not in the batch, which has {list(batch)}")

@@ -1,5 +1,6 @@
 """What Lightning offers beside a search: it works, or is refused in a line before anything is trained."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from lightning.pytorch.callbacks import (
 )
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
-from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim import LBFGS
+from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
 from lightning_mmnas import ArchitectureAlternation, FeatureCaching, FusionPretraining
 from lightning_mmnas.commands.lightning_cli import MMNASCLI
@@ -44,12 +46,30 @@ def test_callbacks_that_are_refused(callbacks: list[Any], message: str, tmp_path
     assert run.global_step == 0
 
 
-def test_a_scheduler_that_needs_a_metric(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"scheduler": ReduceLROnPlateau}, "ReduceLROnPlateau follows a metric, .* another scheduler"),
+        ({"scheduler": lambda optimizer: None}, "scheduler of ArchitectureAlternation returned NoneType: let it"),
+        ({"optimizer": lambda logits: None}, "optimizer of ArchitectureAlternation returned NoneType: let it return"),
+        ({"optimizer": LBFGS}, "LBFGS computes the loss again in its step, .* give the logits another optimizer"),
+        (  # before the second, fourth and sixth of six weight steps
+            {"scheduler": partial(OneCycleLR, max_lr=0.1, total_steps=2), "every_n_steps": 2},
+            "laid out for total_steps=2, and the search makes 3 architecture steps: set its total_steps to 3",
+        ),
+    ],
+)
+def test_what_cannot_train_the_logits(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
     module = Searcher()
-    alternation = ArchitectureAlternation(scheduler=ReduceLROnPlateau)
-    with pytest.raises(MisconfigurationException, match=r"ReduceLROnPlateau follows a metric, .* another scheduler"):
-        trainer(tmp_path, alternation).fit(module, loaders())
+    with pytest.raises(MisconfigurationException, match=message):
+        trainer(tmp_path, ArchitectureAlternation(**arguments)).fit(module, loaders())
     assert not module.losses
+
+
+def test_a_schedule_as_long_as_the_search(tmp_path: Path) -> None:
+    alternation = ArchitectureAlternation(scheduler=partial(OneCycleLR, max_lr=0.1, total_steps=6))
+    trainer(tmp_path, alternation).fit(Searcher(), loaders())
+    assert alternation.steps == 6
 
 
 @pytest.mark.parametrize("finder", [LearningRateFinder(num_training_steps=4), BatchSizeFinder(max_trials=1)])
@@ -157,6 +177,9 @@ def test_optimizer_of_the_command_line(tmp_path: Path) -> None:
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     assert trained == {id(p) for p in cli.model.parameters() if p.requires_grad}
     assert optimizer.param_groups[0]["lr"] == 0.005
+    (optimizer,) = command(tmp_path, "--optimizer=LBFGS", "--optimizer.max_iter=1").trainer.optimizers
+    assert isinstance(optimizer, torch.optim.LBFGS)  # which keeps the list of its parameters
+    assert optimizer.state_dict()["state"][0]["n_iter"] == 2
 
 
 @pytest.mark.parametrize(
@@ -167,9 +190,18 @@ def test_optimizer_of_the_command_line(tmp_path: Path) -> None:
             r"--trainer.callbacks.0.init_args.lr is a part of an item of a list, .*: --trainer.callbacks '\[...\]'",
         ),
         (["--trainer.callbacks+=ArchitectureAlternation"], "has several ArchitectureAlternation"),
+        (["--trainer.accumulate_grad_batches=0"], "accumulate_grad_batches is 0, and a step needs a batch: give 1"),
+        (["--trainer.gradient_clip_val=-1"], "gradient_clip_val is -1, which would turn gradients round: give 0"),
     ],
 )
 def test_refused_at_the_command_line(options: list[str], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         command(tmp_path, *options)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_device_among_the_arguments_of_a_callback(tmp_path: Path) -> None:
+    """The default of this one is an object, and was written as a text that names none."""
+    options = ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.1"]
+    with pytest.raises(MisconfigurationException, match="StochasticWeightAveraging averages the architecture logits"):
+        command(tmp_path, *options)

@@ -39,6 +39,12 @@ def _stand(path: Path) -> tuple[int, int] | None:
     return checkpoint["epoch"], checkpoint["global_step"]
 
 
+def test_a_training_without_a_step_is_told(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="without one weight step, so that nothing was trained: check trainer.max_st"):
+        trainer(tmp_path, LastCheckpoint(tmp_path), max_steps=0).fit(Searcher(), loaders())
+    assert not (tmp_path / "last.ckpt").exists()
+
+
 @pytest.mark.parametrize(
     ("minutes", "expected"),
     [

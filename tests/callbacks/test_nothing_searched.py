@@ -21,6 +21,7 @@ from tests.callbacks.test_selection import data_of, search_of
     ("alternation", "options", "message"),
     [
         ({"warmup_epochs": 2}, {}, r"warmup_epochs=2 .* leaves no epoch of max_epochs=2 .* raise trainer.max_epochs"),
+        ({}, {"max_epochs": 0}, "leaves no epoch of max_epochs=0"),
         ({"warmup_epochs": 5}, {"max_steps": 100}, r"warmup_epochs=5 .* leaves no epoch of max_epochs=2"),
         (  # 6 weight steps; multiples of 4 are 0 and 4, which is in the warm-up
             {"warmup_epochs": 1, "every_n_steps": 9},
@@ -56,6 +57,10 @@ def test_warned_where_something_else_ends_the_training(tmp_path: Path) -> None:
         ended = trainer(tmp_path, ArchitectureAlternation(warmup_epochs=1), *callbacks, **options)
         with pytest.warns(UserWarning, match="without one architecture step, so that nothing was searched"):
             ended.fit(Searcher(), loaders())
+    for none in ({"limit_train_batches": 0}, {"max_steps": 0}):
+        ended = trainer(tmp_path, ArchitectureAlternation(), **none)
+        with pytest.warns(UserWarning, match="ended after 0 weight steps without one architecture step"):
+            ended.fit(search_of(), datamodule=data_of())
 
 
 def test_results_say_how_much_was_searched(tmp_path: Path) -> None:

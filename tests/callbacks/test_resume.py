@@ -8,6 +8,7 @@ import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
@@ -119,6 +120,22 @@ def test_every_kind_of_loader(kind: str, tmp_path: Path) -> None:
     expected = fit(tmp_path, kind, save)
     paths = save.paths if kind != "workers" else save.paths[1:9:3]
     wrong = [p.name for p in paths if differences(fit(tmp_path, kind, checkpoint=p), expected)]
+    assert wrong == []
+
+
+def test_accumulation_that_changes(tmp_path: Path) -> None:
+    """Lightning sets it at an epoch's start, which an epoch that goes on from a checkpoint has not."""
+
+    def schedule() -> Callback:
+        return GradientAccumulationScheduler({0: 2, 1: 3, 2: 1})
+
+    save = SaveAlways(tmp_path)
+    expected = fit(tmp_path, "none", schedule(), save, max_epochs=3)
+    wrong = [
+        p.name
+        for p in save.paths
+        if differences(fit(tmp_path, "none", schedule(), checkpoint=p, max_epochs=3), expected)
+    ]
     assert wrong == []
 
 

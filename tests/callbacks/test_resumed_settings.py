@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import seed_everything
+from lightning.pytorch import LightningDataModule, seed_everything
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint, StochasticWeightAveraging
 from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from lightning_mmnas.callbacks import ArchitectureAlternation, LastCheckpoint
+from lightning_mmnas.callbacks import ArchitectureAlternation, ExactResume, LastCheckpoint
 from lightning_mmnas.modules.base import plain_optimizer
 from lightning_mmnas.objectives.training import Schedule
 from tests.callbacks.searchers import Searcher, differences, loaders, trainer, values
@@ -142,3 +144,66 @@ def test_other_batches(data: dict[str, Any], change: str, saved: list[Path], tmp
     module = Searcher()
     fit(tmp_path, module, checkpoint=saved[5], data=loaders(shuffle=True, **sizes))
     assert len(module.losses) == len(loaders(**sizes).iterables["weights"])
+
+
+def test_weights_alone_are_no_place_to_go_on_from(tmp_path: Path) -> None:
+    fit(tmp_path, Searcher(), ModelCheckpoint(tmp_path, filename="weights", save_weights_only=True))
+    with pytest.raises(MisconfigurationException, match=r"holds the weights alone \(save_weights_only\).* ckpt_path"):
+        fit(tmp_path, Searcher(), checkpoint=tmp_path / "weights.ckpt")
+
+
+class Plateau(Searcher):
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1)
+        return {"optimizer": optimizer, "lr_scheduler": ReduceLROnPlateau(optimizer), "monitor": "train/loss"}
+
+
+def test_a_schedule_that_follows_a_metric_is_warned_of(tmp_path: Path) -> None:
+    save = SaveAlways(tmp_path)
+    fit(tmp_path, Plateau(), save)
+    with pytest.warns(UserWarning, match="ReduceLROnPlateau leaves out the epoch that the checkpoint was written in"):
+        fit(tmp_path, Plateau(), checkpoint=save.paths[0])
+
+
+class Found(LightningDataModule):
+    """With what the finders look for."""
+
+    batch_size = 4
+
+    def train_dataloader(self) -> CombinedLoader:
+        return loaders(20, 12, batch_size=self.batch_size, shuffle=True)
+
+
+@pytest.mark.parametrize("finder", [LearningRateFinder(num_training_steps=2), BatchSizeFinder(max_trials=1)])
+def test_finders_do_not_begin_again(finder: Any, tmp_path: Path) -> None:
+    trainer(tmp_path, ExactResume(), saving := SaveAlways(tmp_path)).fit(Searcher(), datamodule=Found())
+    module, run = Searcher(), trainer(tmp_path, ExactResume(), finder)
+    with pytest.raises(
+        MisconfigurationException, match=r"Finder would begin again .* give the value that it has found"
+    ):
+        run.fit(module, datamodule=Found(), ckpt_path=saving.paths[0])
+    assert not module.losses
+
+
+@pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
+def test_averages_that_do_not_go_on_are_warned_of(tmp_path: Path) -> None:
+    save = SaveAlways(tmp_path)
+    trainer(tmp_path, ExactResume(), StochasticWeightAveraging(0.1), save, max_epochs=4).fit(Searcher(), loaders())
+    run = trainer(tmp_path, ExactResume(), StochasticWeightAveraging(0.1), max_epochs=4)
+    with pytest.warns(
+        UserWarning, match="StochasticWeightAveraging keeps no state .* EMAWeightAveraging resumes exactly"
+    ):
+        run.fit(Searcher(), loaders(), ckpt_path=save.paths[0])
+
+
+def test_weights_of_64_bits_keep_them(tmp_path: Path) -> None:
+    def trained(*callbacks: Any, checkpoint: Path | None = None) -> dict[str, Tensor]:
+        module = Searcher(dtype=torch.float32)
+        run = trainer(tmp_path, ArchitectureAlternation(lr=0.1), *callbacks, precision="64-true")
+        run.fit(module, loaders(shuffle=False), ckpt_path=checkpoint)
+        return values(module)
+
+    save = SaveAlways(tmp_path)
+    expected = trained(save)
+    assert expected["net.head.weight"].dtype == torch.float64
+    assert [differences(trained(checkpoint=path), expected) for path in save.paths[:4]] == [[]] * 4

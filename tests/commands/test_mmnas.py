@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from lightning.pytorch import seed_everything
 
 from lightning_mmnas.commands import mmnas
 from lightning_mmnas.commands.messages import explain
@@ -205,3 +206,12 @@ def test_a_lost_process_is_told_in_a_line(text: str) -> None:
     assert message is not None
     assert message.startswith("another process of this training has ended")
     assert explain(RuntimeError("Connection to the moon reset")) is None
+
+
+def test_what_lightning_refuses_is_said_in_a_line() -> None:
+    with pytest.raises(ValueError, match="numpy accepts") as refused:
+        seed_everything(-1, verbose=False)
+    assert explain(refused.value) == "-1 is not in bounds, numpy accepts from 0 to 4294967295"
+    with pytest.raises(ValueError, match="invalid literal") as ours:
+        int("a")
+    assert explain(ours.value) is None

@@ -8,13 +8,13 @@ import pytest
 import torch
 from lightning import seed_everything
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from lightning_mmnas import ExactResume, FineTuning, FusionPretraining, FusionSpace, Genotype, TensorDataModule
 from lightning_mmnas.comparison.logistic import logistic_rivals
 from lightning_mmnas.comparison.starts import mixture_start
-from lightning_mmnas.data.samples import Part
-from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.data.samples import Part, collate
+from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.fusion.readout import LateFeatures
 from lightning_mmnas.objectives.logistic import choose_logistic
 from lightning_mmnas.objectives.mixture import choose_linear
@@ -209,6 +209,16 @@ class Stream(IterableDataset[dict[str, Tensor]]):
         yield from (split_of(8, i) for i in range(2))
 
 
+class Whole(Dataset[dict[str, Tensor]]):
+    """Its items are batches."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return split_of(8, index)
+
+
 def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"interpolation must be in \[0, 1\], got 1.5"):
         stage(interpolation=1.5)
@@ -221,6 +231,27 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r'set model\.init_args\.mode to "full"'):
         trainer_of(tmp_path, limit_train_batches=2).fit(stage(), stream, val)
     trainer_of(tmp_path, limit_train_batches=2).fit(stage(mode="full"), stream, val)  # the same data serve here
+    whole = DataLoader(Whole(), batch_size=None)
+    with pytest.raises(ConfigError, match=r"dataset of single samples .* model\.init_args\.mode to \"full\""):
+        trainer_of(tmp_path).fit(stage(), whole, val)
+    trainer_of(tmp_path).fit(stage(mode="full"), whole, val)
+    with pytest.raises(DataError, match=r"needs a 'label' in every batch, which has \['left', 'right'\]: set data"):
+        trainer_of(tmp_path).fit(stage(mode="full"), data_of(labels=False))
+
+
+def test_a_batch_sampler_of_one_s_own(tmp_path: Path) -> None:
+    """It need not say how large its batches are; single samples give batch norms no statistics."""
+    samples: Any = data_of(labels=True)
+    samples.setup("fit")
+    dataset = samples.train_dataloader().dataset
+    loader = DataLoader(dataset, batch_sampler=[[*range(8)], [*range(8, 20)]], collate_fn=collate)
+    module = stage(lr=1e-12)
+    trainer_of(tmp_path).fit(module, loader, samples.val_dataloader())
+    assert module.mixture is not None
+    start: Any = module.mixture.start
+    means = [value for name, value in start["network"].state_dict().items() if name.endswith("running_mean")]
+    assert means
+    assert all(bool(mean.any()) for mean in means)
 
 
 def test_groups_are_not_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

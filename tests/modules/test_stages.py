@@ -136,6 +136,38 @@ def test_modality_means_come_from_the_data(tmp_path: Path) -> None:
     assert torch.equal(module.views.get_buffer("mean_right"), means["right"])
 
 
+def test_hooks_of_a_subclass_that_does_not_call_ours(tmp_path: Path) -> None:
+    class Pretraining(FusionPretraining):
+        def setup(self, stage: str) -> None:
+            """Something else."""
+
+    module, data = Pretraining(modalities(), ENCODERS, genotype=genotype()), data_of()
+    trainer_of(tmp_path, limit_train_batches=1).fit(module, data)
+    assert torch.equal(module.views.get_buffer("mean_right"), data.modality_means()["right"])
+
+    class Tuning(FineTuning):
+        def on_train_start(self) -> None:
+            """Something else."""
+
+    tuning = Tuning(modalities(), ENCODERS, 2, "multiclass", genotype=genotype())
+    trainer_of(tmp_path).fit(tuning, data_of(labels=True))
+    assert tuning.mixture is not None
+    assert bool(tuning.mixture.fitted)
+
+
+def test_the_classifier_follows_a_rate_that_a_tuner_has_found() -> None:
+    modes: dict[Any, int] = {"mixture": 1, "full": 10}
+    for mode, factor in modes.items():
+        for given in (None, 0.5):
+            module = FineTuning(
+                modalities(), ENCODERS, 2, "multiclass", genotype=genotype(), mode=mode, lr=0.1, head_lr=given
+            )
+            module.lr = 0.02
+            assert module.head_lr == (given or factor * 0.02)
+            module.head_lr = 0.3
+            assert module.head_lr == 0.3
+
+
 @pytest.mark.parametrize("mode", ["mixture", "full", "linear_probe"])
 def test_fine_tuning_modes(tmp_path: Path, mode: Any) -> None:
     seed_everything(0, verbose=False)

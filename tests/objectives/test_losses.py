@@ -3,14 +3,16 @@
 import importlib
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lightning_mmnas import FusionNetwork, FusionSpace
+from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.objectives.fusion_objective import FusionObjective, projection_head
-from lightning_mmnas.objectives.losses import CrossModalInfoNCE, classification_loss, nt_xent
+from lightning_mmnas.objectives.losses import CrossModalInfoNCE, classification_loss, loss_of, nt_xent
 
 N, D = 4, 5
 
@@ -152,6 +154,8 @@ def test_classification_loss_of_classes() -> None:
     first = math.log(math.exp(2) + 1 + math.exp(-1)) - 0.0
     loss = classification_loss(logits, torch.tensor([1, 2]))
     assert loss.item() == pytest.approx((first + math.log(3)) / 2, rel=1e-6)
+    for dtype in (torch.int32, torch.int16, torch.uint8):  # as NumPy's arrays often are
+        assert torch.equal(classification_loss(logits, torch.tensor([1, 2], dtype=dtype)), loss)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
@@ -175,3 +179,27 @@ def test_only_the_pass_of_plain_views_moves_running_statistics() -> None:
         found.append({**dict(network.named_buffers()), **dict(head.named_buffers())})
     assert any(name.endswith("running_var") for name in found[0])
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+
+
+class _Wrong(nn.Module):
+    def __init__(self, value: Any) -> None:
+        super().__init__()
+        self.value = value
+
+    def forward(self, z0: Tensor, z1: Tensor) -> Any:
+        return self.value
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (torch.ones(3), r"a tensor of shape \(3,\)"),
+        ((torch.ones(()), 1), "a tuple"),
+        (0.5, "a float"),
+        (None, "a None"),
+    ],
+)
+def test_an_objective_of_one_s_own_returns_one_number(value: Any, found: str) -> None:
+    with pytest.raises(ConfigError, match=f"objective _Wrong returned {found}.* one number in a tensor"):
+        loss_of(_Wrong(value), torch.ones(3, 2), torch.ones(3, 2))
+    assert loss_of(_Wrong(torch.ones(1)), torch.ones(3, 2), torch.ones(3, 2)) == 1

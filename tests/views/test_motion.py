@@ -258,5 +258,7 @@ def test_two_views_refuse() -> None:
     with pytest.raises(ConfigError, match="has 'movement', which is neither a modality nor a kind"):
         TwoViews(SPECS, {"movement": MotionViews()})
     two = TwoViews({"gyroscope": SPECS["gyroscope"]}, {"motion": MotionViews()})
+    with pytest.raises(DataError, match="a batch is a dict of tensors by modality, got a list"):
+        two([torch.zeros(2, 3)])
     with pytest.raises(DataError, match=r"'gyroscope' is not in the batch, which has \['age'\]"):
         two({"age": torch.zeros(1, 1)})
