@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mmnas import FusionNetwork, FusionSpace
+from lightning_mmnas.commands.memory import keep_freed_memory
 from lightning_mmnas.fusion.compact import compact_shapes
 from lightning_mmnas.fusion.readout import ReadoutName
 from lightning_mmnas.objectives.fusion_objective import FusionObjective, projection_head
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=4)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()  # as `mmnas` does
     space = FusionSpace(inputs=tuple(SHAPES), channels=32, length=options.length)
     generator = torch.Generator().manual_seed(0)
     shapes = compact_shapes(SHAPES, options.length, "auto")
