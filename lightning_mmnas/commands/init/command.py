@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from lightning_mmnas.data.table.columns import ColumnSpec
     from lightning_mmnas.data.table.data_module import TableDataModule
 
-_READ = 10_000
+_READ = 4_000
 """Samples of each split whose files are read, where there are more."""
 
 
