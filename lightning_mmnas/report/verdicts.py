@@ -34,7 +34,7 @@ def verdicts(comparison: Sequence[dict[str, Any]]) -> list[str]:
 
     Kinds are the random architectures (their median), late fusion in any form, single modalities, and logistic (or
     ridge) regression; the best is that of highest mean. A difference is one only if a paired test over the draws
-    supports it.
+    supports it; of one draw only the numbers are told.
 
     Args:
         comparison: Rows of `results.json`.
@@ -45,21 +45,21 @@ def verdicts(comparison: Sequence[dict[str, Any]]) -> list[str]:
         found = rows.get(FOUND)
         if found is None:
             continue
-        found_parts: dict[str, list[str]] = {"above": [], "level with": [], "below": []}
+        found_parts: dict[str, list[str]] = {"above": [], "level with": [], "below": [], "beside": []}
+        alone = found["n"] < 2
         for kind in _KINDS:
             rivals = [entry for name, entry in rows.items() if name.startswith(kind)]
             if not rivals:
                 continue
             best = max(rivals, key=lambda entry: float(entry["mean"]))
             difference, p = paired(_scores(found), _scores(best))
-            word = _word(difference, p)
-            found_parts[word].append(f"{best['name']} ({best['mean']:.3f}, {difference:+.3f}, p {_p(p)})")
+            word, sure = ("beside", "") if alone else (_word(difference, p), f", p {_p(p)}")
+            found_parts[word].append(f"{best['name']} ({best['mean']:.3f}, {difference:+.3f}{sure})")
         parts = [f"{word} {' and '.join(names)}" for word, names in found_parts.items() if names]
         if parts:
-            labels = _with(budget, found)
+            draws = "one draw, so chance cannot be judged" if alone else counted(found["n"], "draw")
             sentences.append(
-                f"{labels}, {counted(found['n'], 'draw')}: the found network ({found['mean']:.3f}) is "
-                f"{', '.join(parts)}."
+                f"{_with(budget, found)}, {draws}: the found network ({found['mean']:.3f}) is {', '.join(parts)}."
             )
     return sentences
 

@@ -54,7 +54,10 @@ def test_above_level_and_below() -> None:
 
 def test_one_draw_is_one() -> None:
     (sentence,) = verdicts([row("found+ssl", 0.9), row("raw_features", 0.6)])
-    assert sentence.startswith("At 5 labels per class, 1 draw: the found network (0.900) is level with")
+    assert sentence == (
+        "At 5 labels per class, one draw, so chance cannot be judged: the found network (0.900) is beside raw_features "
+        "(0.600, +0.300)."
+    )
 
 
 def test_a_tie_within_the_spread_is_no_win() -> None:
