@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
+from typing_extensions import Self
 
 from lightning_mmnas.data.names import flaw
 from lightning_mmnas.data.spec import Kind, ModalitySpec, TargetScale, Task, Vocabulary
@@ -185,6 +186,12 @@ class ModelCard(_Record):
             if (reason := flaw(name)) is not None:
                 raise ValueError(f"{name!r} cannot be the name of a modality: {reason}")
         return modalities
+
+    @model_validator(mode="after")
+    def _outputs(self) -> Self:
+        if (self.task is None) != (not self.class_names) or (self.task == "regression") != bool(self.target_scale):
+            raise ValueError(f"task {self.task}, class_names and target_scale do not belong together")
+        return self
 
     @property
     def classes(self) -> list[str]:
