@@ -46,6 +46,7 @@ from lightning_mmnas.objectives.losses import nt_xent
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 CASES = (("MM-IMDB", 8), ("MM-IMDB", 32), ("MM-IMDB", 128), ("NTU", 96))
 PAIRS = (("MM-IMDB", 32), ("MM-IMDB", 128), ("NTU", 96))
+OBJECTIVES: dict[str, nn.Module] = {"lightly": NTXentLoss(temperature=0.2), "ours": nt_xent(0.2)}
 Row = dict[str, Any]
 
 
@@ -79,8 +80,7 @@ def discrete_networks(rounds: int) -> list[Row]:
 def contrastive_losses(rounds: int) -> list[Row]:
     rows = []
     for batch in (64, 256, 1024, 4096):
-        objectives = {"lightly": NTXentLoss(temperature=0.2), "ours": nt_xent(0.2)}
-        steps = {name: nt_xent_step(objective, batch) for name, objective in objectives.items()}
+        steps = {name: nt_xent_step(objective, batch) for name, objective in OBJECTIVES.items()}
         rows.append({"b": batch, **milliseconds(steps, rounds if batch < 1024 else 3)})
     return rows
 
@@ -125,9 +125,9 @@ def peak_megabytes(kind: str) -> float:
 
 
 def print_memory(kind: str) -> None:
-    """Three alternations of MM-IMDB at b = 128, in this process."""
+    """Three alternations of MM-IMDB at b = 128, or losses of 4,096 pairs, in this process."""
     before = _peak()
-    step = alternation(SETTINGS["MM-IMDB"], kind, 128)
+    step = nt_xent_step(OBJECTIVES[kind], 4096) if kind in OBJECTIVES else alternation(SETTINGS["MM-IMDB"], kind, 128)
     for _ in range(3):
         step()
     print((_peak() - before) / 1024)
@@ -200,6 +200,10 @@ def measure(rounds: int, only: list[str] | None) -> dict[str, list[Row]]:
             "Peak memory, MM-IMDB, b = 128, MB",
             lambda: [{"setting": "MM-IMDB", **{kind: peak_megabytes(kind) for kind in KINDS}}],
         ),
+        "nt_xent_memory": (
+            "Peak memory of NT-Xent and its gradient, MB",
+            lambda: [{"b": 4096, **{name: peak_megabytes(name) for name in OBJECTIVES}}],
+        ),
         "calls": (
             "Operator calls of an alternation",
             lambda: [{"setting": name, **{kind: operator_calls(name, kind) for kind in KINDS}} for name in SETTINGS],
@@ -220,7 +224,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", nargs="*", help="tables to make; the JSON file is then left as it is")
     parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("--memory-of", choices=KINDS, help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", choices=[*KINDS, *OBJECTIVES], help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.memory_of:
