@@ -79,6 +79,11 @@ def samples_of(
         return Samples(batches=data)
     if isinstance(data, list | tuple) and data and all(isinstance(sample, Mapping) for sample in data):
         return _of_list(data, transforms, declared, reading, label)
+    if isinstance(data, list | tuple):
+        if not data:
+            raise DataError("there are no samples in the list")
+        place, other = next((i, x) for i, x in enumerate(data) if not isinstance(x, Mapping))
+        raise DataError(f"a list of samples holds dicts; number {place}, counted from 0, is {type(other).__name__}")
     raise DataError(
         f"{type(data).__name__} cannot be read as samples: give a data frame, the path of a table "
         f"({', '.join(SUFFIXES)}) or of a folder, a dict with the modalities {list(transforms.modalities)}, a list of "
