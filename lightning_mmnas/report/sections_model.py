@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_mmnas.report import plots_model
+from lightning_mmnas.report.budgets import score_text
 from lightning_mmnas.report.facts import Facts
 from lightning_mmnas.report.section import Picture, Section, Table
 
@@ -20,7 +21,7 @@ def predictions(facts: Facts) -> Section | str:
         f"The model of the last stage, which is delivered in model/, on {part} {there:,} samples of the test split. "
         "The other rows of the comparison are trained anew with the labels of each draw."
     ]
-    metrics = Table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in model["scores"].items()])
+    metrics = Table(["metric", "value"], [[name, score_text(value, 4)] for name, value in model["scores"].items()])
     if "scatter" in model:
         name = model["classes"][0]
         words.append(f"MAE and RMSE are in the unit of {name}; R2 is the share of its variance that is explained.")

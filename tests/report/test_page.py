@@ -1,11 +1,14 @@
 """The page of a run: what is on it, what is left out, and that users' words stay words."""
 
 import logging
+import math
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from lightning_mmnas.report import page as of_page
 from lightning_mmnas.report import plots
@@ -13,7 +16,8 @@ from lightning_mmnas.report.facts import Facts, read_facts
 from lightning_mmnas.report.page import run_page, write_page
 from lightning_mmnas.report.runs import runs_page
 from lightning_mmnas.report.section import Section
-from tests.report.make_facts import make_run, model
+from lightning_mmnas.report.table import render_comparison
+from tests.report.make_facts import comparison, make_run, model
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
@@ -99,6 +103,22 @@ def test_what_there_is_not_is_said_once(tmp_path: Path) -> None:
     page = run_page(facts, "x", strict=True)
     assert [section.title for section in page.sections] == ["How it was made"]
     assert len(page.left_out) == 6
+
+
+def test_scores_that_are_not_defined_are_said_to_be_so(tmp_path: Path) -> None:
+    rows = [{**row, "mean": math.nan, "std": math.nan, "scores": [math.nan] * 3} for row in comparison()]
+    facts = facts_of(tmp_path, comparison=rows)
+    facts["model"] |= {"scores": {"accuracy": math.nan}}
+    page = run_page(facts, "x", strict=True)
+    assert page.headline.startswith("With all labels the found network and random architectures cannot be compared")
+    assert page.tiles[0] == ("not defined", "accuracy, fine-tuned model")
+    assert page.sections[0].pictures == []
+    assert page.sections[0].tables[0].rows[0] == ["found+ssl", "not defined", "not defined"]
+    runs = runs_page(["a", "b"], [facts, facts], strict=True)
+    assert runs.sections[0].tables[0].rows[0][2] == "accuracy not defined"
+    console = Console(file=StringIO(), width=120)
+    console.print(render_comparison(rows))
+    assert "not defined" in str(console.file.getvalue())  # type: ignore[attr-defined]
 
 
 def test_a_section_that_fails_is_left_out_with_a_warning(
