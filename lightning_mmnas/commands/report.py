@@ -63,13 +63,16 @@ def make_report(
     Raises:
         RunDirectoryError: It is no finished run, or a file cannot be written.
     """
-    from lightning_mmnas.report.page import run_page, write_page
+    from lightning_mmnas.report.progress import activity
 
     run_dir = Path(run_dir)
-    facts = analyse(run_dir, again=again, strict=strict)
     path = Path(output) if output is not None else run_dir / REPORT
-    page = run_page(facts, run_dir.resolve().name, strict)
-    write_page(page, path, run_dir / PICTURES)
+    with activity("making the report"):
+        from lightning_mmnas.report.page import run_page, write_page
+
+        facts = analyse(run_dir, again=again, strict=strict)
+        page = run_page(facts, run_dir.resolve().name, strict)
+        write_page(page, path, run_dir / PICTURES)
     return path
 
 
@@ -107,13 +110,19 @@ def report_after_run(run_dir: Path) -> Path | None:
 def compare_runs(runs: list[Path], output: Path, *, again: bool = False, strict: bool = False) -> Path:
     """Writes one page about several finished runs, its pictures in `pictures` beside it; see `make_report`."""
     from lightning_mmnas.report.facts import read_facts
-    from lightning_mmnas.report.page import write_page
-    from lightning_mmnas.report.runs import runs_page
+    from lightning_mmnas.report.progress import activity
 
     for run in runs:  # mistakes are told before anything is looked at
         read_facts(run)
-    facts = [analyse(run, again=again, strict=strict) for run in runs]
-    write_page(runs_page(_names(runs), facts, strict), output, output.parent / f"{output.stem}-{PICTURES}")
+    with activity("making the report", len(runs), "runs") as shown:
+        from lightning_mmnas.report.page import write_page
+        from lightning_mmnas.report.runs import runs_page
+
+        facts = []
+        for run in runs:
+            facts.append(analyse(run, again=again, strict=strict))
+            shown.advance()
+        write_page(runs_page(_names(runs), facts, strict), output, output.parent / f"{output.stem}-{PICTURES}")
     return output
 
 
