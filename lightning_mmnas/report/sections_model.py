@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_mmnas.report import plots_model
+from lightning_mmnas.report import measures, plots_model
 from lightning_mmnas.report.budgets import score_text
 from lightning_mmnas.report.facts import Facts
 from lightning_mmnas.report.section import Picture, Section, Table
+
+_CONFUSED = 12
+"""Pairs of classes that are listed, where there are too many classes to name them on the axes."""
 
 
 def predictions(facts: Facts) -> Section | str:
@@ -31,7 +34,15 @@ def predictions(facts: Facts) -> Section | str:
     if "confusion" in model:
         figure = plots_model.plot_confusion(model["confusion"], model["classes"])
         caption = "Counts of true (rows) and predicted (columns) classes; the darker, the larger the share of the row."
-        return Section("Predictions", words, [Picture("confusion", caption, figure)], [metrics])
+        tables = [metrics]
+        if len(model["classes"]) > plots_model.NAMED:
+            caption += " Classes are numbered from 0, in the order of model.json; below, those most often confused."
+            rows = [
+                [f"{model['classes'][i]} ({i})", f"{model['classes'][j]} ({j})", str(count)]
+                for i, j, count in measures.most_confused(model["confusion"], _CONFUSED)
+            ]
+            tables.append(Table(["true", "predicted", "samples"], rows))
+        return Section("Predictions", words, [Picture("confusion", caption, figure)], tables)
     figure = plots_model.plot_label_scores(model["labels"])
     caption = "F1 of the most frequent labels, with thresholds tuned on the validation split."
     rows = [

@@ -16,6 +16,7 @@ from lightning_mmnas.report.facts import Facts, read_facts
 from lightning_mmnas.report.page import run_page, write_page
 from lightning_mmnas.report.runs import runs_page
 from lightning_mmnas.report.section import Section
+from lightning_mmnas.report.sections_model import predictions
 from lightning_mmnas.report.table import render_comparison
 from tests.report.make_facts import comparison, make_run, model
 
@@ -92,6 +93,25 @@ def test_of_labels_the_page_shows_f1(tmp_path: Path) -> None:
     assert "The largest errors" in text
     assert "given probability 0.010, but it has it" in text
     assert "0.667" in text
+
+
+def test_many_classes_are_numbered_and_long_names_told_apart(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path)
+    names = [f"a name that begins like all others, {k}" for k in range(41)]
+    confusion = [[3 * (i == j) for j in range(41)] for i in range(41)]
+    confusion[7][9] = 2
+    for count in (41, 40):
+        several = [row[:count] for row in confusion[:count]]
+        facts["model"] |= {"classes": names[:count], "confusion": several, "errors": []}
+        section = predictions(facts)
+        assert isinstance(section, Section)
+        assert ("numbered from 0" in section.pictures[0].caption) == (count == 41)
+        pairs = [[f"{names[7]} (7)", f"{names[9]} (9)", "2"]]
+        assert [table.rows for table in section.tables[1:]] == ([pairs] if count == 41 else [])
+    (axes,) = section.pictures[0].figure.axes  # type: ignore[union-attr]
+    shown = [text.get_text() for text in axes.get_xticklabels()]
+    assert len(set(shown)) == 40
+    assert max(map(len, shown)) == 18
 
 
 def test_what_there_is_not_is_said_once(tmp_path: Path) -> None:
