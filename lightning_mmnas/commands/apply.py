@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_mmnas.commands.parser import Parser
+from lightning_mmnas.commands.parser import Parser, check_run
 from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.files import write_json
 
@@ -126,6 +126,7 @@ def _load(options: Namespace) -> DeliveredModel:
 
     from lightning_mmnas.delivery.loading import load
 
+    check_run(options.run)
     try:
         device = torch.device(options.device)
         torch.zeros(1, device=device).cpu()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning_mmnas.commands.parser import Parser
+from lightning_mmnas.commands.parser import Parser, check_run
 
 
 def command(args: list[str]) -> None:
@@ -35,6 +35,7 @@ def command(args: list[str]) -> None:
     )
     parser.add_argument("--allow", action="append", default=[], metavar="CLASS_PATH", help="see mmnas predict --help")
     options = parser.parse_args(args)
+    check_run(options.run)
     from lightning_mmnas.report.progress import activity
 
     with activity("exporting the model and comparing the file with it"):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lightning_mmnas.commands.parser import Parser
+from lightning_mmnas.commands.parser import Parser, check_run
 from lightning_mmnas.errors import ConfigError, RunDirectoryError
 from lightning_mmnas.files import read_json, write_json
 
@@ -38,6 +38,8 @@ def command(args: list[str]) -> None:
         raise ConfigError(f"a run is given twice: {options.runs}")
     if options.output and Path(options.output).suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"the suffix of {options.output} is not .html; check --output")
+    for run in runs:
+        check_run(run)
     strict = os.environ.get("MMNAS_DEBUG", "0") not in ("", "0")
     if len(runs) == 1:
         path = make_report(runs[0], options.output, again=options.again, strict=strict)

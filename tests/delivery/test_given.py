@@ -1,6 +1,8 @@
 """What a delivered model may be given: classes beside samples, rows, loaders; and the type of its weights."""
 
 import copy
+import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,6 +109,11 @@ def test_a_model_is_found_by_its_files(delivered: Any, model: DeliveredModel) ->
         assert lightning_mmnas.load(folder / name).card == model.card
     with pytest.raises(ModelError, match=r"table.csv is a file; give the folder of the run"):
         lightning_mmnas.load(delivered[3])
+
+
+def test_a_metric_may_be_undefined(delivered: Any, tmp_path: Path) -> None:
+    lightning_mmnas.save(delivered[0], delivered[1], tmp_path / "model", metrics={"test/r2": math.nan, "test/mae": 1.0})
+    assert lightning_mmnas.load(tmp_path).card.metrics == {"test/r2": None, "test/mae": 1.0}
 
 
 def test_modes_of_parts_are_kept(delivered: Any, model: DeliveredModel) -> None:
