@@ -65,7 +65,7 @@ def evaluate(args: list[str]) -> None:
     from lightning_mmnas.report.scores import render_scores
 
     model = _load(options)
-    data, total = _data(model, options.table)
+    data, total = _data(model, options.table, labelled=True)
     with _progress(total) as advance:
         given = data.loader if isinstance(data, SplitData) else data
         scores = model.evaluate(given, label=options.label, advance=advance, **_options(options))
@@ -154,12 +154,12 @@ def _options(options: Namespace) -> dict[str, Any]:
     }
 
 
-def _data(model: DeliveredModel, table: str) -> tuple[Path | SplitData, int | None]:
+def _data(model: DeliveredModel, table: str, labelled: bool = False) -> tuple[Path | SplitData, int | None]:
     """What to predict, and the number of samples where it is known at once."""
     if table in _SPLITS and not Path(table).exists():
         from lightning_mmnas.delivery.splits import open_split
 
-        split = open_split(model.card, table, model.allow)  # type: ignore[arg-type]
+        split = open_split(model.card, table, model.allow, labelled)  # type: ignore[arg-type]
         return split, len(split.loader.dataset)  # type: ignore[arg-type]
     path = Path(table)
     if not path.exists():

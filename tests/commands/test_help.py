@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import lightning.pytorch  # noqa: F401  # its first import sets an environment variable: not within a test
 import pytest
 import yaml
 
