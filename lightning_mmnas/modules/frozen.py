@@ -42,8 +42,23 @@ def build_encoders(
             raise ConfigError(
                 f"modality {name!r} has no encoder; add model.init_args.encoders.{name} (or .{spec.kind} for the kind)"
             )
-        built[name] = factory(spec)
+        built[name] = _built(name, spec, factory)
     return built
+
+
+def _built(name: str, spec: ModalitySpec, factory: EncoderFactory) -> Encoder:
+    if isinstance(factory, nn.Module):
+        raise ConfigError(
+            f"the encoder of modality {name!r} is a module; give its class, or functools.partial of it with arguments, "
+            "which is called with the modality's ModalitySpec"
+        )
+    encoder = factory(spec)
+    if not hasattr(encoder, "feature_shapes"):
+        raise ConfigError(
+            f"the encoder of modality {name!r}, {type(encoder).__name__}, is none: it has no feature_shapes; subclass "
+            "lightning_mmnas.Encoder"
+        )
+    return encoder
 
 
 class FrozenEncoders(nn.Module):
@@ -90,6 +105,11 @@ class FrozenEncoders(nn.Module):
             if not isinstance(value := batch.get(modality), Tensor | list | tuple):
                 raise _no_samples(modality, value, batch)
             levels = encoder(value) if isinstance(value, Tensor) else value
+            if not isinstance(levels, list | tuple):
+                raise ConfigError(
+                    f"the encoder of modality {modality!r}, {type(encoder).__name__}, returned "
+                    f"{type(levels).__name__}; it must return a list of features, one for each of its feature_shapes"
+                )
             features.update({f"{modality}/{level}": feature for level, feature in enumerate(levels)})
         return features
 

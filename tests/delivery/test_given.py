@@ -116,6 +116,23 @@ def test_a_metric_may_be_undefined(delivered: Any, tmp_path: Path) -> None:
     assert lightning_mmnas.load(tmp_path).card.metrics == {"test/r2": None, "test/mae": 1.0}
 
 
+def test_saving_replaces_models_only(delivered: Any, tmp_path: Path) -> None:
+    module, data = delivered[:2]
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for folder in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(ModelError, match="is no model that could be replaced; give a folder of its own"):
+            lightning_mmnas.save(module, data, folder)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    (tmp_path / "empty").mkdir()
+    for _ in range(2):
+        lightning_mmnas.save(module, data, tmp_path / "empty")
+    assert lightning_mmnas.load(tmp_path / "empty").class_names == list(data.class_names)
+    wrong: list[tuple[Any, Any]] = [(data, module), (module, None)]
+    for given in wrong:
+        with pytest.raises(ModelError, match="save takes a trained FineTuning or FusionPretraining and its data"):
+            lightning_mmnas.save(*given, tmp_path / "x")
+
+
 def test_modes_of_parts_are_kept(delivered: Any, model: DeliveredModel) -> None:
     other = copy.deepcopy(model).train()
     other.network.eval()
