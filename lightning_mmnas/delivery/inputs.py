@@ -65,7 +65,7 @@ def samples_of(
     numeric = [column for spec in declared.values() if _in_cells(spec) for column in spec.columns]
     reading = replace(reading, numbers=[*reading.numbers, *numeric])
     if isinstance(data, str | Path):
-        path = Path(data)
+        path = Path(data).expanduser()
         if path.is_dir() and not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
             return Samples(rows=_of_folder(path, transforms, declared, reading))
         return Samples(rows=_of_table(path, declared, reading))

@@ -133,6 +133,12 @@ def test_saving_replaces_models_only(delivered: Any, tmp_path: Path) -> None:
             lightning_mmnas.save(*given, tmp_path / "x")
 
 
+def test_a_table_in_the_home_folder(delivered: Any, model: DeliveredModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = delivered[3]
+    monkeypatch.setenv("HOME", str(table.parent))
+    assert model.predict(f"~/{table.name}") == model.predict(table)
+
+
 def test_modes_of_parts_are_kept(delivered: Any, model: DeliveredModel) -> None:
     other = copy.deepcopy(model).train()
     other.network.eval()
