@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_mmnas.commands.parser import Parser, check_run
+from lightning_mmnas.commands.parser import Parser, check_run, path_hint
 from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.files import write_json
 
@@ -163,7 +163,8 @@ def _data(model: DeliveredModel, table: str, labelled: bool = False) -> tuple[Pa
         return split, len(split.loader.dataset)  # type: ignore[arg-type]
     path = Path(table)
     if not path.exists():
-        raise DataError(f"there is no table {table}, and it is no split of the run's data ({', '.join(_SPLITS)})")
+        hint = path_hint(table, _SPLITS)
+        raise DataError(f"there is no table {table}, and it is no split of the run's data ({', '.join(_SPLITS)}){hint}")
     if path.suffix.lower() == ".csv":
         with path.open("rb") as file:
             return path, sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))

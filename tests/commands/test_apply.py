@@ -184,6 +184,7 @@ def test_samples_that_cannot_be_read(run: Any, tmp_path: Path, capsys: pytest.Ca
     [
         (["predict", "{tmp}/nowhere", "{table}", "--output", "{tmp}/x.csv"], "there is no run"),
         (["predict", "{run}", "nowhere.csv", "--output", "{tmp}/x.csv"], "there is no table nowhere.csv, and it is no"),
+        (["evaluate", "{run}", "tset"], "(train, val, test); did you mean test?"),
         (["predict", "{run}", "{table}", "--output", "{tmp}/x.txt"], "check --output"),
         (["predict", "{run}", "{table}", "--output", "{table}"], "is the table itself"),
         (

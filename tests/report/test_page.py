@@ -15,6 +15,7 @@ from lightning_mmnas.report import plots
 from lightning_mmnas.report.facts import Facts, read_facts
 from lightning_mmnas.report.page import run_page, write_page
 from lightning_mmnas.report.runs import runs_page
+from lightning_mmnas.report.scores import render_scores
 from lightning_mmnas.report.section import Section
 from lightning_mmnas.report.sections_model import predictions
 from lightning_mmnas.report.table import render_comparison
@@ -136,6 +137,9 @@ def test_scores_that_are_not_defined_are_said_to_be_so(tmp_path: Path) -> None:
     assert page.sections[0].tables[0].rows[0] == ["found+ssl", "not defined", "not defined"]
     runs = runs_page(["a", "b"], [facts, facts], strict=True)
     assert runs.sections[0].tables[0].rows[0][2] == "accuracy not defined"
+    console = Console(file=StringIO(), width=120)
+    console.print(render_scores({"samples": 1, "skipped": 0, "metrics": {"r2": math.nan}}))
+    assert "not defined" in str(console.file.getvalue())  # type: ignore[attr-defined]
     console = Console(file=StringIO(), width=120)
     console.print(render_comparison(rows))
     assert "not defined" in str(console.file.getvalue())  # type: ignore[attr-defined]
