@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_mmnas.commands.parser import Parser
+from lightning_mmnas.commands.parser import Parser, check_run, path_hint
 from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.files import write_json
 
@@ -65,7 +65,7 @@ def evaluate(args: list[str]) -> None:
     from lightning_mmnas.report.scores import render_scores
 
     model = _load(options)
-    data, total = _data(model, options.table)
+    data, total = _data(model, options.table, labelled=True)
     with _progress(total) as advance:
         given = data.loader if isinstance(data, SplitData) else data
         scores = model.evaluate(given, label=options.label, advance=advance, **_options(options))
@@ -126,6 +126,7 @@ def _load(options: Namespace) -> DeliveredModel:
 
     from lightning_mmnas.delivery.loading import load
 
+    check_run(options.run)
     try:
         device = torch.device(options.device)
         torch.zeros(1, device=device).cpu()
@@ -153,16 +154,17 @@ def _options(options: Namespace) -> dict[str, Any]:
     }
 
 
-def _data(model: DeliveredModel, table: str) -> tuple[Path | SplitData, int | None]:
+def _data(model: DeliveredModel, table: str, labelled: bool = False) -> tuple[Path | SplitData, int | None]:
     """What to predict, and the number of samples where it is known at once."""
     if table in _SPLITS and not Path(table).exists():
         from lightning_mmnas.delivery.splits import open_split
 
-        split = open_split(model.card, table, model.allow)  # type: ignore[arg-type]
+        split = open_split(model.card, table, model.allow, labelled)  # type: ignore[arg-type]
         return split, len(split.loader.dataset)  # type: ignore[arg-type]
     path = Path(table)
     if not path.exists():
-        raise DataError(f"there is no table {table}, and it is no split of the run's data ({', '.join(_SPLITS)})")
+        hint = path_hint(table, _SPLITS)
+        raise DataError(f"there is no table {table}, and it is no split of the run's data ({', '.join(_SPLITS)}){hint}")
     if path.suffix.lower() == ".csv":
         with path.open("rb") as file:
             return path, sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))

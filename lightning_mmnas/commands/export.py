@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning_mmnas.commands.parser import Parser
+from lightning_mmnas.commands.parser import Parser, check_run
 
 
 def command(args: list[str]) -> None:
@@ -35,12 +35,16 @@ def command(args: list[str]) -> None:
     )
     parser.add_argument("--allow", action="append", default=[], metavar="CLASS_PATH", help="see mmnas predict --help")
     options = parser.parse_args(args)
-    from lightning_mmnas.delivery.export import SUFFIXES, description_of, export
-    from lightning_mmnas.delivery.loading import load
+    check_run(options.run)
+    from lightning_mmnas.report.progress import activity
 
-    path = options.output or Path(f"model{SUFFIXES[options.format]}")
-    model = load(options.run, allow=options.allow)
-    written = export(model, path, options.format, options.what, options.input)
+    with activity("exporting the model and comparing the file with it"):
+        from lightning_mmnas.delivery.export import SUFFIXES, description_of, export
+        from lightning_mmnas.delivery.loading import load
+
+        path = options.output or Path(f"model{SUFFIXES[options.format]}")
+        model = load(options.run, allow=options.allow)
+        written = export(model, path, options.format, options.what, options.input)
     for name, entry in written["inputs"].items():
         print(f"input   {name}: {entry['dtype']} {entry['shape']}")
     print(f"output  {written['output']}, differs from the model by {written['difference']:.1g} at most")

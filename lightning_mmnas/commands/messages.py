@@ -28,6 +28,8 @@ _OPTION = re.compile(r"Option '([\w.]+)' is not accepted")
 _TRAINER_OPTION = re.compile(r"(?:accept option '|arguments: --)trainer\.(\w+)")
 _UNRECOGNISED = re.compile(r"unrecognized arguments: --([\w.+]+)")
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
+_NO_MODEL = re.compile(r"arguments are required: (fit|validate|test|predict)\.model\b")
+_ELSEWHERE = {"batch_size": "data.init_args.batch_size", "lr": "model.init_args.lr"}
 _LOST = re.compile(r"gloo.*(Connection (closed|reset) by peer|Broken pipe)|remote process exited|NCCL.*peer", re.DOTALL)
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _LONG = 60  # characters; a longer value is a whole section of the configuration
@@ -35,6 +37,8 @@ _LONG = 60  # characters; a longer value is a whole section of the configuration
 
 def shorten_parser_error(message: str) -> str:
     """The part of a parser's message that names the mistake, with the nearest accepted name."""
+    if command := _NO_MODEL.search(message):
+        return f"no model is given: --config FILE of a stage, or --model CLASS_PATH; see mmnas {command[1]} --help"
     kept: list[str] = []
     for line in message.splitlines():
         text = line.strip().removeprefix("- ")
@@ -80,6 +84,11 @@ def _nearest(message: str) -> str | None:
     unrecognised = _UNRECOGNISED.search(message)
     if unrecognised is not None:
         head, _, rest = unrecognised.group(1).partition(".")
+        if not rest:
+            from lightning.pytorch import Trainer
+
+            if head in _ELSEWHERE or head in inspect.signature(Trainer).parameters:
+                return f"--{_ELSEWHERE.get(head, f'trainer.{head}')}"
         known = nearest(head, FIT_OPTIONS)
         return f"--{known}.{rest}".rstrip(".") if known and known != head else None
     if option is None:

@@ -117,10 +117,12 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(args: list[str]) -> None:
+    if args[:1] == ["help"]:
+        args = [*args[1:2], "--help"]
     command = args[0] if args else "--help"
     if command in ("-h", "--help"):
         print(_help())
-    elif command == "--version":
+    elif command in ("--version", "-V", "version"):
         print(f"mmnas {version('lightning-mmnas')}")
     elif command in _OWN:
         _see_own_modules()

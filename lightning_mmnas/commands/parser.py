@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.errors import ConfigError, RunDirectoryError
 
 FIT_OPTIONS = (
     "config",
@@ -72,3 +72,13 @@ def path_hint(path: str | Path, others: Sequence[str] = ()) -> str:
     if near is None and (name := nearest(given.name, beside)) is not None:
         near = str(given.with_name(name))
     return f"; did you mean {near}?" if near else ""
+
+
+def check_run(path: str | Path) -> None:
+    """Refuses a run that is not there, where one beside it has nearly the same name.
+
+    Raises:
+        RunDirectoryError: Names the other one.
+    """
+    if not Path(path).exists() and (hint := path_hint(path)):
+        raise RunDirectoryError(f"there is no run {path}{hint}")

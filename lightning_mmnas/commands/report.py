@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lightning_mmnas.commands.parser import Parser
+from lightning_mmnas.commands.parser import Parser, check_run
 from lightning_mmnas.errors import ConfigError, RunDirectoryError
 from lightning_mmnas.files import read_json, write_json
 
@@ -38,6 +38,8 @@ def command(args: list[str]) -> None:
         raise ConfigError(f"a run is given twice: {options.runs}")
     if options.output and Path(options.output).suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"the suffix of {options.output} is not .html; check --output")
+    for run in runs:
+        check_run(run)
     strict = os.environ.get("MMNAS_DEBUG", "0") not in ("", "0")
     if len(runs) == 1:
         path = make_report(runs[0], options.output, again=options.again, strict=strict)
@@ -63,13 +65,16 @@ def make_report(
     Raises:
         RunDirectoryError: It is no finished run, or a file cannot be written.
     """
-    from lightning_mmnas.report.page import run_page, write_page
+    from lightning_mmnas.report.progress import activity
 
     run_dir = Path(run_dir)
-    facts = analyse(run_dir, again=again, strict=strict)
     path = Path(output) if output is not None else run_dir / REPORT
-    page = run_page(facts, run_dir.resolve().name, strict)
-    write_page(page, path, run_dir / PICTURES)
+    with activity("making the report"):
+        from lightning_mmnas.report.page import run_page, write_page
+
+        facts = analyse(run_dir, again=again, strict=strict)
+        page = run_page(facts, run_dir.resolve().name, strict)
+        write_page(page, path, run_dir / PICTURES)
     return path
 
 
@@ -107,13 +112,19 @@ def report_after_run(run_dir: Path) -> Path | None:
 def compare_runs(runs: list[Path], output: Path, *, again: bool = False, strict: bool = False) -> Path:
     """Writes one page about several finished runs, its pictures in `pictures` beside it; see `make_report`."""
     from lightning_mmnas.report.facts import read_facts
-    from lightning_mmnas.report.page import write_page
-    from lightning_mmnas.report.runs import runs_page
+    from lightning_mmnas.report.progress import activity
 
     for run in runs:  # mistakes are told before anything is looked at
         read_facts(run)
-    facts = [analyse(run, again=again, strict=strict) for run in runs]
-    write_page(runs_page(_names(runs), facts, strict), output, output.parent / f"{output.stem}-{PICTURES}")
+    with activity("making the report", len(runs), "runs") as shown:
+        from lightning_mmnas.report.page import write_page
+        from lightning_mmnas.report.runs import runs_page
+
+        facts = []
+        for run in runs:
+            facts.append(analyse(run, again=again, strict=strict))
+            shown.advance()
+        write_page(runs_page(_names(runs), facts, strict), output, output.parent / f"{output.stem}-{PICTURES}")
     return output
 
 

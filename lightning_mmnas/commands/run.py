@@ -32,7 +32,7 @@ from lightning_mmnas.commands.versions import versions
 from lightning_mmnas.commands.workload import workload
 from lightning_mmnas.errors import ConfigError, GenotypeError, MMNASError, ModelError, RunDirectoryError, Terminated
 from lightning_mmnas.files import read_json, write_json
-from lightning_mmnas.report.budgets import unit_of
+from lightning_mmnas.report.budgets import score_text, unit_of
 from lightning_mmnas.report.progress import RunProgress
 
 if TYPE_CHECKING:
@@ -290,7 +290,7 @@ def _deliver(
     if "score" not in found:
         progress.say(f"{'model':<10} embeds samples; pretrained with {found['samples']}, without labels")
         return record
-    scored = f"{found['metric']} {found['score']:.3f} on the test split"
+    scored = f"{found['metric']} {score_text(found['score'])} on the test split"
     progress.say(f"{'model':<10} {scored}, trained with {found['samples']} labels")
     return record
 

@@ -5,8 +5,9 @@ same number of steps; those that are pretrained see the same number of unlabelle
 """
 
 import copy
+import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -352,12 +353,19 @@ class Comparison:
                 self.unit: budget,
                 "metric": self.metric,
                 "mean": statistics.fmean(kept[name]),
-                "std": statistics.stdev(kept[name]) if len(kept[name]) > 1 else 0.0,
+                "std": _deviation(kept[name]),
                 "n": len(kept[name]),
                 "scores": kept[name],
             }
             for name in names
         ]
+
+
+def _deviation(scores: Sequence[float]) -> float:
+    """Standard deviation over the draws; NaN where a score is not defined, as R2 of a single sample."""
+    if not all(map(math.isfinite, scores)):
+        return math.nan
+    return statistics.stdev(scores) if len(scores) > 1 else 0.0
 
 
 def _labels(part: Part) -> Tensor:

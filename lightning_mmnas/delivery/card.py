@@ -154,7 +154,7 @@ class ModelCard(_Record):
         network: From features to a vector.
         linear: Whether a linear model of the encoders' features stands beside the network; see `Mixture`.
         labels: What it was trained with.
-        metrics: By name, such as ``test/accuracy``.
+        metrics: By name, such as ``test/accuracy``; None where it is not defined, as R2 of a single sample.
         table: How to read a table like that of the run; None: the run's data are no table.
         data: Where the splits of the run come from; None: not known.
         made_by: Command, seed, versions.
@@ -171,7 +171,7 @@ class ModelCard(_Record):
     network: NetworkCard
     linear: bool
     labels: LabelCard
-    metrics: dict[str, float]
+    metrics: dict[str, float | None]
     table: TableCard | None = None
     data: DataCard | None = None
     made_by: dict[str, Any] = {}

@@ -65,7 +65,7 @@ def samples_of(
     numeric = [column for spec in declared.values() if _in_cells(spec) for column in spec.columns]
     reading = replace(reading, numbers=[*reading.numbers, *numeric])
     if isinstance(data, str | Path):
-        path = Path(data)
+        path = Path(data).expanduser()
         if path.is_dir() and not any((path / name).is_file() for name in ("state.json", "dataset_dict.json")):
             return Samples(rows=_of_folder(path, transforms, declared, reading))
         return Samples(rows=_of_table(path, declared, reading))
@@ -79,6 +79,11 @@ def samples_of(
         return Samples(batches=data)
     if isinstance(data, list | tuple) and data and all(isinstance(sample, Mapping) for sample in data):
         return _of_list(data, transforms, declared, reading, label)
+    if isinstance(data, list | tuple):
+        if not data:
+            raise DataError("there are no samples in the list")
+        place, other = next((i, x) for i, x in enumerate(data) if not isinstance(x, Mapping))
+        raise DataError(f"a list of samples holds dicts; number {place}, counted from 0, is {type(other).__name__}")
     raise DataError(
         f"{type(data).__name__} cannot be read as samples: give a data frame, the path of a table "
         f"({', '.join(SUFFIXES)}) or of a folder, a dict with the modalities {list(transforms.modalities)}, a list of "

@@ -86,14 +86,16 @@ def load(
 
 
 def find_model(path: Path) -> Path:
-    """The folder of a model: the one given, or that of the run.
+    """The folder of a model: the one given, that of the run, or that of a file of the model.
 
     Raises:
         ModelError: There is none; says what is there instead.
     """
-    for folder in (path / FOLDER, path):
+    for folder in (path / FOLDER, path, path.parent) if path.name in (CARD, WEIGHTS) else (path / FOLDER, path):
         if (folder / CARD).is_file():
             return folder
+    if path.is_file():
+        raise ModelError(f"{path} is a file; give the folder of the run, or the {FOLDER}/ in it that holds {CARD}")
     if not path.is_dir():
         raise ModelError(f"there is no run {path}; give the folder that was --output of `mmnas run`")
     if (path / "manifest.json").is_file():

@@ -38,13 +38,14 @@ class SplitData:
         return [column[row] for row in self.rows[start : start + size]]
 
 
-def open_split(card: ModelCard, split: Split, allow: Collection[str] = ()) -> SplitData:
-    """Reads a split; see `DeliveredModel.data`."""
+def open_split(card: ModelCard, split: Split, allow: Collection[str] = (), labelled: bool = True) -> SplitData:
+    """Reads a split, all of it or its labelled samples only; see `DeliveredModel.data`."""
     if split not in get_args(Split):
         raise DataError(f"split {split!r} is not in {list(get_args(Split))}")
     try:
         module = build_data(card, allow)
         module.use_all_labels()
+        module.labels = module.labels and labelled
         module.build(split)
     except DatasetNotFoundError as error:
         raise DatasetNotFoundError(

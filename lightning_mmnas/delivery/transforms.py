@@ -99,6 +99,11 @@ class Transforms:
             DataError: A value cannot be read, or has another shape.
             MissingValueError: A modality is missing, or all of them.
         """
+        if not isinstance(sample, Mapping):
+            raise DataError(
+                f"{source}: transforms take one sample, a dict of values by modality, not {type(sample).__name__}; of "
+                "several, take each in turn, and torch.utils.data.default_collate makes a batch of them"
+            )
         if all(sample.get(name) is None for name in self.modalities):
             raise MissingValueError(f"{source}: it has none of the modalities {list(self.modalities)}")
         return {name: self.modality(name, sample.get(name), source) for name in self.modalities}

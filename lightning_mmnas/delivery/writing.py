@@ -72,10 +72,18 @@ def save(
         made_by: Command, seed, versions.
 
     Raises:
-        ModelError: An encoder or the network cannot be built again from what it was given.
+        ModelError: An encoder or the network cannot be built again from what it was given; or the folder holds other
+            files, which would be lost.
         RunDirectoryError: The folder cannot be written.
     """
-    target = Path(folder)
+    if not isinstance(module, FineTuning | FusionPretraining) or not isinstance(data, MultimodalDataModule):
+        raise ModelError(
+            "save takes a trained FineTuning or FusionPretraining and its data module, not "
+            f"{type(module).__name__} and {type(data).__name__}"
+        )
+    target = Path(folder).expanduser().resolve()
+    if target.is_file() or (target.is_dir() and not (target / CARD).is_file() and any(target.iterdir())):
+        raise ModelError(f"{target} is no model that could be replaced; give a folder of its own: {target / 'model'}")
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     try:

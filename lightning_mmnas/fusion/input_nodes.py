@@ -145,6 +145,8 @@ class InputNodes(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Features by name -> (n, b, l, c), stacked in the order of the names."""
+        if missing := [name for name in self.names if name not in features]:
+            raise GenotypeError(f"the network reads {missing}, but the features are {list(features)}")
         if self.nodes is None:
             return torch.stack([features[name] for name in self.names])
         return torch.stack([self.nodes[key(name)](features[name]) for name in self.names])

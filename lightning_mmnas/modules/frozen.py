@@ -13,7 +13,7 @@ from lightning_mmnas.data.names import flaw
 from lightning_mmnas.data.spec import ModalitySpec, of_those_in_use
 from lightning_mmnas.encoders.base import Encoder
 from lightning_mmnas.encoders.weights import check_intact, differences
-from lightning_mmnas.errors import CheckpointError, ConfigError
+from lightning_mmnas.errors import CheckpointError, ConfigError, DataError
 from lightning_mmnas.space.genotype import Genotype
 
 EncoderFactory = Callable[[ModalitySpec], Encoder]
@@ -42,8 +42,23 @@ def build_encoders(
             raise ConfigError(
                 f"modality {name!r} has no encoder; add model.init_args.encoders.{name} (or .{spec.kind} for the kind)"
             )
-        built[name] = factory(spec)
+        built[name] = _built(name, spec, factory)
     return built
+
+
+def _built(name: str, spec: ModalitySpec, factory: EncoderFactory) -> Encoder:
+    if isinstance(factory, nn.Module):
+        raise ConfigError(
+            f"the encoder of modality {name!r} is a module; give its class, or functools.partial of it with arguments, "
+            "which is called with the modality's ModalitySpec"
+        )
+    encoder = factory(spec)
+    if not hasattr(encoder, "feature_shapes"):
+        raise ConfigError(
+            f"the encoder of modality {name!r}, {type(encoder).__name__}, is none: it has no feature_shapes; subclass "
+            "lightning_mmnas.Encoder"
+        )
+    return encoder
 
 
 class FrozenEncoders(nn.Module):
@@ -87,10 +102,25 @@ class FrozenEncoders(nn.Module):
                 own = next((p.dtype for p in encoder.parameters()), torch.get_default_dtype())
                 features.update({n: v.to(own) if v.dtype == torch.float16 else v for n, v in stored.items()})
                 continue
-            value = batch[modality]
+            if not isinstance(value := batch.get(modality), Tensor | list | tuple):
+                raise _no_samples(modality, value, batch)
             levels = encoder(value) if isinstance(value, Tensor) else value
+            if not isinstance(levels, list | tuple):
+                raise ConfigError(
+                    f"the encoder of modality {modality!r}, {type(encoder).__name__}, returned "
+                    f"{type(levels).__name__}; it must return a list of features, one for each of its feature_shapes"
+                )
             features.update({f"{modality}/{level}": feature for level, feature in enumerate(levels)})
         return features
+
+
+def _no_samples(modality: str, value: Any, batch: Mapping[str, Any]) -> DataError:
+    if modality not in batch:
+        return DataError(f"the batch has no modality {modality!r}, but {list(batch)}")
+    return DataError(
+        f"modality {modality!r} of the batch is {type(value).__name__}, not a tensor of prepared samples; a delivered "
+        "model's transforms make them of raw values, and its predict takes these as they are"
+    )
 
 
 def read_checkpoint(path: str | os.PathLike[str], what: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 PER_CLASS, TOTAL = "labels_per_class", "labels_total"
@@ -39,3 +40,13 @@ def budget_name(budget: object, unit: str = PER_CLASS) -> str:
 def counted(number: int, name: str) -> str:
     """A number of things, ``1 draw`` or ``3 draws``."""
     return f"{number} {name}" if number == 1 else f"{number} {name}s"
+
+
+def measured(comparison: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows whose score is a number: R2 of a single sample is not, nor is that of a network that has diverged."""
+    return [row for row in comparison if math.isfinite(row["mean"])]
+
+
+def score_text(value: float, digits: int = 3) -> str:
+    """A score, or that it is none."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else "not defined"

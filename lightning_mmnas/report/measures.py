@@ -30,6 +30,17 @@ def confusion(probabilities: Tensor, labels: Tensor) -> list[list[int]]:
     return table
 
 
+def most_confused(confusion: Sequence[Sequence[int]], count: int) -> list[tuple[int, int, int]]:
+    """The pairs of a true and another, predicted class that are most frequent, each with its number of samples.
+
+    Examples:
+        >>> most_confused([[5, 1, 0], [3, 0, 0], [0, 0, 2]], 2)
+        [(1, 0, 3), (0, 1, 1)]
+    """
+    pairs = [(i, j, n) for i, row in enumerate(confusion) for j, n in enumerate(row) if i != j and n]
+    return sorted(pairs, key=lambda pair: -pair[2])[:count]
+
+
 def label_scores(decisions: Tensor, labels: Tensor, names: Sequence[str]) -> list[dict[str, Any]]:
     """F1, precision and recall of every label, the most frequent first.
 

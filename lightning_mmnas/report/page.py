@@ -18,6 +18,7 @@ from markupsafe import Markup
 
 from lightning_mmnas.files import write_bytes, write_text
 from lightning_mmnas.report import sections, sections_model
+from lightning_mmnas.report.budgets import score_text
 from lightning_mmnas.report.facts import Facts
 from lightning_mmnas.report.plots import COLOURS, GRID, INK, PAPER
 from lightning_mmnas.report.section import Picture, Section
@@ -75,7 +76,7 @@ def run_page(facts: Facts, title: str, strict: bool = False) -> Page:
     built, left_out = build(SECTIONS, facts, strict)
     verdict = headline(facts["comparison"])
     model: dict[str, Any] = facts.get("model") or {}
-    tiles = [(f"{model['scores'][model['metric']]:.3f}", f"{model['metric']}, fine-tuned model")] if model else []
+    tiles = [(score_text(model["scores"][model["metric"]]), f"{model['metric']}, fine-tuned model")] if model else []
     if (count := (facts["parameters"] or {}).get("network")) is not None:
         tiles.append((f"{count:,}", "parameters of the network"))
     tiles.append((_duration(facts["total_seconds"]), "in all"))

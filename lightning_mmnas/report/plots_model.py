@@ -12,7 +12,8 @@ from lightning_mmnas.report.plots import COLOURS, GRID, INK, blank, plain, style
 
 _WRITTEN = 14
 """Classes up to which the numbers are written into the confusion matrix."""
-_NAMED = 40
+NAMED = 40
+"""Classes up to which the axes of the confusion matrix have names; of more, they have numbers."""
 _BARS = 30
 _GROUPS = 8
 """Classes that have a colour of their own."""
@@ -31,7 +32,7 @@ def plot_confusion(confusion: Sequence[Sequence[int]], names: Sequence[str]) -> 
             if counts[i, j]:
                 colour = "white" if shares[i, j] > 0.5 else "#1b2a33"
                 axes.text(j, i, f"{counts[i, j]:.0f}", ha="center", va="center", fontsize=8, color=colour)
-    if n <= _NAMED:
+    if n <= NAMED:
         size = 9 if n <= _WRITTEN else 6
         axes.set_xticks(range(n), [plain(_short(name)) for name in names], rotation=90, fontsize=size)
         axes.set_yticks(range(n), [plain(_short(name)) for name in names], fontsize=size)
@@ -140,5 +141,6 @@ def _name(index: int, names: Sequence[str]) -> str:
 
 
 def _short(name: object) -> str:
-    text = str(name)
-    return text if len(text) <= 18 else text[:17] + "…"
+    """A name in a line of 18 characters: of a long one both ends, as names of one data set often begin alike."""
+    text = " ".join(str(name).split())
+    return text if len(text) <= 18 else f"{text[:8]}…{text[-9:]}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lightning_mmnas.report import plots
-from lightning_mmnas.report.budgets import budget_name, budget_of, unit_of
+from lightning_mmnas.report.budgets import budget_name, budget_of, measured, score_text, unit_of
 from lightning_mmnas.report.facts import STAGES, Facts
 from lightning_mmnas.report.page import Page, build
 from lightning_mmnas.report.section import Picture, Section, Table
@@ -38,7 +38,7 @@ def _overview(facts: Facts) -> Section | str:
     rows = []
     for name, one in runs:
         model: dict[str, Any] = one.get("model") or {}
-        score = f"{model['metric']} {model['scores'][model['metric']]:.3f}" if model else "not known"
+        score = f"{model['metric']} {score_text(model['scores'][model['metric']])}" if model else "not known"
         missing = (one["parameters"] or {}).get("network")
         size = "not known" if missing is None else f"{missing:,}"
         rows.append([name, str(one["seed"]), score, size, f"{one['total_seconds']:.0f}"])
@@ -55,12 +55,12 @@ def _scores(facts: Facts) -> Section | str:
     pictures = []
     for metric in dict.fromkeys(row["metric"] for row in rows):
         same = [row for row in rows if row["metric"] == metric]
-        for budget in dict.fromkeys(budget_of(row) for row in same):
+        for budget in dict.fromkeys(budget_of(row) for row in measured(same)):
             name = f"runs-{metric}-{budget}"
             caption = (
                 f"{budget_name(budget, unit_of(same[0])).capitalize()}: the found, pretrained network of every run."
             )
-            pictures.append(Picture(name, caption, plots.plot_comparison(same, budget)))
+            pictures.append(Picture(name, caption, plots.plot_comparison(measured(same), budget)))
     table = Table(
         ["run", "labels", "metric", "mean", "half of the 95 % interval", "draws"],
         [
@@ -68,7 +68,7 @@ def _scores(facts: Facts) -> Section | str:
                 row["name"],
                 budget_name(budget_of(row), unit_of(row)),
                 row["metric"],
-                f"{row['mean']:.3f}",
+                score_text(row["mean"]),
                 "" if (half := half_width(row.get("scores") or [])) is None else f"{half:.3f}",
                 str(row["n"]),
             ]

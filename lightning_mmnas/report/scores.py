@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lightning_mmnas.report.budgets import counted
+from lightning_mmnas.report.budgets import counted, score_text
 
 _MOST = 20
 """Classes of a confusion matrix that is printed."""
@@ -25,7 +25,7 @@ def render_scores(scores: Mapping[str, Any]) -> RenderableType:
     table.add_column("metric")
     table.add_column("score", justify="right")
     for name, value in scores["metrics"].items():
-        table.add_row(Text(name), f"{value:.4f}")
+        table.add_row(Text(name), score_text(value, 4))
     if "per_label" not in scores and "confusion" not in scores:
         return Group(title, table)
     below = _labels(scores["per_label"]) if "per_label" in scores else _confusion(scores)

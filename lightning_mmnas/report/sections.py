@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_mmnas.report import plots
 from lightning_mmnas.report.architecture import plot_genotype
-from lightning_mmnas.report.budgets import budget_name, budget_of, counted, unit_of
+from lightning_mmnas.report.budgets import budget_name, budget_of, counted, measured, score_text, unit_of
 from lightning_mmnas.report.facts import STAGES, Facts
 from lightning_mmnas.report.section import Picture, Section, Table
 from lightning_mmnas.report.verdicts import half_width
@@ -30,20 +30,20 @@ def scores(facts: Facts) -> Section | str:
     if not comparison:
         return "This run has no comparison with other models."
     budgets = list(dict.fromkeys(budget_of(row) for row in comparison))
-    unit = unit_of(comparison[0])
+    unit, known = unit_of(comparison[0]), measured(comparison)
     drawn = [
         Picture(
             f"comparison-{budget}",
             f"{budget_name(budget, unit).capitalize()}: mean (large dot), single draws (small dots) and the 95 % "
             "interval of the mean (line; cut off at the frame); the found, pretrained network is orange.",
-            plots.plot_comparison(comparison, budget),
+            plots.plot_comparison(known, budget),
         )
         for budget in budgets
-        if sum(budget_of(row) == budget for row in comparison) > 1
+        if sum(budget_of(row) == budget for row in known) > 1
     ]
     if len(drawn) > 1:
         caption = "Mean score against labels: the found network and those that did best over all budgets."
-        drawn.append(Picture("labels", caption, plots.plot_labels(comparison)))
+        drawn.append(Picture("labels", caption, plots.plot_labels(known)))
     cells = {(row["name"], budget_of(row)): row for row in comparison}
     rows = [
         [name, *(_mean(cells.get((name, budget))) for budget in budgets)]
@@ -194,4 +194,4 @@ def _mean(row: dict[str, Any] | None) -> str:
     if row is None:
         return ""
     half = half_width(row.get("scores") or [])
-    return f"{row['mean']:.3f}" if half is None else f"{row['mean']:.3f} ± {half:.3f}"
+    return score_text(row["mean"]) if half is None else f"{row['mean']:.3f} ± {half:.3f}"

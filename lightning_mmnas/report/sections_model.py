@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning_mmnas.report import plots_model
+from lightning_mmnas.report import measures, plots_model
+from lightning_mmnas.report.budgets import score_text
 from lightning_mmnas.report.facts import Facts
 from lightning_mmnas.report.section import Picture, Section, Table
+
+_CONFUSED = 12
+"""Pairs of classes that are listed, where there are too many classes to name them on the axes."""
 
 
 def predictions(facts: Facts) -> Section | str:
@@ -20,7 +24,7 @@ def predictions(facts: Facts) -> Section | str:
         f"The model of the last stage, which is delivered in model/, on {part} {there:,} samples of the test split. "
         "The other rows of the comparison are trained anew with the labels of each draw."
     ]
-    metrics = Table(["metric", "value"], [[name, f"{value:.4f}"] for name, value in model["scores"].items()])
+    metrics = Table(["metric", "value"], [[name, score_text(value, 4)] for name, value in model["scores"].items()])
     if "scatter" in model:
         name = model["classes"][0]
         words.append(f"MAE and RMSE are in the unit of {name}; R2 is the share of its variance that is explained.")
@@ -30,7 +34,15 @@ def predictions(facts: Facts) -> Section | str:
     if "confusion" in model:
         figure = plots_model.plot_confusion(model["confusion"], model["classes"])
         caption = "Counts of true (rows) and predicted (columns) classes; the darker, the larger the share of the row."
-        return Section("Predictions", words, [Picture("confusion", caption, figure)], [metrics])
+        tables = [metrics]
+        if len(model["classes"]) > plots_model.NAMED:
+            caption += " Classes are numbered from 0, in the order of model.json; below, those most often confused."
+            rows = [
+                [f"{model['classes'][i]} ({i})", f"{model['classes'][j]} ({j})", str(count)]
+                for i, j, count in measures.most_confused(model["confusion"], _CONFUSED)
+            ]
+            tables.append(Table(["true", "predicted", "samples"], rows))
+        return Section("Predictions", words, [Picture("confusion", caption, figure)], tables)
     figure = plots_model.plot_label_scores(model["labels"])
     caption = "F1 of the most frequent labels, with thresholds tuned on the validation split."
     rows = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lightning_mmnas.report.budgets import budget_of, counted, unit_name
+from lightning_mmnas.report.budgets import budget_of, counted, score_text, unit_name
 from lightning_mmnas.report.verdicts import verdicts
 
 
@@ -38,4 +39,5 @@ def render_comparison(comparison: Sequence[dict[str, Any]]) -> RenderableType:
 def _cell(entry: dict[str, Any] | None) -> str:
     if entry is None:
         return ""
-    return f"{entry['mean']:.3f}" + (f" ± {entry['std']:.3f}" if entry["n"] > 1 else "")
+    spread = f" ± {entry['std']:.3f}" if entry["n"] > 1 and math.isfinite(entry["std"]) else ""
+    return score_text(entry["mean"]) + spread

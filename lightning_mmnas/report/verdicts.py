@@ -5,7 +5,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from lightning_mmnas.report.budgets import budget_name, budget_of, counted, unit_of
+from lightning_mmnas.report.budgets import budget_name, budget_of, counted, measured, unit_of
 
 FOUND, RANDOM = "found+ssl", "random+ssl"
 _KINDS = (RANDOM, "late_fusion", "modality:", "raw_features")  # how the names of a kind of rivals begin
@@ -40,6 +40,7 @@ def verdicts(comparison: Sequence[dict[str, Any]]) -> list[str]:
         comparison: Rows of `results.json`.
     """
     sentences = []
+    comparison = measured(comparison)
     for budget in dict.fromkeys(budget_of(entry) for entry in comparison):
         rows = {e["name"]: e for e in comparison if budget_of(e) == budget}
         found = rows.get(FOUND)
@@ -79,8 +80,13 @@ def headline(comparison: Sequence[dict[str, Any]]) -> str | None:
     if FOUND not in rows or RANDOM not in rows:
         return None
     found, random = rows[FOUND], rows[RANDOM]
-    difference, p = paired(_scores(found), _scores(random))
     labels = _with(budget, found)
+    if len(measured([found, random])) < 2:
+        return (
+            f"{labels} the found network and random architectures cannot be compared: {found['metric']} is not defined "
+            "for one of them, as that of a single sample is not."
+        )
+    difference, p = paired(_scores(found), _scores(random))
     words = {"above": "better than", "below": "worse than"}.get(_word(difference, p), "not told apart from")
     half = half_width([a - b for a, b in zip(_scores(found), _scores(random), strict=True)])
     sure = "one draw, so chance cannot be judged"
@@ -95,14 +101,14 @@ def headline(comparison: Sequence[dict[str, Any]]) -> str | None:
 
 
 def half_width(values: Sequence[float], level: float = 0.95) -> float | None:
-    """Half the width of Student's confidence interval of a mean; None for fewer than two values.
+    """Half the width of Student's confidence interval of a mean; None for fewer than two, or of NaN.
 
     Examples:
         >>> round(half_width([1.0, 2.0, 3.0]) or 0, 3)
         2.484
     """
     n = len(values)
-    if n < 2:
+    if n < 2 or not all(map(math.isfinite, values)):
         return None
     from scipy.stats import t
 

@@ -69,6 +69,28 @@ def test_scores(run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert scores["metrics"] == lightning_mmnas.load(run[0]).evaluate(run[1])["metrics"]
 
 
+def test_rows_of_a_split_need_no_label(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = run[1].read_text().splitlines()
+    place = lines[0].split(",").index("label")
+    cells = [line.split(",") for line in lines[1:]]
+    cells = [[*c[:place], "" if i % 5 == 0 else c[place], *c[place + 1 :]] for i, c in enumerate(cells)]
+    table = run[1].with_name("partly.csv")
+    table.write_text("\n".join([lines[0], *map(",".join, cells)]))
+    monkeypatch.setattr(
+        "lightning_mmnas.delivery.splits.build_data", lambda *_: TableDataModule(str(table), COLUMNS, label="label")
+    )
+    output, ids = tmp_path / "p.csv", []
+    for split in ("train", "val", "test"):
+        assert main(["predict", str(run[0]), split, "--output", str(output), "--keep", "id"]) == 0
+        ids += [int(row["id"]) for row in rows_of(output)]
+    assert sorted(ids) == list(range(45))
+    capsys.readouterr()
+    assert main(["evaluate", str(run[0]), "train"]) == 0
+    assert "left out" not in capsys.readouterr().out  # a split is scored on its labelled samples
+
+
 @pytest.mark.filterwarnings("ignore:.*damaged samples of the")
 def test_rows_of_a_split_are_told(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -162,6 +184,7 @@ def test_samples_that_cannot_be_read(run: Any, tmp_path: Path, capsys: pytest.Ca
     [
         (["predict", "{tmp}/nowhere", "{table}", "--output", "{tmp}/x.csv"], "there is no run"),
         (["predict", "{run}", "nowhere.csv", "--output", "{tmp}/x.csv"], "there is no table nowhere.csv, and it is no"),
+        (["evaluate", "{run}", "tset"], "(train, val, test); did you mean test?"),
         (["predict", "{run}", "{table}", "--output", "{tmp}/x.txt"], "check --output"),
         (["predict", "{run}", "{table}", "--output", "{table}"], "is the table itself"),
         (

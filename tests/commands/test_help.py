@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+import lightning.pytorch  # noqa: F401  # its first import sets an environment variable: not within a test
 import pytest
 import yaml
 
@@ -154,6 +155,9 @@ def test_a_file_without_its_option(tmp_path: Path, capsys: pytest.CaptureFixture
         (["fit", "--trainer.max_epoch", "3"], "did you mean 'max_epochs'?"),
         (["fit", "--trainr.max_epochs", "3"], "did you mean '--trainer.max_epochs'?"),
         (["fit", "--run_di", "x"], "did you mean '--run_dir'?"),
+        (["fit", "--max_epochs", "3"], "did you mean '--trainer.max_epochs'?"),
+        (["fit", "--batch_size", "3"], "did you mean '--data.init_args.batch_size'?"),
+        (["fit"], "no model is given: --config FILE of a stage, or --model CLASS_PATH; see mmnas fit --help"),
     ],
 )
 def test_near_misses(args: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,6 +169,26 @@ def test_options_that_go_on_to_a_stage_are_left_alone() -> None:
     parser.add_argument("--seed")
     rest = ["--data.init_args.seed", "3", "--search.trainer.max_epochs", "1", "--my_own", "1"]
     assert parser.parse_known_args([*rest, "--seed", "2"])[1] == rest
+
+
+def test_help_and_version_as_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, beginning in ((["help"], "usage: mmnas COMMAND"), (["help", "cost"], "usage: mmnas cost")):
+        assert main(words) == 0
+        assert capsys.readouterr().out.startswith(beginning)
+    for word in ("version", "-V"):
+        assert main([word]) == 0
+        assert capsys.readouterr().out.startswith("mmnas ")
+
+
+def test_a_run_beside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "watch").mkdir()
+    for words in (
+        ["predict", str(tmp_path / "wacht"), "x.csv", "--output", "y.csv"],
+        ["export", str(tmp_path / "wacht"), "--format", "onnx"],
+        ["report", str(tmp_path / "wacht")],
+    ):
+        assert main(words) == 2
+        assert f"there is no run {tmp_path / 'wacht'}; did you mean {tmp_path / 'watch'}?" in capsys.readouterr().err
 
 
 def test_a_path_beside(tmp_path: Path) -> None:

@@ -1,16 +1,19 @@
 """`mmnas report`: made-up runs, several runs, and what is refused. A real run's report is in test_run_watch.py."""
 
+import io
 import json
 import logging
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from lightning_mmnas.commands import inspection
 from lightning_mmnas.commands import report as of_report
 from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.commands.report import analyse, compare_runs, make_report, report_after_run
 from lightning_mmnas.errors import RunDirectoryError
+from lightning_mmnas.report import page, progress
 from tests.report.make_facts import make_run, model
 
 
@@ -43,6 +46,19 @@ def test_the_model_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (moved / "analysis.json").write_text("{")
     analyse(moved)
     assert looks == [run, moved, moved, moved]
+
+
+def test_on_a_terminal_the_report_is_not_made_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr(progress, "Console", lambda stderr: console)
+    monkeypatch.setattr(page, "SECTIONS", page.SECTIONS[-1:])
+    monkeypatch.setattr(inspection, "inspect_run", lambda _: (None, "There is no table."))
+    runs = [make_run(tmp_path / name) for name in ("a", "b")]
+    make_report(runs[0])
+    assert "making the report" in console.file.getvalue()  # type: ignore[attr-defined]
+    compare_runs(runs, tmp_path / "both.html")
+    assert "2/2 runs" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_what_is_known_of_a_model_is_kept_where_its_data_are_gone(

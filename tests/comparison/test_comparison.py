@@ -1,5 +1,6 @@
 """The comparison: which rows it has, that networks trained side by side are trained as if alone, its verdicts."""
 
+import math
 import statistics
 from collections.abc import Mapping
 from typing import Any
@@ -97,6 +98,9 @@ def test_random_row_is_the_median_of_each_draw() -> None:
     assert set(rows) == {"random+ssl", "found"}
     two = {"random0+ssl": [0.7], "random1+ssl": [0.9]}  # of an even number the mean of the middle two
     assert comparison._rows(two, 4)[0]["mean"] == pytest.approx(0.8)
+    undefined = comparison._rows({"raw_features": [math.nan, 0.5]}, 4)[0]  # R2 of a single sample
+    assert math.isnan(undefined["mean"])
+    assert math.isnan(undefined["std"])
 
 
 def test_label_draws_of_two_runs_are_different_ones() -> None:

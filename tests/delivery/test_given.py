@@ -1,16 +1,19 @@
 """What a delivered model may be given: classes beside samples, rows, loaders; and the type of its weights."""
 
 import copy
+import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, TensorDataset, default_collate
 
+import lightning_mmnas
 from lightning_mmnas import DeliveredModel
-from lightning_mmnas.errors import DataError
+from lightning_mmnas.errors import DataError, ModelError
 from tests.delivery.tiny import sample
 
 
@@ -82,6 +85,58 @@ def test_labels_of_a_loader_are_checked(delivered: Any, model: DeliveredModel) -
         model.predict(DataLoader(TensorDataset(torch.zeros(2, 3))))
     with pytest.raises(DataError, match="split 'all' is not in"):
         model.data("all")  # type: ignore[arg-type]
+
+
+def test_what_is_given_to_the_wrong_place_is_told(delivered: Any, model: DeliveredModel) -> None:
+    samples = [sample(delivered[3], i) for i in range(2)]
+    for given in (samples, None):
+        with pytest.raises(DataError, match="transforms take one sample, a dict of values by modality"):
+            model.transforms(given)  # type: ignore[arg-type]
+    batch = default_collate([model.transforms(one) for one in samples])
+    with pytest.raises(DataError, match="the batch has no modality 'song', but \\['photo', 'note', 'numbers'\\]"):
+        model({name: value for name, value in batch.items() if name != "song"})
+    with pytest.raises(DataError, match=r"'photo' of the batch is PosixPath, not a tensor .*; a delivered model's"):
+        model(samples[0])
+    with pytest.raises(DataError, match="there are no samples in the list"):
+        model.predict([])
+    with pytest.raises(DataError, match="a list of samples holds dicts; number 1, counted from 0, is NoneType"):
+        model.predict([samples[0], None])
+
+
+def test_a_model_is_found_by_its_files(delivered: Any, model: DeliveredModel) -> None:
+    folder = delivered[2] / "model"
+    for name in ("model.json", "model.safetensors"):
+        assert lightning_mmnas.load(folder / name).card == model.card
+    with pytest.raises(ModelError, match=r"table.csv is a file; give the folder of the run"):
+        lightning_mmnas.load(delivered[3])
+
+
+def test_a_metric_may_be_undefined(delivered: Any, tmp_path: Path) -> None:
+    lightning_mmnas.save(delivered[0], delivered[1], tmp_path / "model", metrics={"test/r2": math.nan, "test/mae": 1.0})
+    assert lightning_mmnas.load(tmp_path).card.metrics == {"test/r2": None, "test/mae": 1.0}
+
+
+def test_saving_replaces_models_only(delivered: Any, tmp_path: Path) -> None:
+    module, data = delivered[:2]
+    (tmp_path / "thesis.tex").write_text("years of work")
+    for folder in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(ModelError, match="is no model that could be replaced; give a folder of its own"):
+            lightning_mmnas.save(module, data, folder)
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+    (tmp_path / "empty").mkdir()
+    for _ in range(2):
+        lightning_mmnas.save(module, data, tmp_path / "empty")
+    assert lightning_mmnas.load(tmp_path / "empty").class_names == list(data.class_names)
+    wrong: list[tuple[Any, Any]] = [(data, module), (module, None)]
+    for given in wrong:
+        with pytest.raises(ModelError, match="save takes a trained FineTuning or FusionPretraining and its data"):
+            lightning_mmnas.save(*given, tmp_path / "x")
+
+
+def test_a_table_in_the_home_folder(delivered: Any, model: DeliveredModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = delivered[3]
+    monkeypatch.setenv("HOME", str(table.parent))
+    assert model.predict(f"~/{table.name}") == model.predict(table)
 
 
 def test_modes_of_parts_are_kept(delivered: Any, model: DeliveredModel) -> None:

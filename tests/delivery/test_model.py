@@ -172,7 +172,7 @@ def test_what_is_missing_is_what_it_was_in_training(delivered: Any, model: Deliv
         ("nothing.csv", "there is no table nothing.csv$"),
         ("pyproject.toml", "the suffix '.toml' is not in"),
         (3, "int cannot be read as samples"),
-        ([], "list cannot be read as samples"),
+        ([], "there are no samples in the list"),
     ],
 )
 def test_wrong_data(model: DeliveredModel, data: Any, message: str) -> None:

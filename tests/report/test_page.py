@@ -1,19 +1,25 @@
 """The page of a run: what is on it, what is left out, and that users' words stay words."""
 
 import logging
+import math
 from html.parser import HTMLParser
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from lightning_mmnas.report import page as of_page
 from lightning_mmnas.report import plots
 from lightning_mmnas.report.facts import Facts, read_facts
 from lightning_mmnas.report.page import run_page, write_page
 from lightning_mmnas.report.runs import runs_page
+from lightning_mmnas.report.scores import render_scores
 from lightning_mmnas.report.section import Section
-from tests.report.make_facts import make_run, model
+from lightning_mmnas.report.sections_model import predictions
+from lightning_mmnas.report.table import render_comparison
+from tests.report.make_facts import comparison, make_run, model
 
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
@@ -90,6 +96,25 @@ def test_of_labels_the_page_shows_f1(tmp_path: Path) -> None:
     assert "0.667" in text
 
 
+def test_many_classes_are_numbered_and_long_names_told_apart(tmp_path: Path) -> None:
+    facts = facts_of(tmp_path)
+    names = [f"a name that begins like all others, {k}" for k in range(41)]
+    confusion = [[3 * (i == j) for j in range(41)] for i in range(41)]
+    confusion[7][9] = 2
+    for count in (41, 40):
+        several = [row[:count] for row in confusion[:count]]
+        facts["model"] |= {"classes": names[:count], "confusion": several, "errors": []}
+        section = predictions(facts)
+        assert isinstance(section, Section)
+        assert ("numbered from 0" in section.pictures[0].caption) == (count == 41)
+        pairs = [[f"{names[7]} (7)", f"{names[9]} (9)", "2"]]
+        assert [table.rows for table in section.tables[1:]] == ([pairs] if count == 41 else [])
+    (axes,) = section.pictures[0].figure.axes  # type: ignore[union-attr]
+    shown = [text.get_text() for text in axes.get_xticklabels()]
+    assert len(set(shown)) == 40
+    assert max(map(len, shown)) == 18
+
+
 def test_what_there_is_not_is_said_once(tmp_path: Path) -> None:
     facts = facts_of(tmp_path, None, comparison=[], genotype=None)
     facts |= {"why_no_model": "It is a class of your own.", "architecture": None, "selection": None, "curves": {}}
@@ -99,6 +124,25 @@ def test_what_there_is_not_is_said_once(tmp_path: Path) -> None:
     page = run_page(facts, "x", strict=True)
     assert [section.title for section in page.sections] == ["How it was made"]
     assert len(page.left_out) == 6
+
+
+def test_scores_that_are_not_defined_are_said_to_be_so(tmp_path: Path) -> None:
+    rows = [{**row, "mean": math.nan, "std": math.nan, "scores": [math.nan] * 3} for row in comparison()]
+    facts = facts_of(tmp_path, comparison=rows)
+    facts["model"] |= {"scores": {"accuracy": math.nan}}
+    page = run_page(facts, "x", strict=True)
+    assert page.headline.startswith("With all labels the found network and random architectures cannot be compared")
+    assert page.tiles[0] == ("not defined", "accuracy, fine-tuned model")
+    assert page.sections[0].pictures == []
+    assert page.sections[0].tables[0].rows[0] == ["found+ssl", "not defined", "not defined"]
+    runs = runs_page(["a", "b"], [facts, facts], strict=True)
+    assert runs.sections[0].tables[0].rows[0][2] == "accuracy not defined"
+    console = Console(file=StringIO(), width=120)
+    console.print(render_scores({"samples": 1, "skipped": 0, "metrics": {"r2": math.nan}}))
+    assert "not defined" in str(console.file.getvalue())  # type: ignore[attr-defined]
+    console = Console(file=StringIO(), width=120)
+    console.print(render_comparison(rows))
+    assert "not defined" in str(console.file.getvalue())  # type: ignore[attr-defined]
 
 
 def test_a_section_that_fails_is_left_out_with_a_warning(

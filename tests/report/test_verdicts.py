@@ -1,16 +1,17 @@
 """What a comparison says in words: no difference without a test behind it, and no rival left out."""
 
+import math
 import statistics
 from typing import Any
 
 import pytest
 from scipy.stats import ttest_rel
 
-from lightning_mmnas.report.verdicts import headline, paired, verdicts
+from lightning_mmnas.report.verdicts import half_width, headline, paired, verdicts
 
 
 def row(name: str, *scores: float, budget: Any = 5) -> dict[str, Any]:
-    spread = statistics.stdev(scores) if len(scores) > 1 else 0.0
+    spread = 0.0 if len(scores) < 2 or math.isnan(scores[0]) else statistics.stdev(scores)
     return {
         "name": name,
         "labels_per_class": budget,
@@ -75,6 +76,17 @@ def test_nothing_to_say() -> None:
     assert verdicts([row("found+ssl", 0.5)]) == []
     old = [{k: v for k, v in row(name, 0.5, 0.7).items() if k != "scores"} for name in ("found+ssl", "random+ssl")]
     assert "level with random+ssl" in verdicts(old)[0]  # a file of an earlier version
+
+
+def test_scores_that_are_none_are_no_result() -> None:
+    nothing, known = [math.nan] * 3, [0.5, 0.6, 0.7]
+    assert half_width(nothing) is None
+    rows = [row("found+ssl", *known), row("random+ssl", *nothing), row("raw_features", *known)]
+    (sentence,) = verdicts(rows)
+    assert "random" not in sentence
+    assert "level with raw_features" in sentence
+    assert "cannot be compared: accuracy is not defined for one of them" in str(headline(rows))
+    assert verdicts([row("found+ssl", *nothing), row("random+ssl", *known)]) == []
 
 
 def test_the_headline_is_about_the_most_labels_and_says_how_sure_it_is() -> None:
