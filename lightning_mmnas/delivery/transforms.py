@@ -27,6 +27,9 @@ from lightning_mmnas.errors import DamagedFilesError, DataError
 RAW_DIMENSIONS = {"image": (2, 3), "video": (3, 4), "audio": (1, 2), "motion": (1, 2), "skeleton": (3, 4)}
 """Dimensions of one array of a kind as a table's file holds it."""
 
+_PREPARED = "prepared_by_transforms"
+"""Attribute of tensors that are no raw values any more."""
+
 
 @dataclass(frozen=True)
 class Statistics:
@@ -106,7 +109,12 @@ class Transforms:
             )
         if all(sample.get(name) is None for name in self.modalities):
             raise MissingValueError(f"{source}: it has none of the modalities {list(self.modalities)}")
-        return {name: self.modality(name, sample.get(name), source) for name in self.modalities}
+        found = {}
+        for name in self.modalities:
+            value = self.modality(name, sample.get(name), source)
+            found[name] = value.view_as(value)  # never the tensor that was given
+            vars(found[name])[_PREPARED] = True
+        return found
 
     def modality(self, name: str, value: Any, source: str) -> Tensor:
         """One modality of one sample."""
@@ -127,7 +135,16 @@ class Transforms:
         return found
 
     def is_single(self, name: str, value: Any) -> bool | None:
-        """Whether a value is that of one sample, and not one per sample; None: one number in a list may be both."""
+        """Whether a value is that of one sample, and not one per sample; None: one number in a list may be both.
+
+        Raises:
+            DataError: It has been prepared already: it would be standardised once more.
+        """
+        if _PREPARED in getattr(value, "__dict__", ()):
+            raise DataError(
+                f"modality {name!r} is what transforms made of a sample, not raw values: give raw values, or let the "
+                "model itself take it, model(torch.utils.data.default_collate([sample]))"
+            )
         column, spec = self.columns.get(name), self.modalities[name]
         if value is None or isinstance(value, str | bytes | Path | dict) or hasattr(value, "convert"):
             return True

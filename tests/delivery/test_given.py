@@ -97,6 +97,12 @@ def test_what_is_given_to_the_wrong_place_is_told(delivered: Any, model: Deliver
         model({name: value for name, value in batch.items() if name != "song"})
     with pytest.raises(DataError, match=r"'photo' of the batch is PosixPath, not a tensor .*; a delivered model's"):
         model(samples[0])
+    for prepared in (
+        model.transforms(samples[0]),
+        [model.transforms(one) for one in samples],
+    ):  # not standardised twice
+        with pytest.raises(DataError, match=r"is what transforms made of a sample, not raw values"):
+            model.predict(prepared)
     with pytest.raises(DataError, match="there are no samples in the list"):
         model.predict([])
     with pytest.raises(DataError, match="a list of samples holds dicts; number 1, counted from 0, is NoneType"):
