@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import warnings
 from dataclasses import asdict
 from io import BytesIO
 from pathlib import Path
@@ -62,7 +63,9 @@ def summarise_data(config: str, folder: str | None, samples: int, overrides: lis
     split = next((split for split in SPLITS if split in summary.splits), None)
     if split is not None and not summary.damaged:
         picture = BytesIO()
-        plot_views(data, views, split, samples).savefig(picture, format="png", dpi=120)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Glyph .* missing")  # of texts in scripts that the font lacks
+            plot_views(data, views, split, samples).savefig(picture, format="png", dpi=120)
         write_bytes(output / "samples.png", picture.getvalue())
     names = ", ".join(sorted(path.name for path in output.iterdir()))
     console.print(f"written to {output}: {names}", markup=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from lightning_mmnas.data import samples as sampled
-from lightning_mmnas.data.drawing import draw
+from lightning_mmnas.data.drawing import caption, draw
 from lightning_mmnas.data.names import flaw
 from lightning_mmnas.data.samples import LABEL, Batch, EpochSampler, Part, Samples, ViewSampler, collate
 from lightning_mmnas.data.spec import Kind, Modalities, ModalitySpec, Split, TargetScale, Task, unscaled
@@ -266,9 +266,9 @@ class MultimodalDataModule(LightningDataModule, ABC):
         figure = Figure(figsize=(8, 2.2 * len(self.modalities)), layout="constrained")
         panels = figure.subplots(len(self.modalities), squeeze=False)[:, 0]
         for axes, (name, spec) in zip(panels, self.modalities.items(), strict=True):
-            axes.set_title(name, loc="left")
+            axes.set_title(caption(name), loc="left")
             draw(axes, sample[name], spec, self.words(name, sample[name]) if spec.kind == "text" else None)
-        figure.suptitle(self.label_text(sample))
+        figure.suptitle(caption(self.label_text(sample)))
         return figure
 
     def label_text(self, sample: Mapping[str, Tensor]) -> str:

@@ -1,7 +1,9 @@
 """One modality of one sample as a small picture."""
 
+import unicodedata
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +16,10 @@ _MOMENTS = 4
 """Frames of a video, or poses of a skeleton, that are shown side by side."""
 _WORDS = 40
 """Tokens of a text that are shown."""
+_LINE = 40
+"""Characters of a line; half as many where some are twice as wide, as Chinese ones are."""
+_CAPTION = 60
+"""Characters of the names of classes that are shown."""
 
 
 def draw(axes: "Axes", values: Tensor, spec: ModalitySpec, text: str | None = None) -> None:
@@ -36,11 +42,17 @@ def draw(axes: "Axes", values: Tensor, spec: ModalitySpec, text: str | None = No
     elif spec.kind == "skeleton":
         _poses(axes, values)
     elif spec.kind == "features":
-        axes.bar(range(values.numel()), values.flatten().numpy(), width=1.0)
+        # One outline, and not a bar for each of thousands of numbers.
+        axes.stairs(values.flatten().numpy(), np.arange(values.numel() + 1) - 0.5, fill=True, baseline=0.0)
     elif spec.kind == "text":
         _words(axes, values, spec, text)
     else:
         axes.plot(values.reshape(-1, values.shape[-1]).T.numpy(), linewidth=0.8)
+
+
+def caption(text: str) -> str:
+    """A name as it is shown in a picture: shortened, and no formula where it has a dollar sign."""
+    return (text if len(text) <= _CAPTION else f"{text[: _CAPTION - 2]} …").replace("$", r"\$")
 
 
 def _moments(t: int) -> list[int]:
@@ -71,6 +83,8 @@ def _words(axes: "Axes", ids: Tensor, spec: ModalitySpec, text: str | None) -> N
         kept = [str(int(i)) for i in ids.tolist() if int(i) != spec.vocabulary.pad]
         text = " ".join(kept[:_WORDS]) + (" …" if len(kept) > _WORDS else "")
     # "$" would start a formula.
-    shown = textwrap.fill(textwrap.shorten(text, 240, placeholder=" …"), 40).replace("$", r"\$")
+    wide = any(unicodedata.east_asian_width(character) in "WF" for character in text)
+    shown = textwrap.fill(textwrap.shorten(text, 240, placeholder=" …"), _LINE // 2 if wide else _LINE)
+    shown = shown.replace("$", r"\$")
     axes.text(0, 1, shown or "(empty)", va="top", fontsize=7, transform=axes.transAxes)
     axes.set_axis_off()

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lightning_mmnas.data.base import MultimodalDataModule
-from lightning_mmnas.data.drawing import draw
+from lightning_mmnas.data.drawing import caption, draw
 from lightning_mmnas.data.samples import Batch
 from lightning_mmnas.data.spec import Split
 from lightning_mmnas.data.summary import DataSummary
@@ -109,11 +109,11 @@ def plot_views(data: MultimodalDataModule, views: TwoViews, split: Split, count:
             for title, batch in columns:
                 axes, values = next(places), batch[name][row]
                 if row == 0:
-                    axes.set_title(f"{name}{title}", fontsize=8)
+                    axes.set_title(f"{caption(name)}{title}", fontsize=8)
                 draw(axes, values, spec, data.words(name, values) if spec.kind == "text" else None)
                 axes.tick_params(labelsize=6)
-        label = data.label_text({key: value[row] for key, value in plain.items()})
+        label = caption(data.label_text({key: value[row] for key, value in plain.items()}))
         # Below the first panel of the row, where no title stands.
         place = {"va": "top", "transform": panels[row][0].transAxes}
-        panels[row][0].text(0, -0.12, label, fontsize=7, style="italic", **place)
+        panels[row][0].text(0, -0.12, label, fontsize=7, style="italic", in_layout=False, **place)
     return figure

@@ -131,3 +131,16 @@ def test_mistakes(config: Path, capsys: pytest.CaptureFixture[str], arguments: l
 def test_neither_a_folder_nor_a_shipped_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "nothing"]) == 2
     assert "there is no folder nothing" in capsys.readouterr().err
+
+
+def test_scripts_that_the_font_lacks_are_no_warning(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    rows = "\n".join(f"{i % 7},{i % 5},{'猫犬'[i % 2]}" for i in range(40))
+    (tmp_path / "t.csv").write_text(f"a,b,label\n{rows}\n", encoding="utf-8")
+    columns = {name: {"kind": "features", "columns": [name]} for name in ("a", "b")}
+    arguments = {"table": str(tmp_path / "t.csv"), "columns": columns, "label": "label"}
+    content = {"run_dir": str(tmp_path / "run"), "data": {"class_path": "TableDataModule", "init_args": arguments}}
+    model = {"class_path": "FineTuning", "init_args": {"encoders": {}}}
+    (tmp_path / "finetune.yaml").write_text(yaml.safe_dump({**content, "model": model}))
+    assert main(["data", str(tmp_path / "finetune.yaml")]) == 0
+    assert (tmp_path / "run-data" / "samples.png").is_file()
+    assert [str(warning.message) for warning in recwarn if "Glyph" in str(warning.message)] == []

@@ -106,7 +106,7 @@ def test_kinds_are_proposed(tmp_path: Path) -> None:
     told = console.file.getvalue()
     assert "column 'n': it numbers the rows" in told
     assert "column 'same': it is constant: '1'" in told
-    assert "no label column" in told
+    assert "no column is the label" in told
     assert f"next: mmnas run {folder} --output runs/c" in told
     names = ["common.yaml", "encoders.yaml", "pretrain.yaml", "search.yaml"]
     assert sorted(path.name for path in folder.iterdir()) == names

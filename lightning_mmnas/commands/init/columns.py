@@ -14,7 +14,7 @@ import numpy as np
 from lightning_mmnas.commands.init.arrays import read_arrays
 from lightning_mmnas.commands.init.leaks import gives_label_away, gives_row_away, reads_as_code
 from lightning_mmnas.commands.init.lists import find_lists
-from lightning_mmnas.commands.init.media import Files, find_files
+from lightning_mmnas.commands.init.media import Files, find_files, is_media_name
 from lightning_mmnas.commands.init.sampling import spread
 from lightning_mmnas.commands.init.sizes import Measured, measure
 from lightning_mmnas.commands.init.special import Special
@@ -30,6 +30,7 @@ _COMPARED = 20_000
 """Rows in which a column is compared with the label."""
 _MANY = 4
 """Number columns of one prefix that are a modality of their own beside others."""
+_DATE = re.compile(r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}\b|\d{1,2}[-/.]\d{1,2}[-/.]\d{4}\b|\d{1,2}:\d{2}(:\d{2})?\b")
 _WITHOUT_SPACES = ("CJK", "HIRAGANA", "KATAKANA", "THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN")
 """Scripts whose words are not parted; two characters count as a word."""
 
@@ -138,7 +139,8 @@ def check_proposal(found: Proposal) -> None:
             f"reference; rename it, or leave it out: --without {odd[0]!r}"
         )
     if not found.columns:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left.items())
+        others = {name: f"it is the {role}" for role, name in found.special.items()}
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in (found.left | others).items())
         raise DataError(f"{found.table.path} has no column that is a modality ({reasons}); name some with --modality")
 
 
@@ -153,6 +155,8 @@ def _useless(cells: Sequence[Cell]) -> str | None:
     if not cells:
         return "it is empty"
     if (listed := next((cell for cell in cells if isinstance(cell, list) and cell), None)) is not None:
+        if isinstance(listed[0], str) and is_media_name(listed[0]):
+            return f"lists of files such as {listed[0]!r} are not read; make a row, or a column, of each file"
         if isinstance(listed[0], str):
             return "lists of texts are labels only; give it with --label"
         return f"lists such as {str(listed)[:40]} are not read; make a column of each part"
@@ -206,6 +210,8 @@ def _words(text: str) -> float:
 
 def _short(name: str, cells: Sequence[Cell]) -> str:
     different = {str(cell): None for cell in cells}
+    if all(map(_DATE.match, different)):
+        return f"dates such as {next(iter(different))!r} are not read; make numbers of them, such as the month, or days"
     first = ", ".join(ascii(text[:20]) if not text.isprintable() else repr(text[:20]) for text in [*different][:2])
     return (
         f"short texts, {len(different)} different ones such as {first}, and not numbers in most cells, nor files that "

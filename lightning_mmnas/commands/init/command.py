@@ -163,6 +163,8 @@ def read_columns(
         raise ConfigError("--modality names a modality twice")
     claimed = {column for _, spec, _ in given for column in spec.columns}
     found_special = find_special(content, special, without_roles, {*claimed, *without})
+    if (label := special.get("label")) is not None and label in claimed:
+        raise ConfigError(f"column {label!r} is to be learnt (--label) and is no input; leave it out of --modality")
     if given:
         measured = {name: measure(content, spec, folder, fixed) for name, spec, fixed in given}
         found = Proposal(content, folder, columns=measured)
@@ -260,7 +262,7 @@ def init(
         say(f"note: {hint}")
     say(f"wrote {folder}; look at the data: {shlex.join(['mmnas', 'data', str(folder)])}")
     if not plan.supervised:
-        say("the table has no label column, so nothing can be fine-tuned or compared: the run ends after pretraining")
+        say("no column is the label, so nothing can be fine-tuned or compared: the run ends after pretraining")
     say(f"next: {shlex.join(['mmnas', 'run', str(folder), '--output', plan.run_dir])}")
     return folder
 
@@ -348,10 +350,11 @@ def _plan(
     counts: dict[str, int] = {}
     labelled = 0
     if data.task is not None:
+        way = f"{'leave split out to have it drawn' if data.split else 'label more rows'}, or leave label out"
         for part in ("train", "val", "test"):
             known = data.source(part).labels
             if known is None or not bool(labelled_rows(known, data.task).any()):
-                raise DataError(f"{data.path}: the {part} split has no labelled row")
+                raise DataError(f"{data.path}: the {part} split has no labelled row; {way}")
         labels = train.labels
         if labels is not None:
             there = labels[labelled_rows(labels, data.task)]

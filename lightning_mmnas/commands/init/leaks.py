@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -50,7 +51,7 @@ def gives_row_away(
     """
     words = re.split(r"[^a-z0-9]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower())
     if words[-1] in ("id", "ids", "uid", "uuid", "guid") and len(words) > 1:
-        return "it is called like an id"
+        return f"it is called like an id{in_several_rows(name, cells)}"
     if len(cells) < 3:
         return None
     if numbers is not None:
@@ -96,6 +97,15 @@ def reads_as_code(cells: Sequence[Cell], numbers: np.ndarray[Any, np.dtype[np.fl
     if len(whole) == len(numbers) and bool(dates.all()):
         return f"it holds dates, such as {int(whole[0])}, whose differences are no days"
     return None
+
+
+def in_several_rows(name: str, cells: Sequence[Cell]) -> str:
+    """What to do with ids that are in several rows each, as the end of a reason; empty: each is in one."""
+    count = len({_key(cell) for cell in cells})
+    if count == len(cells):
+        return ""
+    way = f"--group {shlex.quote(name)} keeps its rows in one split"
+    return f", and {count} of them are in {len(cells)} rows: where one is a recording or a person, {way}"
 
 
 def determines(first: Sequence[Cell], second: Sequence[Cell]) -> bool:

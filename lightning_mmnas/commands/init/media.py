@@ -37,6 +37,8 @@ _OPENED = 32
 _NEAR = 40
 """Folders beside the table that are searched for files which are not where the table says."""
 _PATH = re.compile(r"(~|\.{1,2}|[A-Za-z]:)?[\\/]?[^\\/:*?\"<>|\s][^\\/:*?\"<>|\n]*([\\/][^\\/:*?\"<>|\n]+)+")
+_ABSOLUTE = re.compile(r"/|\\\\|[A-Za-z]:[\\/]")
+"""Beginning of a path that is relative to no folder."""
 _DATE = re.compile(r"[\d\s/\\]+")
 
 
@@ -148,31 +150,53 @@ def _kinds(sources: Sequence[Path | bytes], what: str) -> Files | str:
     return Files(media, chosen, not moving or sum(moving) <= len(moving) / 2)
 
 
+def is_media_name(text: str) -> bool:
+    """Whether a text ends as the name of a picture, a sound, a video or an array does."""
+    suffix = re.search(r"(\.\w{1,5})$", text.strip())
+    return suffix is not None and suffix[1].lower() in _SUFFIXES
+
+
 def _looks_like_a_path(cell: str, distinct: float) -> bool:
     text = cell.strip()
     if not text or "\n" in text or "\0" in text:
         return False
-    suffix = re.search(r"(\.\w{1,5})$", text)
-    if suffix is not None and suffix[1].lower() in _SUFFIXES:
+    if is_media_name(text):
         return True
     if _PATH.fullmatch(text) is None or _DATE.fullmatch(text) is not None:
         return False
     if text.startswith(("~", "./", "../", ".\\", "..\\", "/")) or text[1:3] in (":\\", ":/"):
         return True
     last = re.split(r"[\\/]", text)[-1]
-    return distinct > 0.9 and (suffix is not None or (any(c.isdigit() for c in last) and " " not in text))
+    return distinct > 0.9 and (
+        re.search(r"\.\w{1,5}$", last) is not None or (any(c.isdigit() for c in last) and " " not in text)
+    )
 
 
 def _missing(table: Table, name: str, row: int, cell: str, folder: Path, count: int) -> DataError:
     path = locate(folder, cell)
-    elsewhere = _elsewhere(folder, cell)
-    hint = f" (there is {elsewhere / cell.strip()}: --files-from {elsewhere})" if elsewhere is not None else ""
+    written = cell.strip()
+    if (near := _in_other_case(path)) is not None:
+        way = f"there is {near}, whose case differs: write names as those of the files"
+    elif _ABSOLUTE.match(written) is not None:
+        way = f"they begin at a root, as on another computer: write them relative to {folder.absolute()}"
+    else:
+        elsewhere = _elsewhere(folder, cell)
+        hint = f" (there is {elsewhere / written}: --files-from {elsewhere})" if elsewhere is not None else ""
+        way = f"if they are relative to another folder: --files-from FOLDER{hint}"
     return DataError(
-        f"{table.place(row, name)}: {cell.strip()!r} looks like the path of a file, but there is no file {path}, nor "
-        f"any of the {count} that the column names, relative to {folder.absolute()}; if they are relative to another "
-        f"folder: --files-from FOLDER{hint}; if the column is something else, name it with --label or --modality, or "
-        f"leave it out: --without {name!r}"
+        f"{table.place(row, name)}: {written!r} looks like the path of a file, but there is no file {path}, nor any of "
+        f"the {count} that the column names, relative to {folder.absolute()}; {way}; if the column is something else, "
+        f"name it with --label or --modality, or leave it out: --without {name!r}"
     )
+
+
+def _in_other_case(path: Path) -> Path | None:
+    """The one file whose name differs from a path in upper and lower case."""
+    try:
+        found = [other for other in path.parent.iterdir() if other.name.casefold() == path.name.casefold()]
+    except (OSError, ValueError):
+        return None
+    return found[0] if len(found) == 1 else None
 
 
 def _elsewhere(folder: Path, cell: str) -> Path | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lightning_mmnas.commands.init.leaks import determines
+from lightning_mmnas.commands.init.leaks import determines, in_several_rows
 from lightning_mmnas.data.table.labels import is_unlabelled
 from lightning_mmnas.data.table.reading import Table
 from lightning_mmnas.data.table.splits import split_of
@@ -123,6 +123,9 @@ def find_special(
                 reason = (
                     f"it is called like {_OPTION[role]} and is no input; --{role} {shlex.quote(name)} takes it as such"
                 )
+                if role == "id" and not _is_unique(table, name):
+                    cells = [cell for cell in table.cells(name) if cell is not None]
+                    reason = f"it is called like an id and is no input{in_several_rows(name, cells)}"
                 found.aside.setdefault(name, f"{reason}, --modality as an input")
     others = [name for name in table.names if name not in {*claimed, *found.columns.values(), *found.aside}]
     found.aside |= _alike(table, others)

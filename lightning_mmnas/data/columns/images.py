@@ -26,6 +26,7 @@ from lightning_mmnas.data.columns.pixels import (
     is_transparent,
     to_pixels,
 )
+from lightning_mmnas.data.columns.profiles import in_srgb
 from lightning_mmnas.errors import ConfigError, DamagedFilesError
 
 if TYPE_CHECKING:
@@ -99,8 +100,9 @@ def decode_image(
     """Reads a JPEG, PNG, TIFF, WebP, GIF, BMP, PPM, AVIF or JPEG 2000 file; of several pictures, the first.
 
     The picture is turned as its EXIF orientation says, then squeezed into `size` whatever its proportions, with
-    antialiasing. Palettes and CMYK become RGB. What is transparent shows white, or black where the rest of the picture
-    is nearly white itself; transparency that is the same everywhere is dropped.
+    antialiasing. Palettes and CMYK become RGB, colours of an embedded profile those of sRGB. What is transparent shows
+    white, or black where the rest of the picture is nearly white itself; transparency that is the same everywhere is
+    dropped.
 
     Args:
         source: The file, or its content.
@@ -147,7 +149,7 @@ def picture_pixels(
     from PIL import ImageOps
 
     with _naming(source):
-        return to_pixels(ImageOps.exif_transpose(picture), size, channels, maximum, clip)
+        return to_pixels(in_srgb(ImageOps.exif_transpose(picture)), size, channels, maximum, clip)
 
 
 def decode_frames(
@@ -342,7 +344,7 @@ def _formats() -> tuple[str, ...]:
 
 
 def _loaded(picture: "Image", content: bytes, size: tuple[int, int] | None) -> "Image":
-    """Decodes all of a picture and turns it upright."""
+    """Decodes all of a picture, turns it upright, and has its colours in sRGB."""
     from PIL import ImageOps
 
     # Without its end mark a JPEG was cut off: Pillow notices only where the file ends, not if zeros or others follow.
@@ -356,7 +358,7 @@ def _loaded(picture: "Image", content: bytes, size: tuple[int, int] | None) -> "
     picture.load()
     _note_bits(picture, content)
     tags = getattr(picture, "tag_v2", {})
-    return as_tags_say(ImageOps.exif_transpose(picture), tags.get(_WHITE), tags.get(_FORMAT, ()))
+    return in_srgb(as_tags_say(ImageOps.exif_transpose(picture), tags.get(_WHITE), tags.get(_FORMAT, ())))
 
 
 def _has_end(content: bytes) -> bool:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +19,9 @@ Vectors = np.ndarray[Any, np.dtype[np.float32 | np.float64]]
 _PER_SECOND = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}
 _ROWS = 1024
 """Rows of a Parquet file that are read at once."""
-_SPLIT = re.compile(r"^(train(?:ing)?|val(?:id|idation)?|dev|test)(?:[-_.]|$)", re.IGNORECASE)
+_SPLIT = re.compile(r"^(train(?:ing)?|unsupervised|val(?:id|idation)?|dev|test)(?:[-_.]|$)", re.IGNORECASE)
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+"""Folder of the rows that have no value of what the folders are named after."""
 
 
 class ArrowFiles:
@@ -41,6 +44,7 @@ class ArrowFiles:
             self.names = [*schema.names, *(name for name in self.files[0][1] if name not in schema.names)]
         check_names(self.files[0][0], self.names)
         if path.is_dir():
+            _check_splits(path, [file for file, _ in self.files], self.names)
             self.told.append(f"{len(self.files)} file(s)")
         if added := [name for name in self.files[0][1] if name not in schema.names]:
             self.told.append(f"columns {added} from the names of the files")
@@ -58,7 +62,7 @@ class ArrowFiles:
             with _open(path) as (schema, batches):
                 names = [*schema.names, *(name for name in more if name not in schema.names)]
                 if sorted(names) != sorted(self.names):
-                    raise DataError(f"{path} has the columns {names}, but {self.files[0][0]} {self.names}")
+                    raise DataError(_difference(path, names, self.files[0][0], self.names))
                 classes = _class_labels(schema)
                 for batch in batches:
                     columns = {
@@ -127,6 +131,10 @@ def plain(column: pa.Array, classes: Sequence[str] | None = None) -> pa.Array:
         return plain(column.storage, classes)
     if pa.types.is_dictionary(kind):
         return plain(column.dictionary_decode(), classes)
+    if classes is not None and is_list(kind):
+        named = plain(pc.list_flatten(column), classes)
+        offsets = np.concatenate([[0], np.cumsum(pc.fill_null(pc.list_value_length(column), 0).to_numpy(False))])
+        return pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), named, mask=column.is_null())
     if classes is not None and pa.types.is_integer(kind):
         known = pc.if_else(pc.and_(pc.greater_equal(column, 0), pc.less(column, len(classes))), column, None)
         return pa.array(classes, pa.string()).take(known)
@@ -187,15 +195,38 @@ def list_rows(column: pa.ChunkedArray) -> Vectors | None:
 
 
 def _class_labels(schema: pa.Schema) -> dict[str, list[str]]:
-    """Names of classes that Hugging Face's `datasets` notes in the schema."""
+    """Names of classes, and of those in lists, that Hugging Face's `datasets` notes in the schema."""
     try:
         info = parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return {name: list(map(str, f["names"])) for name, f in info.items() if f.get("_type") == "ClassLabel"}
+        found = {name: _class_names(feature) for name, feature in info.items()}
     except (KeyError, ValueError, AttributeError, TypeError):
         return {}
+    return {name: names for name, names in found.items() if names is not None}
 
 
-def _found(folder: Path) -> list[tuple[Path, Mapping[str, str]]]:
+def _class_names(feature: Any) -> list[str] | None:
+    if isinstance(feature, list) and len(feature) == 1:  # how older ones write a list
+        return _class_names(feature[0])
+    if not isinstance(feature, dict):
+        return None
+    if feature.get("_type") in ("Sequence", "List", "LargeList"):
+        return _class_names(feature.get("feature"))
+    names = feature.get("names")
+    return list(map(str, names)) if feature.get("_type") == "ClassLabel" and isinstance(names, list) else None
+
+
+def _difference(path: Path, names: Sequence[str], first: Path, others: Sequence[str]) -> str:
+    """That a file has other columns than the first one."""
+    lacks, more = ([name for name in a if name not in b] for a, b in ((others, names), (names, others)))
+    told = [f"lacks the columns {lacks[:5]}"] if lacks else []
+    told += [f"has the further columns {more[:5]}"] if more else []
+    what = " and ".join(told)
+    return (
+        f"{path} {what}, compared with {first}; the files of a table have the same: mend them, or move some elsewhere"
+    )
+
+
+def _found(folder: Path) -> list[tuple[Path, Mapping[str, str | None]]]:
     """The files of a folder, and what their names add to each row."""
     if (folder / "dataset_dict.json").is_file():
         listed = _names(folder / "dataset_dict.json", _json(folder / "dataset_dict.json").get("splits", []))
@@ -205,16 +236,32 @@ def _found(folder: Path) -> list[tuple[Path, Mapping[str, str]]]:
     paths = sorted(path for path in folder.rglob("*.parquet") if not path.name.startswith((".", "_")))
     if not paths:
         raise DataError(f"{folder} holds no .parquet files, and is no folder that `datasets` has saved")
-    found: list[tuple[Path, Mapping[str, str]]] = []
+    found: list[tuple[Path, Mapping[str, str | None]]] = []
     for path in paths:
         parts = [part.split("=", 1) for part in path.relative_to(folder).parts[:-1] if "=" in part]
-        found.append((path, dict(parts)))
-    splits = [_SPLIT.match(path.name) or _SPLIT.match(path.parent.name) for path in paths]
+        found.append((path, {name: None if value == _NO_VALUE else unquote(value) for name, value in parts}))
+    splits = [_split(folder, path) for path in paths]
     if all(splits) and len({match.group(1).lower() for match in splits if match}) > 1:
         return [
             (path, {"split": m.group(1).lower(), **more}) for (path, more), m in zip(found, splits, strict=True) if m
         ]
     return found
+
+
+def _split(folder: Path, path: Path) -> re.Match[str] | None:
+    """The split that a file, or the folder within the table that it lies in, is called after."""
+    return _SPLIT.match(path.name) or (_SPLIT.match(path.parent.name) if path.parent != folder else None)
+
+
+def _check_splits(folder: Path, paths: Sequence[Path], names: Sequence[str]) -> None:
+    """Refuses files that are called train and test beside one that is called otherwise."""
+    splits = [_split(folder, path) for path in paths]
+    called = {match.group(1).lower() for match in splits if match}
+    if len(called) > 1 and None in splits and "split" not in names:
+        raise DataError(
+            f"{paths[splits.index(None)]} is called after no split, while other files are after {sorted(called)}; "
+            "call it after one of them, move it elsewhere, or write a column split into the files"
+        )
 
 
 def _saved(folder: Path) -> list[Path]:

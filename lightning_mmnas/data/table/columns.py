@@ -84,9 +84,13 @@ class ColumnSpec:
             raise ConfigError(f"columns must name one or more columns, each once, got {self.columns}; {where}")
         if len(self.columns) > 1 and (self.kind in _PER_FILE or self.files):
             raise ConfigError(f"kind {self.kind!r} takes one column, got {self.columns}; {where}")
-        numbers = (*self.size, self.channels, self.length, self.rate, self.joints, round(self.rate * self.seconds))
-        if min(numbers) < 1 or len(self.size) != 2 or (self.maximum is not None and not self.maximum > 0):
-            raise ConfigError(f"sizes and lengths must be positive, got {self}; {where}")
+        wrong = [name for name in ("channels", "length", "rate", "joints") if getattr(self, name) < 1]
+        wrong += ["size"] if len(self.size) != 2 or min(self.size) < 1 else []
+        wrong += ["seconds"] if self.rate > 0 and round(self.rate * self.seconds) < 1 else []
+        wrong += ["maximum"] if self.maximum is not None and not self.maximum > 0 else []
+        if wrong:
+            got = ", ".join(f"{name}={getattr(self, name)}" for name in wrong)
+            raise ConfigError(f"sizes and lengths must be positive, got {got}; {where}")
         try:
             check_axes(self.kind, self.axes)
         except ConfigError as error:

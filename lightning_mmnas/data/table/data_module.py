@@ -218,7 +218,8 @@ class TableDataModule(MultimodalDataModule):
             cells = table.cells(self.id)
             cell, first = cells[again[0]], cells.index(cells[again[0]])
             what = f"an empty id{table.spelt_empty([self.id])}" if cell is None else f"id {cell!r}"
-            raise DataError(f"{table.place(again[0], self.id)}: {what} is also in {table.lines([first])}")
+            ways = f"; leave id out, or set data.init_args.group to {self.id!r} in its place"
+            raise DataError(f"{table.place(again[0], self.id)}: {what} is also in {table.lines([first])}{ways}")
         if again := table.repeated():
             rank_zero_warn(f"{table.path}: {len(again)} row(s) repeat an earlier one: {table.lines(again)}")
         return table

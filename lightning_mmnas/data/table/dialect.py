@@ -108,6 +108,8 @@ def recognise(path: Path, text: str, reading: Reading) -> Dialect:
     records = read_records(text, separator, quote)
     if not records:
         raise DataError(f"{path} is empty; its first line names the columns")
+    if separator == reading.separator != ",":
+        _check_given(path, text, quote, separator, records)
     spaced = _is_spaced(records, quote)
     if spaced:
         records = read_records(text, separator, quote, spaced)
@@ -189,6 +191,17 @@ def _separator(path: Path, text: str, quote: str, likely: str | None) -> str:
         return first[0]
     _check_single(path, text, quote)
     return ","
+
+
+def _check_given(path: Path, text: str, quote: str, given: str, records: Sequence[Sequence[str]]) -> None:
+    """Raises `DataError` where the separator that was given parts nothing, and another one all rows."""
+    better = [other for other in SEPARATORS if _share_of(text, other, quote) == 1]
+    if len(records[0]) == 1 and len(records) > 1 and better:
+        cell, other = records[0][0].strip()[:60], _NAMES[better[0]]
+        raise DataError(
+            f"{path}, line 1: {cell!r} is one cell with the separator {_NAMES.get(given, given)}, but {other} parts "
+            f"all rows; give --separator {other}"
+        )
 
 
 def _is_spaced(records: Sequence[Sequence[str]], quote: str) -> bool:

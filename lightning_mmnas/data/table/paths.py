@@ -5,13 +5,16 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 _URL = re.compile(r"\s*[A-Za-z][A-Za-z0-9+.-]+://\S+\s*")
+_LOCAL = re.compile(r"file:(?://(?:localhost)?(?=/))?", re.IGNORECASE)
+"""Beginning of the address of a file on this computer, ``file:///folder/photo.jpg``."""
 
 
 def is_url(cell: str) -> bool:
-    """Whether a cell is an address such as ``https://host/photo.jpg`` and nothing else."""
-    return len(cell) < 4096 and _URL.fullmatch(cell) is not None
+    """Whether a cell is an address on the web such as ``https://host/photo.jpg`` and nothing else."""
+    return len(cell) < 4096 and _URL.fullmatch(cell) is not None and _LOCAL.match(cell.strip()) is None
 
 
 def base_folder(table: Path, files_from: str | None) -> Path:
@@ -25,7 +28,8 @@ def locate(folder: Path, cell: str) -> Path:
     r"""The file that a cell names, relative to a folder.
 
     Where there is none of the very name, it is the one file whose name differs in ``\`` for ``/``, in ``~`` for the
-    home directory, or in how Unicode composes accents.
+    home directory, in how Unicode composes accents, or in that it is written as in an address: ``%20`` for a space,
+    with ``file://`` before it.
 
     Args:
         folder: See `base_folder`.
@@ -45,14 +49,16 @@ def locate(folder: Path, cell: str) -> Path:
 def spellings(cell: str) -> list[str]:
     """A path as it is written, less white space around it; and in the other ways that it may be meant."""
     written = cell.strip()
-    if cell == written and written.isascii() and "\\" not in written and not written.startswith("~"):
+    plain = cell == written and written.isascii() and not written.startswith("~")
+    if plain and not any(sign in written for sign in "\\%:"):
         return [written]
     return list(dict.fromkeys([written, *_others(cell, written)]))
 
 
 def _others(cell: str, written: str) -> Iterator[str]:
     yield cell
-    for slashes in (written, written.replace("\\", "/")):
+    local = _LOCAL.sub("", written, count=1)
+    for slashes in dict.fromkeys([written, written.replace("\\", "/"), local, unquote(local)]):
         for home in (slashes, os.path.expanduser(slashes)):
             yield home
             yield from (unicodedata.normalize(form, home) for form in ("NFC", "NFD"))

@@ -15,9 +15,20 @@ from lightning_mmnas.data.table.reading import Cell, Table
 from lightning_mmnas.errors import DataError
 
 _SPLIT_NAMES: dict[Split, tuple[str, ...]] = {
-    "train": ("train", "training", "trn"),
-    "val": ("val", "valid", "validate", "validation", "dev", "devel", "development", "eval", "evaluation"),
-    "test": ("test", "testing", "tst", "holdout"),
+    "train": ("train", "training", "trn", "unsupervised", "unlabeled", "unlabelled"),
+    "val": (
+        "val",
+        "valid",
+        "validate",
+        "validation",
+        "dev",
+        "devel",
+        "development",
+        "eval",
+        "evaluation",
+        "publictest",
+    ),
+    "test": ("test", "testing", "tst", "holdout", "privatetest"),
 }
 _SPLITS: dict[str, Split] = {name: split for split, names in _SPLIT_NAMES.items() for name in names}
 _SHARE = 0.15

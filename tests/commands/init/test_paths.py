@@ -218,3 +218,44 @@ def test_a_picture_that_moves_is_a_video(tmp_path: Path) -> None:
         frames[0].save(tmp_path / f"{i}.gif", save_all=True, append_images=frames[1:])
     table = write_table(tmp_path, {"clip": [f"{i}.gif" for i in range(N)], "x": numbers(N)})
     assert proposed(table).specs["clip"].kind == "video"
+
+
+@pytest.mark.parametrize(
+    ("written", "on_disk"),
+    [
+        ("my%20folder/%231%20{i}.png", "my folder/#1 {i}.png"),
+        ("100%20/{i}.png", "100%20/{i}.png"),
+        ("file://{root}/my%20folder/{i}.png", "my folder/{i}.png"),
+        ("file://localhost{root}/a b/{i}.PNG", "a b/{i}.PNG"),
+    ],
+)
+def test_names_as_in_addresses(tmp_path: Path, written: str, on_disk: str) -> None:
+    for i in range(N):
+        picture(tmp_path / on_disk.format(i=i), 20 * i, "PNG")
+    table = write_table(tmp_path, {"photo": [written.format(i=i, root=tmp_path) for i in range(N)], "x": numbers(N)})
+    assert proposed(table).specs["photo"].kind == "image"
+    assert brightness(table, "photo") == [20 * i for i in range(N)]
+
+
+def test_the_way_out_of_files_that_are_not_there(tmp_path: Path) -> None:
+    for i in range(N):
+        picture(tmp_path / "a" / f"{i}.PNG", format="PNG")
+    for written, message in (
+        ("a/{i}.png", rf"there is {tmp_path}/a/0\.PNG, whose case differs"),
+        ("C:\\a\\{i}.png", rf"as on another computer: write them relative to {tmp_path}"),
+        ("/home/other/{i}.png", rf"as on another computer: write them relative to {tmp_path}"),
+    ):
+        table = write_table(tmp_path, {"photo": [written.format(i=i) for i in range(N)], "x": numbers(N)})
+        with pytest.raises(DataError, match=message):
+            proposed(table)
+
+
+def test_reasons_name_what_is_in_the_cells(tmp_path: Path) -> None:
+    dates = [f"2024-01-{i + 1:02}" for i in range(N)]
+    table = write_table(tmp_path, {"when": dates, "photos": [["0.png", "1.png"]] * N, "x": numbers(N)})
+    left = proposed(table).left
+    assert left["when"].startswith("dates such as '2024-01-01' are not read; make numbers of them")
+    assert left["photos"].startswith("lists of files such as '0.png' are not read")
+    table = write_table(tmp_path, {"label": ["a", "b"] * (N // 2)})
+    with pytest.raises(DataError, match=r"no column that is a modality \(label: it is the label\)"):
+        proposed(table)

@@ -6,7 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lightning_mmnas.commands.init.command import init
 from lightning_mmnas.commands.init.special import role_of
+from lightning_mmnas.commands.init.telling import as_options
 from lightning_mmnas.errors import ConfigError, DataError
 from tests.commands.init.tables import numbers, proposed, write_table
 
@@ -74,7 +76,10 @@ def test_special_columns_are_no_inputs(tmp_path: Path) -> None:
     assert found.special == {"label": "Label", "group": "Subject", "id": "Unnamed: 0"}
     assert inputs(table) == ["x"]
     assert set(found.left) == {"__index_level_0__", "label_id", "fold", "camera_id"}
-    assert found.left["camera_id"] == "it is called like an id; --modality makes it an input"
+    assert found.left["camera_id"] == (
+        f"it is called like an id, and 4 of them are in {N} rows: where one is a recording or a person, "
+        "--group camera_id keeps its rows in one split; --modality makes it an input"
+    )
     assert found.left["fold"].startswith("it is called like a split and is no input; --split fold")
     assert inputs(table, without_roles=["group", "id", "split", "label"]) == ["x"]
 
@@ -227,3 +232,33 @@ def test_amounts_that_look_a_little_like_codes_are_inputs(tmp_path: Path) -> Non
     amounts = [0, 0.5, *(20_240_100 + 37 * i for i in range(28))]
     table = write_table(tmp_path, {"x": numbers(30), "y": amounts, "z": [f"0.{i:02d}" for i in range(30)]})
     assert inputs(table) == ["x", "y", "z"]
+
+
+def test_rows_of_one_recording_are_told(tmp_path: Path) -> None:
+    """A time series with a row per moment has the same id many times: no id, and better a group."""
+    ids = [f"r{i // 4}" for i in range(N)]
+    left = proposed(write_table(tmp_path, {"sample_id": ids, "x": numbers(N)})).left
+    assert f"{N // 4} of them are in {N} rows" in left["sample_id"]
+    assert "--group sample_id keeps its rows in one split" in left["sample_id"]
+    table = write_table(tmp_path, {"id": ids, "x": numbers(N)})
+    with pytest.raises(DataError) as error:
+        init(str(table), str(tmp_path / "out"))
+    way = "id 'r0' is also in line 1; leave id out (--no-id), or give --group 'id' in its place"
+    assert way in str(as_options(error.value))
+
+
+def test_the_label_is_no_input(tmp_path: Path) -> None:
+    table = write_table(tmp_path, {"side": SIDES, "x": numbers(N)})
+    with pytest.raises(ConfigError, match=r"column 'side' is to be learnt .* and is no input"):
+        proposed(table, "n=text:side", label="side")
+
+
+def test_a_test_split_without_labels_says_the_ways_out(tmp_path: Path) -> None:
+    parts = ["train", "val", "test"]
+    columns: dict[str, list[Any]] = {
+        "split": [parts[i % 3] for i in range(3 * N)],
+        "label": [SIDES[i // 3] if i % 3 < 2 else None for i in range(3 * N)],
+        "x": numbers(3 * N),
+    }
+    with pytest.raises(DataError, match="the test split has no labelled row; leave split out to have it drawn, or"):
+        init(str(write_table(tmp_path, columns)), str(tmp_path / "out"))

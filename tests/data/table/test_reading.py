@@ -93,6 +93,14 @@ def test_options_override_what_is_recognised(tmp_path: Path) -> None:
     assert table(tmp_path, "a\tb\n1\t2\n", separator="tab").names == ["a", "b"]
 
 
+def test_a_separator_that_parts_nothing_is_refused(tmp_path: Path) -> None:
+    for given in (";", "tab"):
+        with pytest.raises(DataError, match=r"'a,b' is one cell with the separator .*, but ',' parts all rows; give"):
+            table(tmp_path, "a,b\n1,2\n3,4\n", separator=given)
+    assert table(tmp_path, "text\na, b\nc, d\n", separator="tab").names == ["text"]
+    assert table(tmp_path, "a;b\n1;2\n3;4\n", separator=",").names == ["a;b"]
+
+
 def test_separators_in_quotes_behind_spaces(tmp_path: Path) -> None:
     found = table(tmp_path, 'a, b, c\n1, "x, ""y""\nand z", "u"\n2, "v", "w"\n')
     assert [found.cells(name) for name in "abc"] == [["1", "2"], ['x, "y"\nand z', "v"], ["u", "w"]]
@@ -207,7 +215,9 @@ def test_a_folder_of_parquet_files(tmp_path: Path) -> None:
     assert found.place(3, "a").endswith("train-00001-of-00002.parquet, row 1, column 'a'")
     assert found.folder == tmp_path / "data"
     pq.write_table(pa.table({"z": [1]}), tmp_path / "data" / "train-00009.parquet")
-    with pytest.raises(DataError, match=r"train-00009\.parquet has the columns"):
+    with pytest.raises(
+        DataError, match=r"train-00009\.parquet lacks the columns \['a', 'b'\] and has the further columns \['z'\]"
+    ):
         read_table(tmp_path / "data")
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"holds no \.parquet files"):
