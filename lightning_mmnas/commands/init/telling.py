@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 _SHOWN = 20
 """Classes that are listed; the others are counted."""
-_MANY = 300
-"""Columns from which reading a configuration takes 10 s and more: the time grows with their square."""
 
 
 def report(data: TableDataModule, plan: Plan, found: Proposal, console: Console) -> None:
@@ -50,11 +48,6 @@ def told(found: Proposal) -> list[str]:
     for name, measured in found.columns.items():
         lines.append(f"{name}: {measured.reading}; {spell_modality(name, measured.spec, found.table)}")
         lines += [f"note: {name}: {note}" for note in measured.notes]
-        if len(measured.spec.columns) > _MANY:
-            lines.append(
-                f"note: {name}: commands read a configuration of {len(measured.spec.columns):,} columns slowly, 400 in "
-                "15 s and 2,000 in minutes; write them as one column of lists into a Parquet or JSON file"
-            )
     lines.append(
         "to read any of them otherwise, give all of these options, changed (--modality replaces the proposals)"
     )

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from lightning_mmnas.commands.init.telling import told
 from lightning_mmnas.commands.mmnas import main
-from tests.commands.init.tables import numbers, proposed, write_table
+from tests.commands.init.tables import numbers, write_table
 
 N = 40
 
@@ -107,12 +106,3 @@ def test_a_group_that_was_guessed_is_named(tmp_path: Path, capsys: pytest.Captur
     assert main(["init", str(table), "--output", str(tmp_path / "c")]) == 2
     assert "column 'subject' was taken for the group by its name: --no-group leaves that" in capsys.readouterr().err
     assert main(["init", str(table), "--output", str(tmp_path / "c"), "--no-group"]) == 0
-
-
-def test_many_columns_are_told_to_be_slow(tmp_path: Path) -> None:
-    for count, slow in ((300, False), (301, True)):
-        table = write_table(tmp_path, {f"f{i}": numbers(6, i) for i in range(count)})
-        notes = [line for line in told(proposed(table)) if "one column of lists" in line]
-        assert [f"note: f: commands read a configuration of {count} columns slowly" in note for note in notes] == (
-            [True] if slow else []
-        )
