@@ -21,9 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import Namespace, set_dumper, set_parsing_settings
-from jsonargparse.typing import register_type
 from lightning.fabric.utilities import rank_zero_info
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
@@ -60,6 +58,7 @@ from lightning_mmnas.commands.instantiation import (
 from lightning_mmnas.commands.lock import locked
 from lightning_mmnas.commands.memory import keep_freed_memory
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
+from lightning_mmnas.commands.parser_types import register_types
 from lightning_mmnas.commands.quoting import dump_yaml
 from lightning_mmnas.commands.refusals import refuse_finished_stage
 from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, keep_predictions
@@ -82,23 +81,7 @@ set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 # On its way a configuration is written and read again.
 set_dumper("yaml", dump_yaml)
 read_whole_numbers_first()
-
-
-def _dtype(name: str) -> torch.dtype:
-    dtype = getattr(torch, name.removeprefix("torch."), None)
-    if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"{name!r} is not the name of a torch.dtype, such as 'float32'")
-    return dtype
-
-
-# A ModalitySpec in a checkpoint's hyperparameters is plain values only; this reads its dtype back.
-register_type(
-    torch.dtype, serializer=str, deserializer=_dtype, fail_already_registered=False
-)  # fmt: skip
-
-
-# The default of an argument of `StochasticWeightAveraging`.
-register_type(torch.device, serializer=str, deserializer=torch.device, fail_already_registered=False)
+register_types()
 
 
 class MMNASArgumentParser(LightningArgumentParser):

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -27,6 +27,18 @@ from lightning_mmnas.data.table.reading import Table
 from lightning_mmnas.errors import ConfigError
 
 _PER_FILE = ("image", "audio", "video", "motion", "skeleton", "text")
+
+
+if TYPE_CHECKING:
+    ColumnNames = list[str]
+else:
+
+    class ColumnNames(list):
+        """Names of columns: a type of its own, since the command line's parser copies other lists for each item."""
+
+        @classmethod
+        def __get_pydantic_core_schema__(cls, source, handler):
+            return handler(list[str])
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ class ColumnSpec:
     """
 
     kind: Kind
-    columns: list[str] = field(default_factory=list)
+    columns: ColumnNames = field(default_factory=list)
     files: bool = False
     size: tuple[int, int] = (64, 64)
     channels: int = 3
