@@ -82,6 +82,15 @@ def test_mistakes(args: list[str], message: str, config: Path, capsys: pytest.Ca
     assert message in _message(capsys, "fit", "--config", str(config), *args)
 
 
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook"])
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_ranks_that_a_signal_does_not_reach_are_refused(
+    config: Path, capsys: pytest.CaptureFixture[str], strategy: str, command: str
+) -> None:
+    args = [command, "--config", str(config), "--trainer.strategy", strategy, "--trainer.devices", "2"]
+    assert "trainer.strategy forks or spawns its ranks" in _message(capsys, *args)
+
+
 def test_mistakes_of_run(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "file"
     file.touch()
