@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, ones
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_mmnas.callbacks import ExactResume, LastCheckpoint
 from lightning_mmnas.callbacks.ending import EndTogether
@@ -20,7 +20,7 @@ class Averaged(ToyModule):
     """Its loss of an epoch is that of all ranks, and in the bar."""
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        loss: Tensor = self(batch).square().mean()
+        loss: Tensor = self(batch[0]).square().mean()
         self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, sync_dist=True)
         return loss
 
@@ -35,7 +35,7 @@ class Meeting(Callback):
 def fit(folder: Path, *callbacks: Callback) -> None:
     strategy = DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=60))
     run = trainer(folder, *callbacks, strategy=strategy, devices=2, enable_progress_bar=True)
-    run.fit(Averaged(), DataLoader(ones(16, 8), batch_size=4))
+    run.fit(Averaged(), DataLoader(TensorDataset(ones(16, 8)), batch_size=4))
     assert run.current_epoch == 2
 
 
