@@ -6,14 +6,16 @@ import argparse
 import shlex
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_mmnas.commands.init.command import add_table_options, read_columns
 from lightning_mmnas.commands.parser import Parser
-from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from lightning_mmnas.commands.init.columns import Proposal
     from lightning_mmnas.data.base import MultimodalDataModule
 
 _OF_TABLES = (
@@ -106,6 +108,7 @@ def _table(options: argparse.Namespace, unknown: list[str]) -> tuple[MultimodalD
     found = read_columns(
         options.table, special, options.modality, options.without, options.without_roles, options.files_from, reading
     )
+    _refuse_amounts(found)
     data = TableDataModule(
         options.table,
         found.specs,
@@ -125,6 +128,21 @@ def _table(options: argparse.Namespace, unknown: list[str]) -> tuple[MultimodalD
     notes = [f"{role} of each row: column {column!r}" for role, column in given.items()]
     notes += told(found)
     return data, notes
+
+
+def _refuse_amounts(found: Proposal) -> None:
+    """Refuses labels that mmnas init would have predicted as numbers; where it would ask, classes are tried."""
+    from lightning_mmnas.commands.init.task import task_of
+
+    if (label := found.special.get("label")) is None:
+        return
+    with suppress(ConfigError):
+        if task_of(found.table, label)[0] == "classes":
+            return
+        raise DataError(
+            f"shards hold classes, and column {label!r} holds amounts: leave it out (--no-label), or train from the "
+            "table itself (mmnas init)"
+        )
 
 
 def _configured(
