@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lightning_mmnas.commands.init.command import add_table_options, read_columns
 from lightning_mmnas.commands.parser import Parser
+from lightning_mmnas.commands.stages import TABLES
 from lightning_mmnas.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ _OF_TABLES = (
     *("label", "label_separator", "split", "group", "id", "modality", "missing", "on_error"),
     *("without", "without_roles", "files_from", "separator", "decimal", "header", "empty"),
 )
-_TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
 def command(args: Sequence[str]) -> None:
@@ -68,7 +68,7 @@ def command(args: Sequence[str]) -> None:
 
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
-        is_table = Path(options.table).suffix.lower() in _TABLES
+        is_table = Path(options.table).suffix.lower() in TABLES
         data, notes = _table(options, overrides) if is_table else _configured(parser, options, overrides)
         for note in notes:
             say(note)

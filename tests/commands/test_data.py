@@ -131,3 +131,11 @@ def test_mistakes(config: Path, capsys: pytest.CaptureFixture[str], arguments: l
 def test_neither_a_folder_nor_a_shipped_configuration(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "nothing"]) == 2
     assert "there is no folder nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["data", "run", "tabulate"])
+def test_a_table_is_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    table = tmp_path / "birds.csv"
+    table.write_text("a,b,label\n1,2,x\n")
+    assert main([command, str(table), "--output", str(tmp_path / "new")]) == 2
+    assert f"is a table; mmnas init {table} --output my_configs" in capsys.readouterr().err
