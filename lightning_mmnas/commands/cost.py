@@ -18,9 +18,9 @@ _HELP = """usage: mmnas cost GENOTYPE [--config common.yaml] --config SEARCH.yam
 
 Prints the parameters, the FLOPs per sample (matrix products and convolutions) and the latency of the
 fusion network of a genotype, its file or the folder of its run: of every part, their sum, and, for
-latency, that of the whole network as measured. Latency is for one sample, without gradients, on the trainer's device and, for one of the
-"true" precisions, in its type. The shapes of the
-features are those of the search's encoders, whose weights are not needed. The readout is
+latency, that of the whole network as measured. Latency is for one sample, without gradients, on the
+trainer's device and, for one of the "true" precisions, in its type. The shapes of the features are
+those of the search's encoders, whose weights are not needed. The readout is
 model.init_args.cost_readout. Encoders and classifier are not counted."""
 
 

@@ -76,3 +76,11 @@ def test_edges() -> None:
     x[3, 2] = torch.nan
     with pytest.raises(DataError, match="ridge regression: feature 2"):
         choose_ridge(x, y)
+
+
+def test_a_target_that_is_not_finite_is_refused() -> None:
+    x, y = samples(12, 4)
+    y[3] = float("nan")
+    for fit in (choose_ridge, lambda *given: fit_ridge(*given, 1.0)):
+        with pytest.raises(DataError, match="ridge regression: a target is not finite"):
+            fit(x, y)
