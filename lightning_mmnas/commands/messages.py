@@ -29,6 +29,8 @@ _TRAINER_OPTION = re.compile(r"(?:accept option '|arguments: --)trainer\.(\w+)")
 _UNRECOGNISED = re.compile(r"unrecognized arguments: --([\w.+]+)")
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 _LOST = re.compile(r"gloo.*(Connection (closed|reset) by peer|Broken pipe)|remote process exited|NCCL.*peer", re.DOTALL)
+# What torch puts before the message of an error in a worker of a loader: its whole traceback.
+_WORKER = re.compile(r"Caught (\w+) in DataLoader worker process \d+\.\nOriginal .*\n[\w.]*\1: ", re.DOTALL)
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _LONG = 60  # characters; a longer value is a whole section of the configuration
 
@@ -102,7 +104,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, KeyboardInterrupt):
         return str(error) or "interrupted"
     if isinstance(error, MMNASError):
-        return str(error)
+        return _WORKER.sub("", str(error)).strip()
     rules: list[tuple[str, str, Callable[[str], str]]] = [
         ("argparse", "ArgumentError", shorten_parser_error),
         ("omegaconf", "OmegaConfBaseException", lambda text: text.splitlines()[0]),
