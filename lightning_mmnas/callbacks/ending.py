@@ -58,9 +58,23 @@ class EndTogether(Callback):
             _require_batches(trainer, self._seen)
 
     @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        reduce_metrics(trainer)
+
+    @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._tell is not None:
             self._tell()
+
+
+def reduce_metrics(trainer: Trainer) -> None:
+    """Averages the metrics of the epoch over ranks, here and now, to be called by each of them.
+
+    A progress bar, which only one rank has, asks for them when it likes: the others would be in another collective
+    operation by then, and all would wait for ever.
+    """
+    if trainer.world_size > 1:
+        _ = trainer.callback_metrics
 
 
 def _require_batches(trainer: Trainer, own: float) -> None:

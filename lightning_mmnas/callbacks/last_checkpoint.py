@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from lightning_mmnas.callbacks.checkpoint_files import write_whole_checkpoints
 from lightning_mmnas.callbacks.contract import require
+from lightning_mmnas.callbacks.ending import reduce_metrics
 from lightning_mmnas.errors import RunDirectoryError, TrainingError
 from lightning_mmnas.modules.finite import require_finite
 from lightning_mmnas.modules.length import is_trial
@@ -70,6 +71,7 @@ class LastCheckpoint(ModelCheckpoint):
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        reduce_metrics(trainer)  # a checkpoint holds what all ranks give
         self._write(trainer)
 
     @override

@@ -24,6 +24,7 @@ from lightning.pytorch.callbacks import WeightAveraging
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
+from lightning.pytorch.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
@@ -194,6 +195,11 @@ def is_started_by_lightning(trainer: Trainer) -> bool:
     """Whether this process is a rank that Lightning's launcher in another one has started, and watches over."""
     elsewhere = ("TORCHELASTIC_RUN_ID", "GROUP_RANK", "SLURM_PROCID")
     return trainer.local_rank > 0 and not any(name in os.environ for name in elsewhere)
+
+
+def forks_or_spawns(trainer: Trainer) -> bool:
+    """Whether the ranks are to be forks of this process, or to be started by Python's multiprocessing."""
+    return type(trainer.strategy.launcher) is _MultiProcessingLauncher
 
 
 def stop_if_terminated(trainer: Trainer) -> None:

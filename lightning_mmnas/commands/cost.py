@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_mmnas.commands.parser import Parser
@@ -16,10 +17,10 @@ if TYPE_CHECKING:
 _HELP = """usage: mmnas cost GENOTYPE [--config common.yaml] --config SEARCH.yaml [options of mmnas fit]
 
 Prints the parameters, the FLOPs per sample (matrix products and convolutions) and the latency of the
-fusion network of a genotype: of every part, their sum, and, for latency, that of the whole network as
-measured. Latency is for one sample, without gradients, on the trainer's device and, for one of the
-"true" precisions, in its type. The shapes of the
-features are those of the search's encoders, whose weights are not needed. The readout is
+fusion network of a genotype, its file or the folder of its run: of every part, their sum, and, for
+latency, that of the whole network as measured. Latency is for one sample, without gradients, on the
+trainer's device and, for one of the "true" precisions, in its type. The shapes of the features are
+those of the search's encoders, whose weights are not needed. The readout is
 model.init_args.cost_readout. Encoders and classifier are not counted."""
 
 
@@ -38,10 +39,12 @@ def command(args: list[str]) -> None:
             "give a genotype and a configuration: genotype.json --config common.yaml --config search.yaml"
         )
     from lightning_mmnas.commands.lightning_cli import MMNASCLI
+    from lightning_mmnas.commands.show import genotype_file
     from lightning_mmnas.modules.search import FusionSearch
     from lightning_mmnas.space.genotype import Genotype
 
-    genotype = Genotype.load(args[0])
+    _require_model(args[1:])
+    genotype = Genotype.load(genotype_file(Path(args[0])))
     # Encoders cost the same whatever their weights, which may not be there yet.
     cli = MMNASCLI([*args[1:], "--model.init_args.encoder_weights=null"], run=False, save_config_callback=None)
     module = cli.model
@@ -54,6 +57,17 @@ def command(args: list[str]) -> None:
 
     dtype = cli.trainer.precision_plugin.convert_input(torch.zeros(())).dtype
     Console().print(_table(genotype, module, cli.trainer.strategy.root_device, dtype))
+
+
+def _require_model(args: list[str]) -> None:
+    """Refuses arguments without a model, such as those of common.yaml alone."""
+    from lightning_mmnas.commands.shared import given_configs
+    from lightning_mmnas.parsing import read_yaml
+
+    contents = [read_yaml(path) for path in given_configs(args)]
+    said = any(isinstance(content, dict) and "model" in content for content in contents)
+    if contents and not said and not any(arg.startswith("--model") for arg in args):
+        raise ConfigError("no configuration says which model; mmnas cost needs that of a search: --config search.yaml")
 
 
 def _table(genotype: Genotype, module: FusionSearch, device: torch.device, dtype: torch.dtype) -> Any:

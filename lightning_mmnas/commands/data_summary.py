@@ -18,7 +18,7 @@ from torch import nn
 from lightning_mmnas.commands.instantiation import instantiation_error
 from lightning_mmnas.commands.lightning_cli import ConfigCheck
 from lightning_mmnas.commands.shared import config_options, stage_files
-from lightning_mmnas.commands.stages import STAGES, find_configs
+from lightning_mmnas.commands.stages import STAGES, find_configs, refuse_table
 from lightning_mmnas.commands.versions import versions
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.spec import of_those_in_use
@@ -77,6 +77,7 @@ def summarise_data(config: str, folder: str | None, samples: int, overrides: lis
 
 def stage_configs(name: str) -> list[Path]:
     """The configuration itself, or those of a folder in the order of the stages."""
+    refuse_table(name)
     if Path(name).is_file():
         return [Path(name)]
     folder = find_configs(name)

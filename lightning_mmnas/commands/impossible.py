@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import Trainer
 
 from lightning_mmnas.callbacks.contract import require_search
+from lightning_mmnas.callbacks.lightning_private import forks_or_spawns
 from lightning_mmnas.errors import ConfigError
 
 
@@ -37,6 +40,19 @@ def refuse_impossible(config: Mapping[str, Any]) -> None:
             require_search(warmup, trainer.get("max_epochs"), trial)
         except MisconfigurationException as error:
             raise ConfigError(str(error).rstrip(".")) from error
+
+
+def refuse_forks(trainer: Trainer) -> None:
+    """Refuses ranks that are no commands of their own, and that a signal to this one does not reach.
+
+    Raises:
+        ConfigError: The strategy forks or spawns; in a notebook it may.
+    """
+    if forks_or_spawns(trainer) and not hasattr(sys, "ps1"):
+        raise ConfigError(
+            "trainer.strategy forks or spawns its ranks, which would go on alone when this command is ended; give "
+            "ddp, or a DDPStrategy with start_method popen (ddp_spawn and ddp_notebook are for scripts and notebooks)"
+        )
 
 
 def _of(trainer: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any]]:

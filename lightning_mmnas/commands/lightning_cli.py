@@ -47,7 +47,7 @@ from lightning_mmnas.callbacks.lightning_private import (
 from lightning_mmnas.callbacks.progress import hide_advertisements
 from lightning_mmnas.commands.aside import FEATURES, renews_features
 from lightning_mmnas.commands.changes import RUN_DIR, flat
-from lightning_mmnas.commands.impossible import refuse_impossible
+from lightning_mmnas.commands.impossible import refuse_forks, refuse_impossible
 from lightning_mmnas.commands.instantiation import (
     LINKED,
     Instantiator,
@@ -238,6 +238,7 @@ class MMNASCLI(CommandLine):
             super().instantiate_classes()
         except (ValueError, TypeError, MisconfigurationException) as error:
             raise instantiation_error(error) from error
+        refuse_forks(self.trainer)
         synchronise_batch_norm(self.trainer)
         self.trainer.callbacks.insert(0, EndTogether())  # type: ignore[attr-defined]
         self._require_weights()

@@ -31,6 +31,8 @@ _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
 _NO_MODEL = re.compile(r"arguments are required: (fit|validate|test|predict)\.model\b")
 _ELSEWHERE = {"batch_size": "data.init_args.batch_size", "lr": "model.init_args.lr"}
 _LOST = re.compile(r"gloo.*(Connection (closed|reset) by peer|Broken pipe)|remote process exited|NCCL.*peer", re.DOTALL)
+# What torch puts before the message of an error in a worker of a loader: its whole traceback.
+_WORKER = re.compile(r"Caught (\w+) in DataLoader worker process \d+\.\nOriginal .*\n[\w.]*\1: ", re.DOTALL)
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _LONG = 60  # characters; a longer value is a whole section of the configuration
 
@@ -111,7 +113,7 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, KeyboardInterrupt):
         return str(error) or "interrupted"
     if isinstance(error, MMNASError):
-        return str(error)
+        return _WORKER.sub("", str(error)).strip()
     rules: list[tuple[str, str, Callable[[str], str]]] = [
         ("argparse", "ArgumentError", shorten_parser_error),
         ("omegaconf", "OmegaConfBaseException", lambda text: text.splitlines()[0]),

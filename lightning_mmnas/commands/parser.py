@@ -47,7 +47,10 @@ class Parser(argparse.ArgumentParser):
             near = nearest(head, own if option == head else (), [f"--{name}" for name in _HEADS])
             if near:
                 self.error(f"there is no option {option}; did you mean {near + option[len(head) :]}?")
-        return super().parse_known_args(args, namespace)
+        options, rest = super().parse_known_args(args, namespace)
+        if "://" in (output := str(getattr(options, "output", None))):
+            self.error(f"--output {output} is a URL; write into a folder of this machine, and copy it there")
+        return options, rest
 
 
 def nearest(name: str, *names: Iterable[str]) -> str | None:

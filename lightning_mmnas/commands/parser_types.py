@@ -1,11 +1,7 @@
 """Types that the command line's parser is told how to read and write."""
 
-from typing import Any
-
 import torch
 from jsonargparse.typing import register_type
-
-from lightning_mmnas.data.table.columns import ColumnNames
 
 
 def register_types() -> None:
@@ -14,8 +10,6 @@ def register_types() -> None:
     register_type(torch.dtype, serializer=str, deserializer=_dtype, fail_already_registered=False)
     # The default of an argument of `StochasticWeightAveraging`.
     register_type(torch.device, serializer=str, deserializer=torch.device, fail_already_registered=False)
-    # Lists of other types are copied once for each of their items: of 2,000 columns that took minutes.
-    register_type(ColumnNames, serializer=list, deserializer=_names, fail_already_registered=False)
 
 
 def _dtype(name: str) -> torch.dtype:
@@ -23,9 +17,3 @@ def _dtype(name: str) -> torch.dtype:
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{name!r} is not the name of a torch.dtype, such as 'float32'")
     return dtype
-
-
-def _names(value: Any) -> ColumnNames:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise ValueError(f"{str(value)[:80]!r} is no list of names of columns; quote names that are numbers")
-    return ColumnNames(value)

@@ -21,7 +21,7 @@ def command(args: list[str]) -> None:
     parser.add_argument("genotype", metavar="RUN", help="the folder of a run, or a genotype.json")
     parser.add_argument("--output", help="also draw it into this file (png, pdf, svg)")
     options = parser.parse_args(args)
-    found = _genotype_file(Path(options.genotype))
+    found = genotype_file(Path(options.genotype))
 
     from rich.console import Console
 
@@ -45,7 +45,7 @@ def command(args: list[str]) -> None:
         print(f"wrote {options.output}")
 
 
-def _genotype_file(path: Path) -> Path:
+def genotype_file(path: Path) -> Path:
     """The genotype itself, or that of a run.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,8 @@ from lightning_mmnas.parsing import read_yaml
 
 STAGES = ("encoders", "search", "pretrain", "finetune")
 ORDER = (*STAGES, "comparison")
+TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")
+"""Suffixes of tables."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,20 @@ def _texted(value: Any) -> Any:
     return [_texted(item) for item in value] if isinstance(value, list) else value
 
 
+def refuse_table(name: str | Path) -> None:
+    """Refuses a table where configurations are needed.
+
+    Raises:
+        ConfigError: It is one; says how to come from it to configurations.
+    """
+    path = Path(name)
+    if path.suffix.lower() in TABLES and path.is_file():
+        raise ConfigError(
+            f"{name} is a table; mmnas init {shlex.quote(str(name))} --output my_configs writes configurations for it, "
+            "to be given here"
+        )
+
+
 def find_configs(name: str | Path) -> Path:
     """The folder itself, or the shipped one of that name.
 
@@ -74,6 +91,7 @@ def find_configs(name: str | Path) -> Path:
     names = sorted(p.parent.name for p in shipped.glob("*/search.yaml")) if shipped else []
     if shipped is not None and str(name) in names:
         return shipped / str(name)
+    refuse_table(name)
     if Path(name).is_file():
         raise ConfigError(f"{name} is a file; a run takes the folder of its stages' files: {Path(name).parent}")
     hint = path_hint(name, names)

@@ -6,21 +6,23 @@ import argparse
 import shlex
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lightning_mmnas.commands.init.command import add_table_options, read_columns
 from lightning_mmnas.commands.parser import Parser
-from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.commands.stages import TABLES
+from lightning_mmnas.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from lightning_mmnas.commands.init.columns import Proposal
     from lightning_mmnas.data.base import MultimodalDataModule
 
 _OF_TABLES = (
     *("label", "label_separator", "split", "group", "id", "modality", "missing", "on_error"),
     *("without", "without_roles", "files_from", "separator", "decimal", "header", "empty"),
 )
-_TABLES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".json", ".parquet")
 
 
 def command(args: Sequence[str]) -> None:
@@ -66,7 +68,7 @@ def command(args: Sequence[str]) -> None:
 
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", UserWarning)
-        is_table = Path(options.table).suffix.lower() in _TABLES
+        is_table = Path(options.table).suffix.lower() in TABLES
         data, notes = _table(options, overrides) if is_table else _configured(parser, options, overrides)
         for note in notes:
             say(note)
@@ -106,6 +108,7 @@ def _table(options: argparse.Namespace, unknown: list[str]) -> tuple[MultimodalD
     found = read_columns(
         options.table, special, options.modality, options.without, options.without_roles, options.files_from, reading
     )
+    _refuse_amounts(found)
     data = TableDataModule(
         options.table,
         found.specs,
@@ -125,6 +128,21 @@ def _table(options: argparse.Namespace, unknown: list[str]) -> tuple[MultimodalD
     notes = [f"{role} of each row: column {column!r}" for role, column in given.items()]
     notes += told(found)
     return data, notes
+
+
+def _refuse_amounts(found: Proposal) -> None:
+    """Refuses labels that mmnas init would have predicted as numbers; where it would ask, classes are tried."""
+    from lightning_mmnas.commands.init.task import task_of
+
+    if (label := found.special.get("label")) is None:
+        return
+    with suppress(ConfigError):
+        if task_of(found.table, label)[0] == "classes":
+            return
+        raise DataError(
+            f"shards hold classes, and column {label!r} holds amounts: leave it out (--no-label), or train from the "
+            "table itself (mmnas init)"
+        )
 
 
 def _configured(

@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from lightning_mmnas.errors import DataError
 from lightning_mmnas.objectives.linear import Coordinates, LinearModel, folds
 
 STRENGTHS = tuple(10 ** (exponent / 2) for exponent in range(-4, 11))
@@ -30,7 +31,7 @@ def fit_ridge(x: Tensor, targets: Tensor, strength: float) -> LinearModel:
         strength: Alpha.
 
     Raises:
-        DataError: There is no sample, or a feature is not finite.
+        DataError: There is no sample, or a feature or a target is not finite.
     """
     coordinates = Coordinates(x, _NAME)
     weight, bias = _Path(torch.from_numpy(coordinates.samples), targets).solve(strength)
@@ -57,7 +58,7 @@ def choose_ridge(
         strengths: Values of alpha.
 
     Raises:
-        DataError: There is no sample, or a feature is not finite.
+        DataError: There is no sample, or a feature or a target is not finite.
     """
     targets = targets.detach().cpu().double()
     coordinates = Coordinates(x, _NAME)
@@ -82,6 +83,8 @@ class _Path:
 
     def __init__(self, x: Tensor, targets: Tensor) -> None:
         self.mean, self.centre = x.mean(0), targets.detach().cpu().double().mean(0)
+        if not self.centre.isfinite().all():
+            raise DataError(f"{_NAME}: a target is not finite; leave out samples without a target")
         x, y = x - self.mean, targets.detach().cpu().double() - self.centre
         n, d = x.shape
         values, vectors = torch.linalg.eigh(x.T @ x if d <= n else x @ x.T)

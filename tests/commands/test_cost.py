@@ -73,6 +73,12 @@ def test_other_models_and_missing_arguments_are_refused(
     assert main(["cost"]) == 2
     assert "genotype.json --config common.yaml --config search.yaml" in capsys.readouterr().err
     assert main(["cost", str(tmp_path / "none.json"), "--config", str(config)]) == 2
-    assert "none.json: no such file" in capsys.readouterr().err
+    assert "there is no file or run" in capsys.readouterr().err
+    common = tmp_path / "common.yaml"
+    common.write_text("run_dir: runs/mine\n")
+    assert main(["cost", str(config), "--config", str(common)]) == 2
+    assert "needs that of a search: --config search.yaml" in capsys.readouterr().err
+    assert main(["cost", str(tmp_path), "--config", str(config)]) == 2
+    assert "holds no genotype.json" in capsys.readouterr().err
     assert main(["cost", "--help"]) == 0
     assert "usage: mmnas cost GENOTYPE" in capsys.readouterr().out

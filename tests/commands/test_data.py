@@ -144,3 +144,11 @@ def test_scripts_that_the_font_lacks_are_no_warning(tmp_path: Path, recwarn: pyt
     assert main(["data", str(tmp_path / "finetune.yaml")]) == 0
     assert (tmp_path / "run-data" / "samples.png").is_file()
     assert [str(warning.message) for warning in recwarn if "Glyph" in str(warning.message)] == []
+
+
+@pytest.mark.parametrize("command", ["data", "run", "tabulate"])
+def test_a_table_is_no_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str) -> None:
+    table = tmp_path / "birds.csv"
+    table.write_text("a,b,label\n1,2,x\n")
+    assert main([command, str(table), "--output", str(tmp_path / "new")]) == 2
+    assert f"is a table; mmnas init {table} --output my_configs" in capsys.readouterr().err

@@ -5,14 +5,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from lightning.pytorch import seed_everything
+from torch._utils import ExceptionWrapper
 
 from lightning_mmnas.commands import mmnas
 from lightning_mmnas.commands.messages import explain
 from lightning_mmnas.commands.mmnas import main
+from lightning_mmnas.errors import DataError
 from tests.commands.test_lightning_cli import CONFIG
 
 
@@ -80,6 +83,15 @@ def test_fit_and_print_config(config: Path, capsys: pytest.CaptureFixture[str]) 
 )
 def test_mistakes(args: list[str], message: str, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in _message(capsys, "fit", "--config", str(config), *args)
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook"])
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_ranks_that_a_signal_does_not_reach_are_refused(
+    config: Path, capsys: pytest.CaptureFixture[str], strategy: str, command: str
+) -> None:
+    args = [command, "--config", str(config), "--trainer.strategy", strategy, "--trainer.devices", "2"]
+    assert "trainer.strategy forks or spawns its ranks" in _message(capsys, *args)
 
 
 def test_mistakes_of_run(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -206,6 +218,18 @@ def test_a_lost_process_is_told_in_a_line(text: str) -> None:
     assert message is not None
     assert message.startswith("another process of this training has ended")
     assert explain(RuntimeError("Connection to the moon reset")) is None
+
+
+def test_what_a_worker_of_a_loader_says_is_a_line() -> None:
+    wrapper: Any = ExceptionWrapper  # as a loader uses it
+    try:
+        raise DataError("row 3 is damaged: mend it") from ValueError("it is no number")
+    except DataError:
+        from_worker = wrapper(where="in DataLoader worker process 1")
+    with pytest.raises(DataError, match="Caught DataError in DataLoader worker") as raised:
+        from_worker.reraise()
+    assert explain(raised.value) == "row 3 is damaged: mend it"
+    assert explain(DataError(f"stage search: {raised.value}")) == "stage search: row 3 is damaged: mend it"
 
 
 def test_what_lightning_refuses_is_said_in_a_line() -> None:

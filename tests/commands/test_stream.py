@@ -67,7 +67,18 @@ def test_mistakes_are_one_line(
     message(capsys, "exists; nothing was changed", str(table), "--output", str(tmp_path))
     message(capsys, "has no column 'kind'", str(table), "--output", new, "--label", "kind")
     message(capsys, "did you mean --group?", str(table), "--output", new, "--grup", "site")
-    message(capsys, "a shard has 1,000 to", str(table), "--output", new, "--shard-bytes", "5")
+    message(capsys, "got --shard-bytes 5", str(table), "--output", new, "--shard-bytes", "5")
+    message(capsys, "--output s3://bucket/new is a URL", str(table), "--output", "s3://bucket/new")
     monkeypatch.setitem(__import__("sys").modules, "litdata.streaming", None)
     message(capsys, "pip install 'lightning-mmnas[stream]'", str(table), "--output", new)
     assert not list(tmp_path.iterdir())
+
+
+def test_amounts_are_no_labels_of_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table, new = tmp_path / "table.csv", str(tmp_path / "new")
+    rows = [f"{i}.5,{i % 4},{i * i % 7},word{i} and others" for i in range(40)]
+    table.write_text("\n".join(["price,a1,a2,text", *rows]) + "\n")
+    options = ["--output", new, "--modality", "a=features:a*", "--label", "price"]
+    message(capsys, "column 'price' holds amounts: leave it out (--no-label)", str(table), *options)
+    assert main(["stream", str(table), *options[:-2], "--no-label", "--without", "price"]) == 0
+    assert StreamDataModule(new).task is None

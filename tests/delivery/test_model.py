@@ -287,9 +287,9 @@ def test_damaged_folders(delivered: Any, tmp_path: Path) -> None:
         lightning_mmnas.load(changed(format=99))
     with pytest.raises(ModelError, match=r"model.json is damaged: task"):
         lightning_mmnas.load(changed(task="x"))
-    for changes in ({"task": None}, {"task": "regression"}, {"class_names": []}):
+    for name, value in (("task", None), ("task", "regression"), ("class_names", [])):
         with pytest.raises(ModelError, match=r"is damaged: .*do not belong together"):
-            lightning_mmnas.load(changed(**changes))
+            lightning_mmnas.load(changed(**{name: value}))
     encoders = json.loads((delivered[2] / "model" / "model.json").read_text())["encoders"]
     own = {**encoders, "photo": {**encoders["photo"], "class_path": "os.system", "arguments": {}}}
     with pytest.raises(ModelError, match=r"needs the class os.system.*allow"):

@@ -76,3 +76,12 @@ def test_edges() -> None:
     x[3, 2] = torch.nan
     with pytest.raises(DataError, match="ridge regression: feature 2"):
         choose_ridge(x, y)
+
+
+def test_a_target_that_is_not_finite_is_refused() -> None:
+    x, y = samples(12, 4)
+    y[3] = float("nan")
+    with pytest.raises(DataError, match="ridge regression: a target is not finite"):
+        choose_ridge(x, y)
+    with pytest.raises(DataError, match="ridge regression: a target is not finite"):
+        fit_ridge(x, y, 1.0)

@@ -85,7 +85,8 @@ def write_shards(
     """
     if shard_bytes < 1000 or shard_bytes >= 2**32 or seed < 0:
         raise ConfigError(
-            f"a shard has 1,000 to {2**32 - 1:,} bytes and the seed is at least 0, got {shard_bytes} and {seed}"
+            f"a shard has 1,000 to {2**32 - 1:,} bytes and the seed is at least 0, got --shard-bytes {shard_bytes} and "
+            f"--seed {seed}"
         )
     if folder.exists() or folder.is_symlink():
         raise RunDirectoryError(f"{folder} exists; nothing was changed. Choose a new folder as --output")

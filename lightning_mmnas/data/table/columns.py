@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,24 +21,13 @@ from lightning_mmnas.data.columns.motion import read_motion
 from lightning_mmnas.data.columns.skeletons import prepare_skeleton, to_joints
 from lightning_mmnas.data.columns.video import read_video
 from lightning_mmnas.data.spec import Kind, ModalitySpec, Vocabulary
+from lightning_mmnas.data.table.column_names import ColumnNames
 from lightning_mmnas.data.table.embedded import EmbeddedColumn, Media, is_embedded
 from lightning_mmnas.data.table.paths import base_folder, locate
 from lightning_mmnas.data.table.reading import Table
 from lightning_mmnas.errors import ConfigError
 
 _PER_FILE = ("image", "audio", "video", "motion", "skeleton", "text")
-
-
-if TYPE_CHECKING:
-    ColumnNames = list[str]
-else:
-
-    class ColumnNames(list):
-        """Names of columns: a type of its own, since the command line's parser copies other lists for each item."""
-
-        @classmethod
-        def __get_pydantic_core_schema__(cls, source, handler):
-            return handler(list[str])
 
 
 @dataclass(frozen=True)
