@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -46,9 +47,11 @@ def refuse_forks(trainer: Trainer) -> None:
     """Refuses ranks that are no commands of their own, and that a signal to this one does not reach.
 
     Raises:
-        ConfigError: The strategy forks or spawns; in a notebook it may.
+        ConfigError: The strategy forks or spawns, and this is the `mmnas` command; in scripts and notebooks it may.
     """
-    if forks_or_spawns(trainer) and not hasattr(sys, "ps1"):
+    program = Path(sys.argv[0])
+    is_command = program.stem == "mmnas" or program.parts[-2:] == ("lightning_mmnas", "__main__.py")
+    if is_command and forks_or_spawns(trainer):
         raise ConfigError(
             "trainer.strategy forks or spawns its ranks, which would go on alone when this command is ended; give "
             "ddp, or a DDPStrategy with start_method popen (ddp_spawn and ddp_notebook are for scripts and notebooks)"

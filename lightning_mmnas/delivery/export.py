@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_mmnas.data.spec import ModalitySpec, TargetScale
 from lightning_mmnas.delivery.classifier import FusionClassifier
 from lightning_mmnas.delivery.model import DeliveredModel
-from lightning_mmnas.errors import ConfigError, MissingExtraError, ModelError, RunDirectoryError
+from lightning_mmnas.errors import ConfigError, GenotypeError, MissingExtraError, ModelError, RunDirectoryError
 from lightning_mmnas.files import replacing, write_json
 
 Format = Literal["torch_export", "onnx"]
@@ -278,7 +278,7 @@ def _read_features(model: DeliveredModel) -> set[str]:
     for name in features:
         try:
             model.network({other: value for other, value in features.items() if other != name})
-        except KeyError:
+        except (KeyError, GenotypeError):  # of a network of the user's own, or of ours
             read.add(name)
     return read
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import yaml
-from lightning.pytorch import seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from torch._utils import ExceptionWrapper
 
 from lightning_mmnas.commands import mmnas
+from lightning_mmnas.commands.impossible import refuse_forks
 from lightning_mmnas.commands.messages import explain
 from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.errors import DataError
@@ -88,10 +89,13 @@ def test_mistakes(args: list[str], message: str, config: Path, capsys: pytest.Ca
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook"])
 @pytest.mark.parametrize("command", ["fit", "test"])
 def test_ranks_that_a_signal_does_not_reach_are_refused(
-    config: Path, capsys: pytest.CaptureFixture[str], strategy: str, command: str
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, strategy: str, command: str
 ) -> None:
+    monkeypatch.setattr("sys.argv", ["/usr/bin/mmnas", command])
     args = [command, "--config", str(config), "--trainer.strategy", strategy, "--trainer.devices", "2"]
     assert "trainer.strategy forks or spawns its ranks" in _message(capsys, *args)
+    monkeypatch.setattr("sys.argv", ["train.py"])  # a script may
+    refuse_forks(Trainer(strategy=strategy, devices=2, accelerator="cpu", logger=False))
 
 
 def test_mistakes_of_run(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
