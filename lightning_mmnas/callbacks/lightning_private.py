@@ -33,6 +33,8 @@ from typing_extensions import override
 
 from lightning_mmnas.callbacks.batch_norm_sync import BatchNormSync
 
+_NOT_RESUMABLE = "You're resuming from a checkpoint that ended before the epoch ended"
+
 
 def read_whole_numbers_first() -> None:
     """Lets a command line read the trainer's numbers as they are written: 1 is one batch, 1.0 all of them.
@@ -47,9 +49,6 @@ def read_whole_numbers_first() -> None:
             kinds.remove(int)
             kinds.insert(kinds.index(float), int)
             hints[name] = reduce(or_, kinds)
-
-
-_NOT_RESUMABLE = "You're resuming from a checkpoint that ended before the epoch ended"
 
 
 def begun_and_done(trainer: Trainer) -> tuple[int, int]:

@@ -25,8 +25,9 @@ _MOST = 20_000
 """Labelled samples that the linear models read; of more, so many are drawn."""
 
 _STATISTICS = 2048
-_BATCH = 64
 """Samples from which the batch norms of a network that was never trained take their statistics."""
+_BATCH = 64
+"""Samples that are read at once where the loader's batches have no one size."""
 
 
 def fit_convex_parts(
@@ -68,7 +69,7 @@ def fit_convex_parts(
             'dataset of single samples with __getitem__ and __len__; set model.init_args.mode to "full"'
         )
     count = len(loader.dataset)
-    batch_size = loader.batch_size or _BATCH  # a batch sampler of one's own need not have one size
+    batch_size = loader.batch_size or _BATCH
     most = 4 * batch_size if is_trial(trainer) else _MOST
     rows = torch.randperm(count, generator=torch.Generator().manual_seed(0))[:most].sort().values
     transfer = BatchTransfer(trainer.lightning_module, trainer=trainer)

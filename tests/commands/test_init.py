@@ -14,6 +14,7 @@ from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.commands.run import run
 from lightning_mmnas.commands.shared import config_options, stage_files
 from lightning_mmnas.commands.stages import find_configs
+from lightning_mmnas.data.columns.column import FileColumn
 from lightning_mmnas.errors import ConfigError, DamagedFilesError, DataError, RunDirectoryError
 from tests.data.table.make_table import make_table
 from tests.test_configs import few_candidates
@@ -142,9 +143,13 @@ def test_of_a_large_table_some_files_are_read(
 ) -> None:
     table = make_table(tmp_path)
     monkeypatch.setattr("lightning_mmnas.commands.init.command._READ", 10)
-    assert main(["init", str(table), "--output", str(tmp_path / "configs")]) == 0
+    checked: list[int] = []
+    with monkeypatch.context() as counting:
+        counting.setattr(FileColumn, "check", lambda _, index: checked.append(index))
+        assert main(["init", str(table), "--output", str(tmp_path / "configs")]) == 0
     told = capsys.readouterr().out
     assert "note: 28 of the 60 samples were read, from all over the table; mmnas data reads all" in told
+    assert len(checked) == 2 * 28  # pictures and sounds
     next(iter(sorted(tmp_path.rglob("*.png")))).unlink()  # that it is missing is seen all the same
     assert main(["init", str(table), "--output", str(tmp_path / "others")]) == 2
     assert "1 damaged or missing file(s)" in capsys.readouterr().err

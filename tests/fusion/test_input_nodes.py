@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_mmnas.errors import GenotypeError
-from lightning_mmnas.fusion.input_nodes import InputNode, InputNodes, Pool, adaptive_pool
+from lightning_mmnas.fusion.input_nodes import InputNode, InputNodes, Pool, adaptive_pool, pool_positions
 
 SIZES = [
     ((8, 1), (4, 1)),  # regular
@@ -162,3 +162,11 @@ def test_without_shapes_features_are_taken_as_they_are() -> None:
 def test_input_without_a_shape_is_named() -> None:
     with pytest.raises(GenotypeError, match=r"inputs \['audio/0'\] .* features \['image/0'\]; check the encoders"):
         InputNodes(["image/0", "audio/0"], {"image/0": (3,)}, channels=4, length=2)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (2, 3, 8), (2, 3)])
+def test_what_was_pooled_is_not_changed_by_being_pooled_again(shape: tuple[int, ...]) -> None:
+    pools: tuple[Pool, ...] = ("max", "avg")
+    for pool in pools:
+        once = pool_positions(torch.randn(shape), 4, pool, "auto")
+        torch.testing.assert_close(pool_positions(once, 4, pool, "auto"), once, rtol=0, atol=0)

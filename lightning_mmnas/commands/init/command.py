@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lightning_mmnas.commands.parser import Parser
 from lightning_mmnas.errors import ConfigError, MMNASError, RunDirectoryError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lightning_mmnas.commands.init.columns import Proposal
     from lightning_mmnas.commands.init.configs import Plan
     from lightning_mmnas.commands.init.task import Choice
-    from lightning_mmnas.data.columns.column import Column
+    from lightning_mmnas.data.columns.column import ColumnSamples
     from lightning_mmnas.data.table.columns import ColumnSpec
     from lightning_mmnas.data.table.data_module import TableDataModule
 
@@ -270,7 +270,7 @@ def init(
 def _unread(data: TableDataModule) -> list[str]:
     """How many samples were not read, where their files or cells have to be."""
     sizes = [len(rows) for rows in data.rows.values()]
-    columns: dict[str, Column] = data.source("train").columns  # type: ignore[attr-defined]
+    columns = cast("ColumnSamples", data.source("train")).columns
     if max(sizes) <= _READ or all(column.flaws() is not None for column in columns.values()):
         return []
     read = sum(min(size, _READ) for size in sizes)
