@@ -112,7 +112,7 @@ class Transforms:
         found = {}
         for name in self.modalities:
             value = self.modality(name, sample.get(name), source)
-            found[name] = value.view_as(value)  # never the tensor that was given
+            found[name] = value.view_as(value)  # never one that others hold, such as what stands for a missing value
             vars(found[name])[_PREPARED] = True
         return found
 

@@ -13,6 +13,8 @@ from torch.utils.data import DataLoader, TensorDataset, default_collate
 
 import lightning_mmnas
 from lightning_mmnas import DeliveredModel
+from lightning_mmnas.data.spec import ModalitySpec
+from lightning_mmnas.delivery.transforms import Statistics, Transforms
 from lightning_mmnas.errors import DataError, ModelError
 from tests.delivery.tiny import sample
 
@@ -97,10 +99,14 @@ def test_what_is_given_to_the_wrong_place_is_told(delivered: Any, model: Deliver
         model({name: value for name, value in batch.items() if name != "song"})
     with pytest.raises(DataError, match=r"'photo' of the batch is PosixPath, not a tensor .*; a delivered model's"):
         model(samples[0])
-    for prepared in (
-        model.transforms(samples[0]),
-        [model.transforms(one) for one in samples],
-    ):  # not standardised twice
+    specs = {name: ModalitySpec("features", (2,)) for name in ("v", "w")}
+    raw, fill = torch.tensor([12.0, 130.0]), torch.zeros(2)
+    plain = Transforms(specs, {}, {}, dict.fromkeys(specs, Statistics(fill=fill)))
+    assert plain({"v": raw})["w"].tolist() == [0, 0]
+    for value in (raw, fill):  # what was given, and what stands for a missing value, are as they were
+        assert plain.is_single("v", value)
+    one, several = model.transforms(samples[0]), [model.transforms(sample) for sample in samples]
+    for prepared in (one, several):  # they would be standardised twice
         with pytest.raises(DataError, match=r"is what transforms made of a sample, not raw values"):
             model.predict(prepared)
     with pytest.raises(DataError, match="there are no samples in the list"):
