@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lightning_mmnas.fusion.fused import readable
+
 Loss = Callable[[], Tensor]
 MeanOverRanks = Callable[[Tensor], Tensor]
 
@@ -91,7 +93,7 @@ def unrolled_gradient(
     returned is the gradient of the averaged losses.
 
     Attention runs with PyTorch's plain kernel in the weight loss: the fused ones have no second
-    derivative.
+    derivative. So do our own fused functions, which would compute it from their readable form.
 
     Args:
         module: holds weights and logits. Its parameters, their ``.grad`` and its buffers are left
@@ -108,7 +110,7 @@ def unrolled_gradient(
     parameters = dict(module.named_parameters())
     weights = [parameters[name] for name in rates]
     with torch.enable_grad():
-        with sdpa_kernel(SDPBackend.MATH):
+        with sdpa_kernel(SDPBackend.MATH), readable():
             loss = _loss_at(module, {}, weight_loss)
             slopes = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)
         step = flat_mean([slope.detach() for slope in or_zeros(slopes, weights)], mean)

@@ -40,12 +40,33 @@ def keep_mask(shape: Sequence[int], p: float, like: Tensor) -> Tensor:
     """
     if like.device.type != "cpu":
         return F.dropout(like.new_ones(shape), p)
-    keep = round((1 - p) * _LEVELS)
-    if keep == 0:
+    if _levels(p) == 0:
         return like.new_zeros(shape)
+    return kept(keep_bits(shape, p, like), shape, p, like).mul_(keep_scale(p, like))
+
+
+def keep_bits(shape: Sequence[int], p: float, like: Tensor) -> Tensor:
+    """The random bits of which `kept` makes a mask, a fraction of its size; arguments as of `keep_mask`."""
+    if like.device.type != "cpu":
+        return F.dropout(like.new_ones(shape), p) != 0
     count = torch.Size(shape).numel()
-    words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)  # four values in each
+    return torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None)  # four values in each
+
+
+def kept(bits: Tensor, shape: Sequence[int], p: float, like: Tensor) -> Tensor:
+    """The mask of random bits: 1 where a value is kept, else 0; arguments as of `keep_mask`."""
+    if like.device.type != "cpu":
+        return bits.to(like.dtype)
     mask = like.new_empty(shape)
     # Into a mask of the wanted type at once: making one of booleans first takes eight times as long.
-    torch.lt(words.view(torch.int16)[:count].view(shape), keep - _LEVELS // 2, out=mask)
-    return mask.mul_(_LEVELS / keep)
+    return torch.lt(bits.view(torch.int16)[: mask.numel()].view(shape), _levels(p) - _LEVELS // 2, out=mask)
+
+
+def keep_scale(p: float, like: Tensor) -> float:
+    """What kept values are multiplied by, 1 / (1 - p); p is less than 1."""
+    return _LEVELS / _levels(p) if like.device.type == "cpu" else 1 / (1 - p)
+
+
+def _levels(p: float) -> int:
+    """How many of the 65,536 values of 16 bits keep a value."""
+    return round((1 - p) * _LEVELS)

@@ -143,13 +143,13 @@ class InputNodes(nn.Module):
                 {key(name): InputNode(feature_shapes[name][0], channels, length, dropout, pool, grid) for name in names}
             )
 
-    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
-        """Features by name -> (n, b, l, c), stacked in the order of the names."""
+    def forward(self, features: Mapping[str, Tensor]) -> list[Tensor]:
+        """Features by name -> n tensors (b, l, c), in the order of the names."""
         if missing := [name for name in self.names if name not in features]:
             raise GenotypeError(f"the network reads {missing}, but the features are {list(features)}")
         if self.nodes is None:
-            return torch.stack([features[name] for name in self.names])
-        return torch.stack([self.nodes[key(name)](features[name]) for name in self.names])
+            return [features[name] for name in self.names]
+        return [self.nodes[key(name)](features[name]) for name in self.names]
 
 
 def key(name: str) -> str:

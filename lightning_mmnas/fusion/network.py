@@ -124,8 +124,9 @@ class FusionNetwork(nn.Module):
 
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Features by name, each (b, c_in, *rest) -> (b, out_features)."""
-        nodes = self.input_nodes(features)
-        states = dict(zip(self.input_nodes.names, nodes.unbind(), strict=True))
+        # Stacked, so that a node whose output no primitive uses has a gradient of zero, as DDP expects, and not none.
+        nodes = torch.stack(self.input_nodes(features)).unbind()
+        states = dict(zip(self.input_nodes.names, nodes, strict=True))
         for i, (cell, wiring) in enumerate(zip(self.cells, self.genotype.cells, strict=True)):
             x, y = (states[name] for name in wiring.inputs)
             states[f"cell{i}"] = cell(x, y)

@@ -307,6 +307,11 @@ def build_pairing(pairing: Pairing, space: FusionSpace, relaxation: Relaxation |
     raise ValueError(f"pairing must be 'tied' or 'independent', not {pairing!r}")
 
 
+def may_read(rows: int, row: int, count: int) -> slice:
+    """Which of ``count`` candidates row 0 (x) or 1 (y) of ``rows`` rows of weights may read; other weights are 0."""
+    return slice(0, count) if rows == 1 or count == 1 else slice(row, count - 1 + row)
+
+
 def _legal(scores: Tensor) -> Tensor:
     """Scores of x = candidate j, y = candidate k + 1, (m - 1, m - 1) -> probabilities of the pairs with x before y."""
     scores = scores.masked_fill(torch.ones_like(scores).tril(-1).bool(), -torch.inf)

@@ -29,7 +29,7 @@ class FlattenReadout(nn.Module):
     def forward(self, cells: Tensor, late: Tensor | None = None) -> Tensor:
         """Cells (b, l, m c) -> (b, m c l), channel by channel."""
         # ReLU last: its gradient is slow where memory is not in order.
-        return F.relu(self.norm(cells).transpose(1, 2).flatten(1))
+        return F.relu_(self.norm(cells).transpose(1, 2).flatten(1))
 
 
 class PoolReadout(nn.Module):

@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from lightning_mmnas.errors import CostError, GenotypeError
 from lightning_mmnas.fusion.decoding import Limit, Scores, decode, decode_bmnas
+from lightning_mmnas.fusion.fused import weighted_sum, weighted_sums
+from lightning_mmnas.fusion.fused_step import fused_step
 from lightning_mmnas.fusion.input_nodes import Grid, InputNodes, Pool
 from lightning_mmnas.fusion.network import CellOutput, FusionNetwork, NetworkCell, deepest_inputs
-from lightning_mmnas.fusion.pairing import Pairing, TiedPairing, build_pairing
+from lightning_mmnas.fusion.pairing import Pairing, TiedPairing, build_pairing, may_read
 from lightning_mmnas.fusion.primitives import build_primitive, turn
 from lightning_mmnas.fusion.readout import LateFeatures, ReadoutName, build_readout, out_features
 from lightning_mmnas.fusion.relaxation import Relaxation
@@ -77,13 +79,24 @@ class SupernetCell(nn.Module):
         u, v = (first, second) if self.partial_channels == 1 else (first[..., : self.mixed], second[..., : self.mixed])
         if first is second:
             v = u  # primitives know tied inputs by this
-        outs = [variants[k](v, u) if self.swapped[k] else variants[k](u, v) for k in computed]
-        mixture = _weighted_sum(outs, [weights[k] for k in computed])
+        mixture = self._mixture(variants, u, v, weights, computed)
         if self.partial_channels == 1:
             return mixture
         passing = (first[..., self.mixed :] + second[..., self.mixed :]) / 2
         groups = torch.cat([mixture, passing], -1).view(*mixture.shape[:2], self.partial_channels, self.mixed)
         return groups.transpose(2, 3).flatten(2)  # shuffled: the next step's first c / K channels are of all groups
+
+    def _mixture(
+        self, variants: nn.ModuleList, u: Tensor, v: Tensor, weights: Tensor, computed: Sequence[int]
+    ) -> Tensor:
+        if len(computed) < len(weights):
+            weights = weights[list(computed)]
+        chosen = [(variants[k], self.swapped[k]) for k in computed]
+        fused = fused_step(chosen, weights, u, v)
+        if fused is not None:
+            return fused
+        outs = [primitive(v, u) if swapped else primitive(u, v) for primitive, swapped in chosen]
+        return weighted_sums(weights[None], outs)[0]
 
 
 class FusionSupernet(nn.Module):
@@ -152,18 +165,18 @@ class FusionSupernet(nn.Module):
     def forward(self, features: Mapping[str, Tensor]) -> Tensor:
         """Features by name, each (b, c_in, *rest) -> (b, out_features)."""
         self.logits.relaxation.begin()
-        nodes = self.input_nodes(features)  # (n, b, l, c)
+        nodes = self.input_nodes(features)  # n tensors (b, l, c)
         n, rows = len(nodes), [self.logits.cell_weights(i) for i in range(len(self.cells))]
-        # What all cells read from the input nodes is one small matrix product.
-        reads = torch.cat([row[:, :n] for row in rows]).to(nodes.dtype) @ nodes.flatten(1)
-        reads = reads.view(-1, *nodes.shape[1:])
         width = len(rows[0])  # 1 when x is y, else 2
+        # What all cells read of the input nodes, at once.
+        reads = weighted_sums(torch.cat([row[:, :n] for row in rows]), nodes).unbind()
         outputs: list[Tensor] = []
         for i, cell in enumerate(self.cells):
             pair = list(reads[i * width : (i + 1) * width])
-            if outputs:
-                earlier = rows[i][:, n:]
-                pair = [read + _weighted_sum(outputs, earlier[k]) for k, read in enumerate(pair)]
+            for k in range(width):
+                legal = may_read(width, k, n + i)
+                for j in range(max(n, legal.start), legal.stop):
+                    pair[k] = torch.addcmul(pair[k], outputs[j - n], rows[i][k, j])
             step_weights = [self.logits.step_weights(i, t) for t in range(self.space.steps)]
             weights, one_hot = self.logits.primitive_weights(i), self.logits.relaxation.one_hot
             outputs.append(cell(pair[0], pair[-1], step_weights, weights, one_hot))
@@ -268,20 +281,13 @@ class FusionSupernet(nn.Module):
             network.readout.load_state_dict(self.readout.state_dict())
 
 
-def _weighted_sum(tensors: Sequence[Tensor], weights: Tensor | Sequence[Tensor]) -> Tensor:
-    """Sum of weights[k] * tensors[k]; (b, l, c)."""
-    out = weights[0] * tensors[0]
-    for weight, tensor in zip(weights[1:], tensors[1:], strict=True):
-        out = out + weight * tensor
-    return out
-
-
 def _mix(states: Sequence[Tensor], weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """The two inputs of a step; the very same tensor twice where there is one row of weights."""
     if weights is None:
         return states[0], states[1]
     if states[0] is states[1]:  # tied pairing: one tensor less to pass over
-        mixed = [_weighted_sum(states[1:], [row[0] + row[1], *row[2:]]) for row in weights]
+        mixed = [weighted_sum([row[0] + row[1], *row[2:]], states[1:]) for row in weights]
     else:
-        mixed = [_weighted_sum(states, row) for row in weights]
+        legal = [may_read(len(weights), k, len(states)) for k in range(len(weights))]
+        mixed = [weighted_sum(row[part], states[part]) for part, row in zip(legal, weights, strict=True)]
     return mixed[0], mixed[-1]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_mmnas.fusion.fused import is_fused, mean_and_max, readable
+from lightning_mmnas.fusion.fused import is_fused, mean_and_max, readable, weighted_sums
 
 
 def drawn(*shape: int) -> Tensor:
@@ -31,3 +31,28 @@ def test_the_switch_is_put_back() -> None:
     with readable():
         assert not is_fused()
     assert is_fused()
+
+
+@pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True)])
+def test_weighted_sums(wanted: tuple[bool, bool]) -> None:
+    weights, a, b = drawn(2, 2).requires_grad_(wanted[0]), drawn(2, 3).requires_grad_(wanted[1]), drawn(1, 2, 3)[0]
+    b = b.detach().neg().requires_grad_(wanted[1])
+    places = [place for place in (weights, a, b) if place.requires_grad]
+    direction = torch.linspace(-1, 2, 12, dtype=torch.float64).view(2, 2, 3)
+
+    def found() -> list[Tensor]:
+        out = weighted_sums(weights, [a, b])
+        return [out, *torch.autograd.grad((out * direction).sum(), places)]
+
+    fused = found()
+    assert "WeightedSums" in type(weighted_sums(weights, [a, b]).grad_fn).__name__
+    with readable():
+        torch.testing.assert_close(fused, found(), rtol=0, atol=1e-14)
+    assert torch.autograd.gradcheck(lambda w, *t: weighted_sums(w, t), (weights, a, b))
+    assert torch.autograd.gradgradcheck(lambda w, *t: weighted_sums(w, t), (weights, a, b))
+
+
+def test_weights_of_another_type_are_brought_to_the_tensors() -> None:
+    out = weighted_sums(torch.ones(1, 2), [torch.ones(3, dtype=torch.bfloat16)] * 2)
+    assert out.dtype == torch.bfloat16
+    assert out.tolist() == [[2.0, 2.0, 2.0]]
