@@ -30,9 +30,10 @@ from lightning_mmnas.modules.pretrain import FusionPretraining
 from lightning_mmnas.modules.transfer import BatchTransfer
 from lightning_mmnas.objectives.criteria import ViewPair
 from lightning_mmnas.objectives.fusion_objective import FusionObjective, projection_head
+from lightning_mmnas.objectives.groups import LabelledGroup
 from lightning_mmnas.objectives.labelled import Labelled
 from lightning_mmnas.objectives.losses import local_objective
-from lightning_mmnas.objectives.training import build_optimizer, train_together
+from lightning_mmnas.objectives.training import build_optimizer, train_grouped, train_together
 from lightning_mmnas.report.budgets import PER_CLASS, TOTAL, budget_name
 from lightning_mmnas.space.genotype import Genotype
 
@@ -176,7 +177,7 @@ class Comparison:
                 yield pair
                 self.advance()
 
-        train_together(
+        train_grouped(
             objectives,
             views(),
             lambda network: build_optimizer(
@@ -294,15 +295,19 @@ class Comparison:
                 self.advance()
 
         def optimizer(labelled: Any) -> Any:
-            name = next(name for name, network in tuned.items() if network is labelled)
+            if isinstance(labelled, LabelledGroup):
+                head, network, name = labelled.classifiers, labelled.networks, ""
+            else:
+                head, network = labelled.classifier, labelled.network
+                name = next(name for name, other in tuned.items() if other is labelled)
             head_lr, lr = (module.head_lr, module.lr) if rates is None else rates[name]
             groups = [
-                {"params": list(labelled.classifier.parameters()), "lr": head_lr},
-                {"params": list(labelled.network.parameters()), "lr": lr},
+                {"params": list(head.parameters()), "lr": head_lr},
+                {"params": list(network.parameters()), "lr": lr},
             ]
             return build_optimizer(groups, module.weight_decay, module.schedule, steps)
 
-        train_together(tuned, batches(), optimizer)
+        (train_grouped if rates is None else train_together)(tuned, batches(), optimizer)
         return tuned
 
     @torch.no_grad()

@@ -66,11 +66,20 @@ class LabelledGroup(nn.Module):
         networks: Features by name -> (g, b, out_features).
         classifiers: (g, b, out_features) -> logits (g, b, num_classes).
         loss: Of one network's logits and the labels; see `label_loss`.
+        dropout: Probability of dropping a value of the vectors, the same for all networks: `train_together` gives each
+            of them the same random numbers.
     """
 
-    def __init__(self, networks: nn.Module, classifiers: nn.Module, loss: LabelLoss = classification_loss) -> None:
+    def __init__(
+        self,
+        networks: nn.Module,
+        classifiers: nn.Module,
+        loss: LabelLoss = classification_loss,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.loss = loss
+        self.dropout = dropout
         self.networks = networks
         self.classifiers = classifiers
 
@@ -79,15 +88,20 @@ class LabelledGroup(nn.Module):
         """The group of some networks of one space.
 
         Raises:
-            GenotypeError: They cannot be trained as a group; see `NetworkGroup`.
+            GenotypeError: They cannot be trained as a group: their dropouts differ, or what `NetworkGroup` refuses.
         """
+        if len({member.dropout.p for member in members}) > 1:
+            raise GenotypeError("networks with different dropouts before the classifier cannot be trained as a group")
         networks = NetworkGroup([cast(FusionNetwork, member.network) for member in members])
         classifiers = GroupedLinear([cast(nn.Linear, member.classifier) for member in members])
-        return cls(networks, classifiers, members[0].loss)
+        return cls(networks, classifiers, members[0].loss, members[0].dropout.p)
 
     def forward(self, features: Any, label: Tensor) -> Tensor:
         """Features by name and labels -> sum of the losses."""
-        logits = self.classifiers(self.networks(features))
+        vectors: Tensor = self.networks(features)
+        if self.training and self.dropout > 0:
+            vectors = vectors * F.dropout(torch.ones_like(vectors[0]), self.dropout)
+        logits = self.classifiers(vectors)
         if label.ndim == 1:
             target = label.expand(len(logits), -1)
             return F.cross_entropy(logits.flatten(0, 1), target.flatten(), reduction="sum") / len(label)

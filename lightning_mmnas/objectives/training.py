@@ -7,13 +7,14 @@ features and labels (`Labelled`), or a group of such networks computed at once.
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
 
 from lightning_mmnas.errors import GenotypeError
 from lightning_mmnas.fusion.grouped_layers import write_back
+from lightning_mmnas.fusion.network import FusionNetwork
 from lightning_mmnas.objectives.fusion_objective import FusionObjective
 from lightning_mmnas.objectives.groups import ContrastiveGroup, LabelledGroup
 from lightning_mmnas.objectives.labelled import Labelled
@@ -104,14 +105,43 @@ def train_candidates(
         batches: One per step.
         optimizer: Builds the optimiser and schedule of a network or group, elementwise such as AdamW.
     """
-    kind: Any = LabelledGroup if isinstance(members[0], Labelled) else ContrastiveGroup
+    listed: list[FusionObjective | Labelled] = [*members]
+    train_grouped({str(i): member for i, member in enumerate(listed)}, batches, optimizer)
+
+
+def train_grouped(
+    networks: Mapping[str, FusionObjective | Labelled],
+    batches: Iterable[Sequence[Any]],
+    optimizer: Optimizer,
+    accumulate: int = 1,
+) -> None:
+    """Trains networks as `train_together` does: those of one space as groups where that is possible, which is faster.
+
+    Args:
+        networks: By name, all of one kind.
+        batches: See `train_together`.
+        optimizer: Builds the optimiser and schedule of a network or group, elementwise such as AdamW.
+        accumulate: See `train_together`.
+    """
+    members = [network for network in networks.values() if isinstance(_body(network), FusionNetwork)]
+    alone = {name: network for name, network in networks.items() if not isinstance(_body(network), FusionNetwork)}
     try:
-        groups: list[nn.Module] = [kind.of(members[i : i + _GROUP]) for i in range(0, len(members), _GROUP)]
+        groups: list[nn.Module] = [_grouped(members[i : i + _GROUP]) for i in range(0, len(members), _GROUP)]
     except GenotypeError:  # dropout, or primitives of the user's own: slower, but they can be trained one by one
-        groups = list(members)
-    train_together({str(i): group for i, group in enumerate(groups)}, batches, optimizer)
+        alone, groups = dict(networks), []
+    train_together({f"group {i}": group for i, group in enumerate(groups)} | alone, batches, optimizer, accumulate)
     for group in groups:
         write_back(group)
+
+
+def _body(network: FusionObjective | Labelled) -> nn.Module:
+    return network.network if isinstance(network, Labelled) else network.fusion
+
+
+def _grouped(members: Sequence[Any]) -> nn.Module:
+    if len(members) == 1:
+        return cast(nn.Module, members[0])
+    return LabelledGroup.of(members) if isinstance(members[0], Labelled) else ContrastiveGroup.of(members)
 
 
 def _generators() -> list[torch.Generator]:

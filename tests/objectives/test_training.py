@@ -10,12 +10,15 @@ from lightly.loss import NTXentLoss, VICRegLoss
 from torch import Tensor, nn
 
 from lightning_mmnas import FusionSearch
+from lightning_mmnas.errors import GenotypeError
+from lightning_mmnas.fusion.late_fusion import LateFusion
+from lightning_mmnas.fusion.readout import out_features
 from lightning_mmnas.modules import candidates
 from lightning_mmnas.objectives.criteria import ViewPair
 from lightning_mmnas.objectives.fusion_objective import FusionObjective
-from lightning_mmnas.objectives.groups import ContrastiveGroup
+from lightning_mmnas.objectives.groups import ContrastiveGroup, LabelledGroup
 from lightning_mmnas.objectives.labelled import Labelled
-from lightning_mmnas.objectives.training import build_optimizer, train_candidates, train_together
+from lightning_mmnas.objectives.training import build_optimizer, train_candidates, train_grouped, train_together
 from tests.modules.tiny import ENCODERS, modalities
 
 STEPS = 4
@@ -126,3 +129,48 @@ def test_accumulated_gradients_are_those_of_the_mean_loss() -> None:
 def _sgd(module: nn.Module) -> Any:
     step = torch.optim.SGD(module.parameters(), lr=0.1)
     return step, torch.optim.lr_scheduler.ExponentialLR(step, 0.5)
+
+
+def under_classifiers(dropouts: list[float]) -> dict[str, FusionObjective | Labelled]:
+    """Networks under classifiers, and between them what is no network of the space."""
+    found: dict[str, FusionObjective | Labelled] = {}
+    for i, (member, dropout) in enumerate(zip(members(len(dropouts)), dropouts, strict=True)):
+        found[f"network{i}"] = Labelled(member.fusion, nn.Linear(out_features(member.fusion), 3).double(), dropout)
+    late = LateFusion({"left/1": (6, 4), "right/1": (6, 4)}, hidden=5).double()
+    return {"late": Labelled(late, nn.Linear(5, 3).double(), 0.4), **found}
+
+
+def labelled_batches() -> list[tuple[Mapping[str, Tensor], Tensor]]:
+    return [(first, torch.arange(8) % 3) for first, _ in views()]
+
+
+def sgd(network: nn.Module) -> Any:
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9)
+    return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_labelled_group_with_dropout_equals_one_by_one(accumulate: int) -> None:
+    together = under_classifiers([0.4, 0.4, 0.4])
+    alone, fresh = copy.deepcopy(together), copy.deepcopy(together)
+    train_grouped(together, labelled_batches(), sgd, accumulate)
+    train_together(alone, labelled_batches(), sgd, accumulate)
+    for name, network in together.items():
+        torch.testing.assert_close(network.state_dict(), alone[name].state_dict(), rtol=1e-8, atol=1e-10)
+        moved = (network.state_dict()["classifier.weight"] - fresh[name].state_dict()["classifier.weight"]).abs().min()
+        assert moved > 0
+
+
+def test_different_dropouts_are_no_group() -> None:
+    several = under_classifiers([0.4, 0.2])
+    with pytest.raises(GenotypeError, match="different dropouts"):
+        LabelledGroup.of([found for name, found in several.items() if name != "late" and isinstance(found, Labelled)])
+    alone = copy.deepcopy(several)
+    train_grouped(several, labelled_batches(), sgd)
+    train_together(alone, labelled_batches(), sgd)
+    torch.testing.assert_close(
+        [network.state_dict() for network in several.values()],
+        [network.state_dict() for network in alone.values()],
+        rtol=0,
+        atol=0,
+    )
