@@ -56,7 +56,8 @@ def everything(
     torch.manual_seed(1)
     out = step(variants, weights, x, y)
     assert out is not None
-    loss = (out * torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view_as(out)).sum()
+    turned = out.transpose(0, 2)  # so that the gradient is no contiguous memory
+    loss = (turned * torch.linspace(-1, 2, out.numel(), dtype=torch.float64).view_as(turned)).sum()
     places = [place for place in (weights, x, *([] if x is y else [y]), *parameters) if place.requires_grad]
     return {
         "out": out.detach(),
@@ -117,7 +118,7 @@ def test_derivatives_by_finite_differences(tied: bool) -> None:
         moved = {id(p): p + move * d for p, d in zip(parameters, directions, strict=True)}
         torch.manual_seed(1)
         with _Replaced(variants, moved):
-            found = fused_step(variants, weights, x, x if tied else y)
+            found = fused_step(variants, weights, x, x if tied else y + x.square())  # x comes before y, too
         assert found is not None
         assert "FusedStep" in type(found.grad_fn).__name__
         return found
@@ -126,6 +127,12 @@ def test_derivatives_by_finite_differences(tied: bool) -> None:
     places = (weights, x, y.requires_grad_(not tied), move)
     assert torch.autograd.gradcheck(out, places, fast_mode=True)
     assert torch.autograd.gradgradcheck(out, places, fast_mode=True)
+    wanted = [place for place in places if place.requires_grad]
+    once, again = (
+        torch.autograd.grad(out(*places).square().sum(), wanted, create_graph=create_graph)
+        for create_graph in (False, True)
+    )
+    torch.testing.assert_close(once, again, rtol=1e-9, atol=1e-11)
 
 
 class _Replaced:
@@ -175,6 +182,14 @@ def without_affine(glu: LinearGLU) -> None:
     glu.norm = nn.BatchNorm1d(2 * C, affine=False)
 
 
+def averaging_all_batches(glu: LinearGLU) -> None:
+    glu.norm.momentum = None
+
+
+def dropping_all(glu: LinearGLU) -> None:
+    glu.dropout.p = 1.0
+
+
 def parametrized(glu: LinearGLU) -> None:
     nn.utils.parametrizations.weight_norm(glu.linear, "weight_x")
 
@@ -185,7 +200,19 @@ def replaced_forward(glu: LinearGLU) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [hooked, evaluated, synchronised, without_affine, parametrized, replaced_forward, "own", "autocast", "one"],
+    [
+        hooked,
+        evaluated,
+        averaging_all_batches,
+        dropping_all,
+        synchronised,
+        without_affine,
+        parametrized,
+        replaced_forward,
+        "own",
+        "autocast",
+        "one",
+    ],
 )
 def test_steps_aside(change: Any) -> None:
     glu = _Own(C, L) if change == "own" else LinearGLU(C, L)
