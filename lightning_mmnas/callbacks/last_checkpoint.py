@@ -8,11 +8,12 @@ from weakref import proxy
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
 from lightning_mmnas.callbacks.checkpoint_files import write_whole_checkpoints
 from lightning_mmnas.callbacks.contract import require
-from lightning_mmnas.callbacks.ending import reduce_metrics
+from lightning_mmnas.callbacks.ending import nobody_waited_for, reduce_metrics
 from lightning_mmnas.errors import RunDirectoryError, TrainingError
 from lightning_mmnas.modules.finite import require_finite
 from lightning_mmnas.modules.length import is_trial
@@ -96,7 +97,11 @@ class LastCheckpoint(ModelCheckpoint):
         if self._written_step in (None, trainer.global_step):
             return
         try:
-            self._write(trainer)
+            if trainer.world_size == 1 or isinstance(exception, SIGTERMException):  # which all ranks raise
+                self._write(trainer)
+            elif trainer.is_global_zero:
+                with nobody_waited_for(trainer):
+                    self._write(trainer)
         except (
             RunDirectoryError,
             TrainingError,

@@ -299,7 +299,9 @@ class MMNASCLI(CommandLine):
             yield
 
     def _way_on(self) -> str:
-        """How a command that was stopped is continued: from the newest checkpoint."""
+        """How a command that was stopped is continued: from the newest checkpoint, which the first rank has written."""
+        if not self.trainer.is_global_zero:
+            return "the first process says how it goes on"
         callbacks: list[Any] = self.trainer.checkpoint_callbacks
         paths = [getattr(c, name, "") for c in callbacks for name in ("last_model_path", "best_model_path")]
         written = [Path(path) for path in paths if path and Path(path).is_file()]
