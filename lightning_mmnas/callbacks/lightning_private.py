@@ -201,6 +201,11 @@ def forks_or_spawns(trainer: Trainer) -> bool:
     return type(trainer.strategy.launcher) is _MultiProcessingLauncher
 
 
+def waits_for_all_gradients(trainer: Trainer) -> bool:
+    """Whether DDP would end a training in which a step has no gradient for some weights."""
+    return not getattr(trainer.strategy, "_ddp_kwargs", {"find_unused_parameters": True}).get("find_unused_parameters")
+
+
 def stop_if_terminated(trainer: Trainer) -> None:
     """Ends the training as Lightning does after a batch, if SIGTERM has come.
 
