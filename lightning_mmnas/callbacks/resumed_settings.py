@@ -122,7 +122,8 @@ def check_run_length(before: Mapping[str, Any], now: Mapping[str, Any], batches:
     require(
         batches == 0 or not other,
         f"The checkpoint is from the middle of an epoch, after {batches} batches, and the batches of this run are"
-        f" others ({', '.join(other)}): resume with the data and batch size of the first run, {_ANEW}",
+        f" others ({', '.join(other)}): resume with the data, batch size and number of processes of the first"
+        f" run, {_ANEW}",
     )
     return ", ".join(changed.values())
 
