@@ -63,11 +63,12 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
-        # After the last batch comes the epoch's end, which Lightning would leave out when it goes on from here.
-        if accumulating or trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches != 0:
             return
-        if trainer.strategy.reduce_boolean_decision(time.monotonic() - self._written_at >= self._seconds, all=False):
+        # Asked whether or not this is the last batch, which it may be for one rank alone.
+        due = trainer.strategy.reduce_boolean_decision(time.monotonic() - self._written_at >= self._seconds, all=False)
+        # After the last batch comes the epoch's end, which Lightning would leave out when it goes on from here.
+        if due and not trainer.is_last_batch and batch_idx + 1 != trainer.num_training_batches:
             self._write(trainer)
 
     @override
