@@ -247,7 +247,18 @@ def test_options_in_the_text_exist() -> None:
             continue
         text = FENCE.sub("", path.read_text())
         for code in re.findall(r"`([^`\n]+)`", text):
-            if code.startswith(("python ", "OMP_NUM_THREADS", "torchrun", "pip ", "srun ", "#SBATCH ", "--signal=")):
+            if code.startswith(
+                (
+                    "python ",
+                    "OMP_NUM_THREADS",
+                    "torchrun",
+                    "pip ",
+                    "srun ",
+                    "#SBATCH ",
+                    "--signal=",
+                    "--kill-on-bad-exit",
+                )
+            ):
                 continue
             for option in re.findall(r"(?<!\S)--[a-z_-]+", code):
                 assert option in known, f"{path.name}: there is no option {option} in `{code}`"

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from torch import Tensor, nn
 
 from lightning_mmnas.callbacks import lightning_private as private
+from lightning_mmnas.fusion.relaxation import Relaxation
 from lightning_mmnas.modules import length
 from lightning_mmnas.objectives.losses import GatheredNTXent
 
@@ -72,6 +73,12 @@ def require_workable(trainer: Trainer, pl_module: LightningModule, order: int, k
         order == 1 or getattr(trainer.precision_plugin, "scaler", None) is None,
         "order=2 is not offered with a GradScaler: use precision='bf16-mixed' or '32-true', or order=1",
     )
+    for part in pl_module.modules():
+        require(
+            not (isinstance(part, Relaxation) and part.one_hot and private.waits_for_all_gradients(trainer)),
+            f"{type(part).__name__} samples primitives, and a step has no gradient for the others, which DDP would wait"
+            " for: use strategy='ddp_find_unused_parameters_true'",
+        )
     if order == 2 and trainer.world_size > 1:
         check_gathers(pl_module)
 

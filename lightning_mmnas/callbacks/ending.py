@@ -1,7 +1,8 @@
 """All ranks of a training end together when one of them is told to end."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -11,19 +12,24 @@ from typing_extensions import override
 
 from lightning_mmnas.callbacks import lightning_private as private
 
+_VALIDATION, _EPOCH_END, _END = 1, 2, 3
+"""Places that are not before a batch, where a rank tells the others that it is there."""
+
 
 class EndTogether(Callback):
     """Ends all ranks before the same batch after SIGTERM, and requeues before the same one where SLURM asks for it.
 
-    The ranks tell each other once per batch, in place of a broadcast of Lightning's: two numbers. In validation they do
-    so for as many batches as every rank has. A rank without any is refused: the others would wait for its metrics.
+    The ranks tell each other once per batch, in place of a broadcast of Lightning's: four numbers. In validation they
+    do so for as many batches as every rank has. A rank without any is refused: the others would wait for its metrics.
+    So is a rank that leaves its epoch, or the training, while others train on.
 
     Raises:
-        MisconfigurationException: A rank has no validation batch while others have some.
+        MisconfigurationException: A rank has no validation batch while others have some, or fewer training batches, or
+            has stopped alone.
     """
 
     def __init__(self) -> None:
-        self._tell: Callable[[], None] | None = None
+        self._tell: Callable[..., None] | None = None
         self._batches = 0.0  # of this validation, in which they tell each other
         self._seen = 0  # of this validation
 
@@ -41,6 +47,7 @@ class EndTogether(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen = 0
         if self._tell is not None and not trainer.sanity_checking:
+            self._tell(_VALIDATION)
             own = torch.tensor(sum(trainer.num_val_batches), device=trainer.strategy.root_device)
             least = float(trainer.strategy.reduce(own, reduce_op="min"))
             self._batches = least if math.isfinite(least) else 0.0
@@ -59,7 +66,14 @@ class EndTogether(Callback):
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._tell is not None:
+            self._tell(_EPOCH_END)
         reduce_metrics(trainer)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._tell is not None:
+            self._tell(_END)
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -75,6 +89,16 @@ def reduce_metrics(trainer: Trainer) -> None:
     """
     if trainer.world_size > 1:
         _ = trainer.callback_metrics
+
+
+@contextmanager
+def nobody_waited_for(trainer: Trainer) -> Iterator[None]:
+    """Within it barriers are none: what has ended this rank need not have come to the others, which are elsewhere."""
+    vars(trainer.strategy)["barrier"] = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        del vars(trainer.strategy)["barrier"]
 
 
 def _require_batches(trainer: Trainer, own: float) -> None:

@@ -4,12 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import rank_zero_warn
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from torch import Tensor
 
 from lightning_mmnas.callbacks import lightning_private as private
 from lightning_mmnas.callbacks.own_draws import OwnDraws, isolate
+from lightning_mmnas.data.samples import EpochSampler
 
 
 class LoaderGenerators:
@@ -32,6 +34,11 @@ class LoaderGenerators:
             isolate(loader, trainer.global_rank)
             if trainer.world_size > 1:
                 private.seed_workers_apart(loader, trainer.global_rank)
+                if isinstance(getattr(loader, "sampler", None), EpochSampler):  # which Lightning replaces otherwise
+                    rank_zero_warn(
+                        "use_distributed_sampler=False leaves the samples undivided: every rank trains on all of them,"
+                        " in the same order; leave it at True."
+                    )
             holders = [holder for holder in holders_of(loader) if hasattr(holder, "generator")]
             for holder in holders:
                 if holder.generator is None:

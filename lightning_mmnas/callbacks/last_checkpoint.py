@@ -8,11 +8,12 @@ from weakref import proxy
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from typing_extensions import override
 
 from lightning_mmnas.callbacks.checkpoint_files import write_whole_checkpoints
 from lightning_mmnas.callbacks.contract import require
-from lightning_mmnas.callbacks.ending import reduce_metrics
+from lightning_mmnas.callbacks.ending import nobody_waited_for, reduce_metrics
 from lightning_mmnas.errors import RunDirectoryError, TrainingError
 from lightning_mmnas.modules.finite import require_finite
 from lightning_mmnas.modules.length import is_trial
@@ -62,11 +63,12 @@ class LastCheckpoint(ModelCheckpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        accumulating = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
-        # After the last batch comes the epoch's end, which Lightning would leave out when it goes on from here.
-        if accumulating or trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches != 0:
             return
-        if trainer.strategy.reduce_boolean_decision(time.monotonic() - self._written_at >= self._seconds, all=False):
+        # Asked whether or not this is the last batch, which it may be for one rank alone.
+        due = trainer.strategy.reduce_boolean_decision(time.monotonic() - self._written_at >= self._seconds, all=False)
+        # After the last batch comes the epoch's end, which Lightning would leave out when it goes on from here.
+        if due and not trainer.is_last_batch and batch_idx + 1 != trainer.num_training_batches:
             self._write(trainer)
 
     @override
@@ -96,7 +98,11 @@ class LastCheckpoint(ModelCheckpoint):
         if self._written_step in (None, trainer.global_step):
             return
         try:
-            self._write(trainer)
+            if trainer.world_size == 1 or isinstance(exception, SIGTERMException):  # which all ranks raise
+                self._write(trainer)
+            elif trainer.is_global_zero:
+                with nobody_waited_for(trainer):
+                    self._write(trainer)
         except (
             RunDirectoryError,
             TrainingError,

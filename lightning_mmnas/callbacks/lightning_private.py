@@ -9,15 +9,15 @@ import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import partial, reduce
+from functools import partial
 from itertools import chain
-from operator import or_
 from types import FrameType
-from typing import Any, get_args
+from typing import Any
 
 import torch
 import yaml
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.seed import pl_worker_init_function
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import WeightAveraging
@@ -34,21 +34,6 @@ from typing_extensions import override
 from lightning_mmnas.callbacks.batch_norm_sync import BatchNormSync
 
 _NOT_RESUMABLE = "You're resuming from a checkpoint that ended before the epoch ended"
-
-
-def read_whole_numbers_first() -> None:
-    """Lets a command line read the trainer's numbers as they are written: 1 is one batch, 1.0 all of them.
-
-    To Python's cache of types ``Optional[Union[int, float]]`` is what another module has called so before, perhaps with
-    float first, of which 1 is one, too.
-    """
-    hints: dict[str, Any] = Trainer.__init__.__annotations__
-    for name, hint in hints.items():
-        kinds = list(get_args(hint))
-        if int in kinds and float in kinds and kinds.index(float) < kinds.index(int):
-            kinds.remove(int)
-            kinds.insert(kinds.index(float), int)
-            hints[name] = reduce(or_, kinds)
 
 
 def begun_and_done(trainer: Trainer) -> tuple[int, int]:
@@ -146,7 +131,7 @@ def heeds_sigterm(trainer: Trainer) -> bool:
     return heard and (requeues(trainer) or has_iterators(trainer))
 
 
-def hear_signals_together(trainer: Trainer) -> Callable[[], None]:
+def hear_signals_together(trainer: Trainer) -> Callable[..., None]:
     """Has all ranks heed SIGTERM, and SLURM's signal before its time limit, before the same batch.
 
     Lightning's handlers broadcast and save in the midst of whatever the ranks are doing, which hangs where ranks are
@@ -158,6 +143,7 @@ def hear_signals_together(trainer: Trainer) -> Callable[[], None]:
 
     Returns:
         What the ranks call together: it requeues if any was told to, and raises `SIGTERMException` if any is to end.
+        It may be given the number of a place, where all ranks must be; Lightning's call before a batch has 0.
     """
     connector: Any = trainer._signal_connector
     loop: Any = trainer.fit_loop.epoch_loop
@@ -173,16 +159,22 @@ def hear_signals_together(trainer: Trainer) -> Callable[[], None]:
     def note_requeue(number: int, frame: FrameType | None) -> None:
         requeues.append(number)
 
-    def tell() -> None:
-        own = torch.tensor([bool(requeues), bool(ends)], dtype=torch.int32, device=trainer.strategy.root_device)
+    def tell(place: int = 0) -> None:
+        numbers = [bool(requeues), bool(ends), place, -place]
+        own = torch.tensor(numbers, dtype=torch.int32, device=trainer.strategy.root_device)
         told: Any = trainer.strategy.reduce(own, reduce_op="max")
-        requeued, ended = told.tolist()
-        if requeued:
+        requeued, ended, last, first = told.tolist()
+        if requeued and place == 0:  # elsewhere other callbacks still have their turn, which a resume would leave out
             requeue(signal.SIGUSR1, None)
             requeues.clear()
-        if ended:
+        if ended and place == 0:
             connector.received_sigterm = True
             raise SIGTERMException
+        if last != -first:
+            raise MisconfigurationException(
+                "a rank has left its epoch, and another would train on and wait for it for ever: give all ranks equally"
+                " many batches, and let what ends a training, such as trainer.should_stop, come to all of them"
+            )
 
     own_handlers = {"_sigterm_notifier_fn": note_end, "_slurm_sigusr_handler_fn": note_requeue, "ends": ends}
     vars(connector).update(own_handlers)
@@ -199,6 +191,11 @@ def is_started_by_lightning(trainer: Trainer) -> bool:
 def forks_or_spawns(trainer: Trainer) -> bool:
     """Whether the ranks are to be forks of this process, or to be started by Python's multiprocessing."""
     return type(trainer.strategy.launcher) is _MultiProcessingLauncher
+
+
+def waits_for_all_gradients(trainer: Trainer) -> bool:
+    """Whether DDP would end a training in which a step has no gradient for some weights."""
+    return not getattr(trainer.strategy, "_ddp_kwargs", {"find_unused_parameters": True}).get("find_unused_parameters")
 
 
 def stop_if_terminated(trainer: Trainer) -> None:

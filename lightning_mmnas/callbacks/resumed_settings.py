@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from lightning_mmnas.callbacks import lightning_private as private
 from lightning_mmnas.callbacks.contract import require
 
+_LOADERS, _SEEDS = "batches, batch size and samples of the loaders", "seeds of the batches"
 _ANEW = "or train anew from its weights, without ckpt_path"
 # How an optimiser computes, how far a schedule has come, and what follows from the rest, is no setting.
 _NO_SETTINGS = ("params", "fused", "foreach", "capturable", "differentiable", "initial_lr", "max_lr", "min_lr")
@@ -99,7 +100,8 @@ def run_length(trainer: Trainer) -> dict[str, Any]:
         "max_steps": trainer.max_steps,
         "accumulate_grad_batches": trainer.accumulate_grad_batches,
         "batches in an epoch": trainer.num_training_batches,
-        "batches, batch size and samples of the loaders": [_sizes(loader) for loader in private.train_loaders(trainer)],
+        _LOADERS: [_sizes(loader) for loader in private.train_loaders(trainer)],
+        _SEEDS: [_seed(loader) for loader in private.train_loaders(trainer)],
     }
 
 
@@ -122,8 +124,15 @@ def check_run_length(before: Mapping[str, Any], now: Mapping[str, Any], batches:
     require(
         batches == 0 or not other,
         f"The checkpoint is from the middle of an epoch, after {batches} batches, and the batches of this run are"
-        f" others ({', '.join(other)}): resume with the data and batch size of the first run, {_ANEW}",
+        f" others ({', '.join(other)}): resume with the data, batch size, seed and number of processes of the"
+        f" first run, {_ANEW}",
     )
+    as_many = len(before[_LOADERS]) == len(now[_LOADERS])  # else they are refused later
+    if as_many and (_SEEDS in changed or _samples(before) != _samples(now)):
+        rank_zero_warn(
+            f"This run draws from other data than the checkpoint's ({', '.join(other)}): what one of its splits, or of"
+            " the two parts of a search, has held may be in another one now."
+        )
     return ", ".join(changed.values())
 
 
@@ -209,6 +218,15 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 def _sizes(loader: Any) -> list[int | None]:
     return [_size(loader), getattr(loader, "batch_size", None), _size(getattr(loader, "dataset", None))]
+
+
+def _samples(length: Mapping[str, Any]) -> list[int | None]:
+    return [sizes[-1] for sizes in length[_LOADERS]]
+
+
+def _seed(loader: Any) -> int | None:
+    seed = getattr(private.own_sampler(getattr(loader, "sampler", None)), "seed", None)
+    return seed if isinstance(seed, int) else None
 
 
 def _size(value: Any) -> int | None:

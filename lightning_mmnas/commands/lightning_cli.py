@@ -41,7 +41,6 @@ from lightning_mmnas.callbacks.lightning_private import (
     CommandLine,
     heeds_sigterm,
     is_started_by_lightning,
-    read_whole_numbers_first,
     synchronise_batch_norm,
 )
 from lightning_mmnas.callbacks.progress import hide_advertisements
@@ -58,7 +57,7 @@ from lightning_mmnas.commands.instantiation import (
 from lightning_mmnas.commands.lock import locked
 from lightning_mmnas.commands.memory import keep_freed_memory
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
-from lightning_mmnas.commands.parser_types import register_types
+from lightning_mmnas.commands.parser_types import read_whole_numbers_first, register_types
 from lightning_mmnas.commands.quoting import dump_yaml
 from lightning_mmnas.commands.refusals import refuse_finished_stage
 from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, keep_predictions
@@ -299,7 +298,9 @@ class MMNASCLI(CommandLine):
             yield
 
     def _way_on(self) -> str:
-        """How a command that was stopped is continued: from the newest checkpoint."""
+        """How a command that was stopped is continued: from the newest checkpoint, which the first rank has written."""
+        if not self.trainer.is_global_zero:
+            return "the first process says how it goes on"
         callbacks: list[Any] = self.trainer.checkpoint_callbacks
         paths = [getattr(c, name, "") for c in callbacks for name in ("last_model_path", "best_model_path")]
         written = [Path(path) for path in paths if path and Path(path).is_file()]

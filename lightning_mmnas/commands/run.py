@@ -388,5 +388,6 @@ def _part() -> None:
 
 
 def _is_main() -> bool:
-    """Whether this is the process the user started, or torchrun's first; not one that Lightning started for a rank."""
-    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0) == 0
+    """Whether this is the process the user started, or the first of torchrun's, of srun's or of several machines'."""
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(int(os.environ.get(name) or 0) == 0 for name in ranks)

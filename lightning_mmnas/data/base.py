@@ -367,14 +367,16 @@ class MultimodalDataModule(LightningDataModule, ABC):
 
     def _loader(self, part: Part, shuffle: bool = False) -> Loader:
         size = -(-len(part) // self._ranks[0])  # of a rank
-        single = size % self.batch_size == 1 and size > 1
-        drop_last = shuffle and (not self.labels or single)
-        if drop_last and size < self.batch_size:
+        least = 2 if self.labels else self.batch_size  # batch norm needs two
+        if shuffle and size < least:
             of_rank = "" if size == len(part) else f" for each of {self._ranks[0]} ranks"
-            raise DataError(
-                f"a training part has {size} samples{of_rank}, fewer than batch_size="
-                f"{self.batch_size}; check data.init_args.batch_size"
+            way_out = (
+                "the 2 of a step; give more, or fewer ranks"
+                if self.labels
+                else f"batch_size={least}; check data.init_args.batch_size"
             )
+            raise DataError(f"a training part has {size} sample(s){of_rank}, fewer than {way_out}")
+        drop_last = shuffle and (not self.labels or size % self.batch_size == 1)
         sampler = self._sampler(part, shuffle)
         if callable(set_epoch := getattr(sampler, "set_epoch", None)) and self.trainer is not None:
             # With workers, reading starts before Lightning calls set_epoch on a resumed run.

@@ -1,5 +1,6 @@
 """What the callback cannot work with is refused with a message that names the way out."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ from lightly.loss import DCLLoss
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule
 from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import CombinedLoader
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from lightning_mmnas.callbacks import ArchitectureAlternation
-from lightning_mmnas.callbacks.contract import check_gathers
+from lightning_mmnas.callbacks.contract import check_gathers, require_workable
+from lightning_mmnas.fusion.relaxation import GumbelHard
 from lightning_mmnas.objectives.losses import nt_xent
 from tests.callbacks.searchers import Part, Searcher, dataset, loaders, trainer
 
@@ -118,6 +120,17 @@ def _setup_or_fit(module: LightningModule, root: Path) -> None:
         run.fit(module, loaders())
     else:  # Lightning itself refuses to fit these
         ArchitectureAlternation().setup(run, module, "fit")
+
+
+@pytest.mark.parametrize(("unused", "refused"), [(False, True), (True, False)])
+def test_samples_of_primitives_under_ddp(unused: bool, refused: bool, tmp_path: Path) -> None:
+    """A step has no gradient for primitives that were not sampled."""
+    module, run = Searcher(), trainer(tmp_path)
+    module.net.add_module("relaxation", GumbelHard())
+    run._accelerator_connector.strategy = DDPStrategy(find_unused_parameters=unused)
+    message = "GumbelHard samples primitives.*use strategy='ddp_find_unused_parameters_true'"
+    with pytest.raises(MisconfigurationException, match=message) if refused else nullcontext():
+        require_workable(run, module, 1, ArchitectureAlternation)
 
 
 @pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy])

@@ -62,6 +62,28 @@ def test_it_writes_after_every_epoch_and_within_long_ones(minutes: float, expect
     assert last.last_model_path == str(tmp_path / "last.ckpt")
 
 
+@pytest.mark.parametrize(("first", "left"), [(True, (1, 4)), (False, (0, 3))])
+def test_an_error_of_one_rank_waits_for_no_other(
+    first: bool, left: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are in another collective operation, and would never come to the barrier of a checkpoint."""
+
+    def barrier(*args: Any) -> None:
+        raise AssertionError("waits for the other rank")
+
+    class OneOfTwo(Callback):
+        def on_train_batch_start(self, run: Trainer, *args: Any) -> None:
+            if run.global_step == 4:
+                monkeypatch.setattr(Trainer, "world_size", 2)
+                monkeypatch.setattr(Trainer, "is_global_zero", first)
+                monkeypatch.setattr(type(run.strategy), "barrier", barrier)
+                raise KilledError
+
+    with pytest.raises(KilledError):
+        trainer(tmp_path, LastCheckpoint(tmp_path), OneOfTwo()).fit(Searcher(), loaders())
+    assert _stand(tmp_path / "last.ckpt") == left
+
+
 def test_it_does_not_write_within_an_accumulation(tmp_path: Path) -> None:
     watch, last = Watch(tmp_path / "last.ckpt"), LastCheckpoint(tmp_path, 1e-9)
     trainer(tmp_path, watch, last, max_epochs=1, accumulate_grad_batches=2).fit(Searcher(), loaders(24))

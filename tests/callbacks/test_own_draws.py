@@ -3,8 +3,10 @@
 import json
 import random
 from collections.abc import Iterator
+from contextlib import nullcontext
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, SubsetRandomSampler, WeightedRandomSampler
 
 from lightning_mmnas.callbacks import ExactResume
+from lightning_mmnas.callbacks.generators import LoaderGenerators
 from lightning_mmnas.callbacks.own_draws import OwnDrawsOfSampler
+from lightning_mmnas.data.samples import EpochSampler
 from tests.callbacks.searchers import trainer
 from tests.callbacks.test_alternation_resume import SaveAlways
 from tests.ranks import start_ranks
@@ -147,3 +151,16 @@ def test_ranks_read_every_sample_once(tmp_path: Path) -> None:
             read = [pair for found in ranks for pair in found[kind][epoch]]
             assert sorted(number for number, _ in read) == list(range(SAMPLES)), kind
             assert len({drawn for _, drawn in read}) == SAMPLES, kind  # augmentations, too, are different
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_ranks_that_all_read_all_samples_are_told(ranks: int) -> None:
+    """Lightning has not replaced the sampler: use_distributed_sampler is False."""
+    samples: Any = list(range(SAMPLES))
+    loader = DataLoader(samples, sampler=EpochSampler(samples))
+    loop = SimpleNamespace(_combined_loader=SimpleNamespace(flattened=[loader]))
+    loop.epoch_loop = SimpleNamespace(val_loop=SimpleNamespace(_combined_loader=None))
+    run: Any = SimpleNamespace(world_size=ranks, global_rank=0, fit_loop=loop, strategy=SimpleNamespace(broadcast=int))
+    told = pytest.warns(UserWarning, match="every rank trains on all of them") if ranks > 1 else nullcontext()
+    with told:
+        LoaderGenerators().adopt(run)

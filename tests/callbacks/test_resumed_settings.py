@@ -13,11 +13,13 @@ from lightning.pytorch.utilities import CombinedLoader
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader
 
 from lightning_mmnas.callbacks import ArchitectureAlternation, ExactResume, LastCheckpoint
+from lightning_mmnas.data.samples import EpochSampler
 from lightning_mmnas.modules.base import plain_optimizer
 from lightning_mmnas.objectives.training import Schedule
-from tests.callbacks.searchers import Searcher, differences, loaders, trainer, values
+from tests.callbacks.searchers import Searcher, dataset, differences, loaders, trainer, values
 from tests.callbacks.test_alternation_resume import SaveAlways
 
 
@@ -142,8 +144,28 @@ def test_other_batches(data: dict[str, Any], change: str, saved: list[Path], tmp
         fit(tmp_path, Searcher(), checkpoint=saved[3], data=loaders(shuffle=True, **sizes))
     assert "epoch" in saved[5].name
     module = Searcher()
-    fit(tmp_path, module, checkpoint=saved[5], data=loaders(shuffle=True, **sizes))
+    with pytest.warns(UserWarning, match=f"draws from other data than the checkpoint's .*{change}"):
+        fit(tmp_path, module, checkpoint=saved[5], data=loaders(shuffle=True, **sizes))
     assert len(module.losses) == len(loaders(**sizes).iterables["weights"])
+
+
+def seeded(seed: int) -> CombinedLoader:
+    parts = {"weights": dataset(20, 1), "architecture": dataset(12, 2)}
+    return CombinedLoader(
+        {name: DataLoader(part, batch_size=4, sampler=EpochSampler(part, seed)) for name, part in parts.items()},
+        "max_size_cycle",
+    )
+
+
+def test_another_seed_of_the_data(tmp_path: Path) -> None:
+    """Their order would be another one, and the parts of a search would be divided anew."""
+    save = SaveAlways(tmp_path)
+    fit(tmp_path, Searcher(), save, data=seeded(0))
+    change = r"seeds of the batches \[0, 0\] -> \[3, 3\]"
+    with pytest.raises(MisconfigurationException, match=f"after 4 batches, and the batches .* others .*{change}"):
+        fit(tmp_path, Searcher(), checkpoint=save.paths[3], data=seeded(3))
+    with pytest.warns(UserWarning, match=f"draws from other data than the checkpoint's .*{change}"):
+        fit(tmp_path, Searcher(), checkpoint=save.paths[5], data=seeded(3))
 
 
 def test_weights_alone_are_no_place_to_go_on_from(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ import pytest
 import yaml
 from lightning.pytorch import Trainer
 
-from lightning_mmnas.callbacks.lightning_private import read_whole_numbers_first
 from lightning_mmnas.commands.changes import (
     digest_of,
     free_folder,
@@ -15,6 +14,7 @@ from lightning_mmnas.commands.changes import (
     same,
 )
 from lightning_mmnas.commands.claiming import resolve
+from lightning_mmnas.commands.parser_types import read_whole_numbers_first
 from lightning_mmnas.commands.stages import read_stages
 from lightning_mmnas.errors import ConfigError
 from tests.commands.test_run import _stage

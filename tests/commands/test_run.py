@@ -9,7 +9,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from lightning_mmnas.commands.run import run
+from lightning_mmnas.commands.run import _is_main, run
 from lightning_mmnas.commands.stages import STAGES, Stage, find_configs
 from lightning_mmnas.errors import ConfigError, DataError, RunDirectoryError
 from tests.commands.toys import InterruptedModule
@@ -230,3 +230,23 @@ def test_mistakes_in_a_late_stage_are_told_before_anything_is_written(tmp_path: 
     with pytest.raises(ConfigError, match=r"stage finetune: .*max_epoks"):
         _run(configs, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "first"),
+    [
+        ({}, True),
+        ({"RANK": "0", "LOCAL_RANK": "0"}, True),
+        ({"RANK": "8", "LOCAL_RANK": "0"}, False),  # torchrun's, of a second machine
+        ({"LOCAL_RANK": "1", "SLURM_PROCID": "0"}, False),  # started by Lightning, within an allocation
+        ({"SLURM_PROCID": "0", "SLURM_LOCALID": "0"}, True),
+        ({"SLURM_PROCID": "1", "SLURM_LOCALID": "0"}, False),  # started by srun
+        ({"NODE_RANK": "1"}, False),  # started on a second machine by hand
+    ],
+)
+def test_which_process_keeps_the_run(given: dict[str, str], first: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert _is_main() is first

@@ -1,6 +1,7 @@
 """`MultimodalDataModule`, through `TensorDataModule`."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -180,8 +181,13 @@ def test_labelled_training_keeps_the_last_batch_unless_it_is_one_sample() -> Non
 def test_too_few_samples_for_a_batch_is_said() -> None:
     data = make(batch_size=61, labels=False)
     data.setup("fit")
-    with pytest.raises(DataError, match="60 samples, fewer than batch_size=61"):
+    with pytest.raises(DataError, match=r"60 sample\(s\), fewer than batch_size=61"):
         data.train_dataloader()
+    few = make(labels_per_class=1)
+    few.setup("fit")
+    few.trainer = SimpleNamespace(world_size=3, global_rank=0)  # type: ignore[assignment]
+    with pytest.raises(DataError, match=r"1 sample\(s\) for each of 3 ranks, fewer than the 2 of a step; give more"):
+        few.train_dataloader()
 
 
 @pytest.mark.parametrize("labels", [True, False])
