@@ -58,8 +58,14 @@ def refuse_forks(trainer: Trainer) -> None:
         )
 
 
+def callbacks_of(trainer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The callbacks of a trainer's configuration, of which one may stand without a list."""
+    callbacks = trainer.get("callbacks") or []
+    return [callbacks] if isinstance(callbacks, Mapping) else list(callbacks)
+
+
 def _of(trainer: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any]]:
     """Arguments of the callbacks of a class."""
-    for callback in trainer.get("callbacks") or []:
+    for callback in callbacks_of(trainer):
         if str(callback.get("class_path", "")).rpartition(".")[2] == name:
             yield callback.get("init_args") or {}

@@ -33,6 +33,8 @@ _ELSEWHERE = {"batch_size": "data.init_args.batch_size", "lr": "model.init_args.
 _LOST = re.compile(r"gloo.*(Connection (closed|reset) by peer|Broken pipe)|remote process exited|NCCL.*peer", re.DOTALL)
 # What torch puts before the message of an error in a worker of a loader: its whole traceback.
 _WORKER = re.compile(r"Caught (\w+) in DataLoader worker process \d+\.\nOriginal .*\n[\w.]*\1: ", re.DOTALL)
+# What the parser makes of keys that are numbers without a space behind the colon.
+_NO_SPACE = "keys and values are written {1: 2}, with a space behind the colon"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 _LONG = 60  # characters; a longer value is a whole section of the configuration
 
@@ -53,6 +55,7 @@ def shorten_parser_error(message: str) -> str:
             kept.append(text)
     short = re.sub(r'Parser key "([^"]+)":', r"\1:", " ".join(kept))
     short = re.sub(r"Expected a typing\.Literal(\[[^]]*\])", r"expected one of \1", short)
+    short = short.replace("unsupported operand type(s) for +: 'int' and 'str'", _NO_SPACE)
     short = _UNKNOWN_CLASS.sub(r"there is no class '\1' known by its name alone", short)
     near = _nearest(message)
     return f"{short}; did you mean {near!r}?" if near else short
@@ -138,12 +141,20 @@ def explain(error: BaseException) -> str | None:
         return f"{error.strerror}: {error.filename}"
     if isinstance(error, OSError) and error.errno in _DISK:
         return f"{error.strerror}; make room on the disk that is written to, and the same command goes on"
-    if isinstance(error, ValueError | RuntimeError | ModuleNotFoundError) and _is_raised_by_lightning(error):
+    place = _place(error)
+    if isinstance(error, ValueError | RuntimeError | ModuleNotFoundError) and place.startswith("lightning."):
         return " ".join(text.split())
+    if isinstance(error, AttributeError) and place.startswith("lightning.pytorch.callbacks."):
+        return f"{place} does not fit this module: {text}"
     return None
 
 
-def _is_raised_by_lightning(error: BaseException) -> bool:
-    """Whether Lightning itself has refused something, such as a setting of the trainer, in its own words."""
+def _place(error: BaseException) -> str:
+    """The Python module in which an error was raised; in `lightning` it is a refusal in Lightning's own words.
+
+    Of an attribute that a PyTorch module lacks it is that which asked for it.
+    """
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return modules[-1:] != [] and modules[-1].split(".")[0] == "lightning"
+    while isinstance(error, AttributeError) and modules[-1:] == ["torch.nn.modules.module"]:
+        modules.pop()
+    return (modules or [""])[-1]

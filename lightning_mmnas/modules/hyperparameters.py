@@ -15,6 +15,7 @@ from omegaconf import Container, OmegaConf
 from torch import nn
 from typing_extensions import override
 
+from lightning_mmnas.modules.averaging import prepare_averages
 from lightning_mmnas.modules.finite import require_finite
 from lightning_mmnas.modules.ranks import draw_apart
 
@@ -33,8 +34,9 @@ class StageModule(LightningModule):
     built_with: dict[str, Any]
 
     def on_train_start(self) -> None:
-        """Lets every rank draw views of its own."""
+        """Lets every rank draw views of its own, and averages of weights spare what is frozen."""
         draw_apart(self.trainer)
+        prepare_averages(self.trainer)
 
     @override
     def save_hyperparameters(

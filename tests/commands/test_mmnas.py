@@ -80,6 +80,14 @@ def test_fit_and_print_config(config: Path, capsys: pytest.CaptureFixture[str]) 
         (["--model", "Nothing"], "Nothing"),
         (["--data.size", "0"], "the toy data are empty"),
         (["--trainer.limit_train_batches", "3.5"], "limit_train_batches"),
+        (
+            ["--trainer.callbacks", "GradientAccumulationScheduler", "--trainer.callbacks.scheduling", "{1:2}"],
+            "with a space behind the colon",
+        ),
+        (
+            ["--trainer.callbacks", "BackboneFinetuning"],
+            "callbacks.finetuning does not fit this module: 'ToyModule' object has no attribute 'backbone'",
+        ),
     ],
 )
 def test_mistakes(args: list[str], message: str, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
