@@ -71,6 +71,7 @@ def test_fit_and_print_config(config: Path, capsys: pytest.CaptureFixture[str]) 
     assert (config.parent / "run" / "search" / "config.yaml").is_file()
 
 
+@pytest.mark.filterwarnings("ignore:.*configure_optimizers. will be overridden")
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -84,6 +85,10 @@ def test_fit_and_print_config(config: Path, capsys: pytest.CaptureFixture[str]) 
             ["--trainer.callbacks", "GradientAccumulationScheduler", "--trainer.callbacks.scheduling", "{1:2}"],
             "with a space behind the colon",
         ),
+        (["--optimizer.lr", "0.1"], "'lr' is not accepted; name its class before it: --optimizer CLASS"),
+        (["--optimizer", "SDG"], "optimizer: there is no class 'SDG' known by its name alone"),
+        (["--optimizer", "SDG"], "did you mean 'SGD'?"),
+        (["--optimizer", "SparseAdam"], "mmnas: SparseAdam does not support dense gradients, please consider Adam"),
         (
             ["--trainer.callbacks", "BackboneFinetuning"],
             "callbacks.finetuning does not fit this module: 'ToyModule' object has no attribute 'backbone'",
