@@ -22,10 +22,12 @@ def refuse_impossible(config: Mapping[str, Any]) -> None:
         config: The resolved configuration, of plain values.
 
     Raises:
-        ConfigError: There are two alternations, the search would be over before its warm-up is, or a number of the
-            trainer's cannot be.
+        ConfigError: There are two alternations, the search would be over before its warm-up is, a number of the
+            trainer's cannot be, or `run_dir` is empty.
     """
     trainer = config.get("trainer") or {}
+    if config.get("run_dir") == "":
+        raise ConfigError("run_dir is empty; is a variable of the shell not set? Give . for this folder")
     if (batches := trainer.get("accumulate_grad_batches", 1)) is None or batches < 1:
         raise ConfigError(f"trainer.accumulate_grad_batches is {batches}, and a step needs a batch: give 1 or more")
     if (clip := trainer.get("gradient_clip_val")) is not None and not float(clip) >= 0:

@@ -85,6 +85,7 @@ def test_fit_and_print_config(config: Path, capsys: pytest.CaptureFixture[str]) 
             ["--trainer.callbacks", "GradientAccumulationScheduler", "--trainer.callbacks.scheduling", "{1:2}"],
             "with a space behind the colon",
         ),
+        (["--run_dir", ""], "run_dir is empty; is a variable of the shell not set?"),
         (["--optimizer.lr", "0.1"], "'lr' is not accepted; name its class before it: --optimizer CLASS"),
         (["--optimizer", "SDG"], "optimizer: there is no class 'SDG' known by its name alone"),
         (["--optimizer", "SDG"], "did you mean 'SGD'?"),
@@ -97,6 +98,20 @@ def test_fit_and_print_config(config: Path, capsys: pytest.CaptureFixture[str]) 
 )
 def test_mistakes(args: list[str], message: str, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in _message(capsys, "fit", "--config", str(config), *args)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["report", "runs/a", "--output", ""], "--output is empty; is a variable of the shell not set?"),
+        (["tabulate", "watch", "--output="], "--output is empty"),
+        (["sample", "--output", "", "--config", "a.yaml"], "--output is empty"),
+        (["run", "", "--output", "a"], "an argument is empty"),
+        (["show", ""], "an argument is empty"),
+    ],
+)
+def test_an_empty_path_is_not_this_folder(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in _message(capsys, *args)
 
 
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook"])
