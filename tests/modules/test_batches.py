@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lightning_mmnas import EncoderPretraining, FineTuning, FusionSpace
+from lightning_mmnas import EncoderPretraining, FineTuning, FusionSearch, FusionSpace
 from lightning_mmnas.errors import DataError
 from lightning_mmnas.modules.base import size
 from tests.modules.tiny import ENCODERS, modalities, split_of, trainer_of
@@ -73,6 +73,15 @@ def test_batches_that_are_refused(stage: str, case: str, tmp_path: Path) -> None
 def test_labels_that_are_refused(mode: str, change: Change, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         train("finetune", change, tmp_path, mode)
+
+
+@pytest.mark.parametrize("task", ["multiclass", None])
+def test_labels_of_a_supervised_search(task: Any) -> None:
+    module = FusionSearch(modalities(), ENCODERS, channels=4, length=2, supervised=True, num_classes=2, task=task)
+    assert module.loss(SPLIT).isfinite()
+    for label, message in ((SPLIT["label"] + 1, "a label is 2"), (SPLIT["label"].float(), "one whole number")):
+        with pytest.raises(DataError, match=message):
+            module.loss({**SPLIT, "label": label})
 
 
 def test_a_batch_of_one_sample(tmp_path: Path) -> None:
