@@ -1,10 +1,10 @@
-"""Lightning's averages of weights beside parts that are frozen, and those that would never come to be."""
+"""Lightning's averages and pruning of weights beside parts that are frozen, and averages that would be of nothing."""
 
 from functools import partial
 from typing import Any
 
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelPruning, StochasticWeightAveraging
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -20,7 +20,7 @@ def prepare_averages(trainer: Trainer) -> None:
 
     Raises:
         ConfigError: An average would begin after the training has ended, which would put the weights from before the
-            training in the place of the trained ones.
+            training in the place of the trained ones; or frozen weights would be pruned.
     """
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
@@ -31,6 +31,13 @@ def prepare_averages(trainer: Trainer) -> None:
         elif isinstance(callback, EMAWeightAveraging) and not _is_updated(callback, trainer):
             names = ("update_starting_at_step", "update_starting_at_epoch", "update_every_n_steps")
             raise ConfigError(_never(callback, ", ".join(f"{name}={getattr(callback, name)}" for name in names)))
+        elif isinstance(callback, ModelPruning) and not all(
+            getattr(part, name).requires_grad for part, name in callback._parameters_to_prune or ()
+        ):
+            raise ConfigError(
+                "ModelPruning would prune frozen weights too, such as the encoders', which all stages share: give its "
+                "parameters_to_prune, of the network alone, or remove it"
+            )
 
 
 def _never(callback: Any, settings: str) -> str:

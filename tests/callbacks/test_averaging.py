@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, StochasticWeightAveraging, WeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelPruning, StochasticWeightAveraging, WeightAveraging
 from torch import Tensor
 
 from lightning_mmnas import ArchitectureAlternation, FeatureCaching
@@ -99,3 +99,16 @@ def test_an_average_of_nothing_is_refused(averaging: Any, message: str, tmp_path
     run = trainer_of(tmp_path, callbacks=[averaging], max_epochs=2)
     with pytest.raises(ConfigError, match=f"{type(averaging).__name__} .*{message}"):
         run.fit(finetuning_of(), datamodule=data)
+
+
+def test_frozen_weights_are_not_pruned(tmp_path: Path) -> None:
+    data = data_of(labels=True, architecture_fraction=None)
+    run = trainer_of(tmp_path, callbacks=[ModelPruning("l1_unstructured", amount=0.5)])
+    with pytest.raises(ConfigError, match="ModelPruning would prune frozen weights too"):
+        run.fit(finetuning_of(), datamodule=data)
+    module = finetuning_of()
+    encoders = values(module.encoders)
+    pruning = ModelPruning("l1_unstructured", parameters_to_prune=[(module.classifier, "weight")], amount=0.5)
+    trainer_of(tmp_path, callbacks=[pruning]).fit(module, datamodule=data)
+    assert not differences(encoders, values(module.encoders))
+    assert (module.classifier.weight == 0).float().mean() == 0.5
