@@ -211,6 +211,8 @@ def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "a/0" in capsys.readouterr().out
     assert main(["show", str(path), "--output", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
+    assert main(["show", str(path), "--output", str(tmp_path / "x.PNG")]) == 0
+    assert (tmp_path / "x.PNG").read_bytes().startswith(b"\x89PNG")
     capsys.readouterr()
 
     run = tmp_path / "runs" / "watch"
