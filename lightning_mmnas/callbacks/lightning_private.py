@@ -301,7 +301,9 @@ def leave_out_of_averages(trainer: Trainer, tensors: Iterable[Tensor]) -> None:
         shared = [(ours, own) for ours, own in pairs if id(own) in kept]
         for ours, own in shared:
             ours.data = own.data  # one tensor: whatever is exchanged or copied, it stays what it is
-        vars(average)["update_parameters"] = partial(_update_others, average, [own for _, own in shared])
+        left_out = vars(average).setdefault("_left_out", [])  # of other callbacks too
+        left_out += [own for _, own in shared]
+        vars(average)["update_parameters"] = partial(_update_others, average, left_out)
 
 
 def _update_others(average: AveragedModel, kept: list[Tensor], module: nn.Module) -> None:

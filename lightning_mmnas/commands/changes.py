@@ -80,6 +80,7 @@ def read_record(run_dir: Path, name: str) -> dict[str, Any] | None:
     if record is None and not path.is_file():
         return None
     whole = record is not None and "digest" in record and isinstance(record.get("seconds"), int | float)
+    whole = whole and isinstance((record or {}).get("parameters", {}), dict)
     if not whole or (name == "comparison" and not isinstance((record or {}).get("results"), dict)):
         raise RunDirectoryError(
             f"cannot read {path} ({reason}); delete it and give the same command again: "

@@ -22,10 +22,12 @@ def refuse_impossible(config: Mapping[str, Any]) -> None:
         config: The resolved configuration, of plain values.
 
     Raises:
-        ConfigError: There are two alternations, the search would be over before its warm-up is, or a number of the
-            trainer's cannot be.
+        ConfigError: There are two alternations, the search would be over before its warm-up is, a number of the
+            trainer's cannot be, or `run_dir` is empty.
     """
     trainer = config.get("trainer") or {}
+    if config.get("run_dir") == "":
+        raise ConfigError("run_dir is empty; is a variable of the shell not set? Give . for this folder")
     if (batches := trainer.get("accumulate_grad_batches", 1)) is None or batches < 1:
         raise ConfigError(f"trainer.accumulate_grad_batches is {batches}, and a step needs a batch: give 1 or more")
     if (clip := trainer.get("gradient_clip_val")) is not None and not float(clip) >= 0:
@@ -58,8 +60,14 @@ def refuse_forks(trainer: Trainer) -> None:
         )
 
 
+def callbacks_of(trainer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The callbacks of a trainer's configuration, of which one may stand without a list."""
+    callbacks = trainer.get("callbacks") or []
+    return [callbacks] if isinstance(callbacks, Mapping) else list(callbacks)
+
+
 def _of(trainer: Mapping[str, Any], name: str) -> Iterator[Mapping[str, Any]]:
     """Arguments of the callbacks of a class."""
-    for callback in trainer.get("callbacks") or []:
+    for callback in callbacks_of(trainer):
         if str(callback.get("class_path", "")).rpartition(".")[2] == name:
             yield callback.get("init_args") or {}

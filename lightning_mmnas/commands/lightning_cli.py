@@ -324,6 +324,9 @@ class MMNASCLI(CommandLine):
         for group in optimizer.param_groups:
             # In place: some optimisers, such as LBFGS, keep the list itself.
             group["params"][:] = [parameter for parameter in group["params"] if parameter.requires_grad]
+        for parameter in list(optimizer.state):  # some, such as Adagrad, begin it when they are made
+            if not parameter.requires_grad:
+                del optimizer.state[parameter]
         return CommandLine.configure_optimizers(lightning_module, optimizer, lr_scheduler)
 
     @override

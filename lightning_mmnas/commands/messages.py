@@ -21,10 +21,13 @@ _NOISE = re.compile(
     r"Does not validate against any of the Union subtypes|Subtypes: .*|Errors:"
     r"|Expected a <class 'NoneType'>.*|Given value type: .*|Given value: NestedArg.*|Problems? with given class_path .*"
     r"|Not a valid subclass of \w+|Subclass types expect one of:|a class path \(str\)"
+    r"|Import path [\w.]+ does not correspond to a subclass of ReduceLROnPlateau"
     r"|a dict with(out)? .*|Type collections\.abc\.Callable.* callable class:"
 )
 _CLASS_PATH = re.compile(r"(?:Problems? with given class_path|class_path=)\s*'([\w.]+)'")
 _OPTION = re.compile(r"Option '([\w.]+)' is not accepted")
+# An option of a class that is not named: the base class refuses it.
+_NO_CLASS = re.compile(r"with given class_path 'torch\.optim\.(Optimizer|lr_scheduler\.LRScheduler)'")
 _TRAINER_OPTION = re.compile(r"(?:accept option '|arguments: --)trainer\.(\w+)")
 _UNRECOGNISED = re.compile(r"unrecognized arguments: --([\w.+]+)")
 _UNKNOWN_CLASS = re.compile(r"Expected a dot import path string: (\S+)")
@@ -33,7 +36,11 @@ _ELSEWHERE = {"batch_size": "data.init_args.batch_size", "lr": "model.init_args.
 _LOST = re.compile(r"gloo.*(Connection (closed|reset) by peer|Broken pipe)|remote process exited|NCCL.*peer", re.DOTALL)
 # What torch puts before the message of an error in a worker of a loader: its whole traceback.
 _WORKER = re.compile(r"Caught (\w+) in DataLoader worker process \d+\.\nOriginal .*\n[\w.]*\1: ", re.DOTALL)
+# What the parser makes of keys that are numbers without a space behind the colon.
+_NO_SPACE = "keys and values are written {1: 2}, with a space behind the colon"
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+# What else a parser says of a misspelt class.
+_NO_PATH = re.compile(r"Expected a path but .* either not accessible or invalid|Expected a <class '[\w.]+'>")
 _LONG = 60  # characters; a longer value is a whole section of the configuration
 
 
@@ -41,6 +48,7 @@ def shorten_parser_error(message: str) -> str:
     """The part of a parser's message that names the mistake, with the nearest accepted name."""
     if command := _NO_MODEL.search(message):
         return f"no model is given: --config FILE of a stage, or --model CLASS_PATH; see mmnas {command[1]} --help"
+    noise = (_NOISE, _NO_PATH) if _UNKNOWN_CLASS.search(message) else (_NOISE,)
     kept: list[str] = []
     for line in message.splitlines():
         text = line.strip().removeprefix("- ")
@@ -49,11 +57,15 @@ def shorten_parser_error(message: str) -> str:
         if value is not None and len(value.group(1)) > _LONG:
             text = text[: value.start()]
         text = text.strip().rstrip(".")
-        if text and not _NOISE.fullmatch(text) and text not in kept:
+        if text and not any(part.fullmatch(text) for part in noise) and text not in kept:
             kept.append(text)
     short = re.sub(r'Parser key "([^"]+)":', r"\1:", " ".join(kept))
     short = re.sub(r"Expected a typing\.Literal(\[[^]]*\])", r"expected one of \1", short)
+    short = short.replace("unsupported operand type(s) for +: 'int' and 'str'", _NO_SPACE)
     short = _UNKNOWN_CLASS.sub(r"there is no class '\1' known by its name alone", short)
+    if without := _NO_CLASS.search(message):
+        option = "optimizer" if without[1] == "Optimizer" else "lr_scheduler"
+        return f"{short}; name its class before it: --{option} CLASS"
     near = _nearest(message)
     return f"{short}; did you mean {near!r}?" if near else short
 
@@ -71,11 +83,13 @@ def shorten_interpolation_error(error: OmegaConfBaseException) -> str:
 def _nearest(message: str) -> str | None:
     unknown, option = _UNKNOWN_CLASS.search(message), _OPTION.search(message)
     if unknown is not None:
-        import lightning.pytorch.callbacks
+        from lightning.pytorch import callbacks, loggers
+        from torch import optim
 
         import lightning_mmnas
 
-        names = [*lightning_mmnas.__all__, *lightning.pytorch.callbacks.__all__]
+        places = (lightning_mmnas, callbacks, loggers, optim, optim.lr_scheduler)
+        names = [name for place in places for name in place.__all__]
         return next(iter(difflib.get_close_matches(unknown.group(1), names, n=1)), None)
     trainer_option = _TRAINER_OPTION.search(message)
     if trainer_option is not None:
@@ -138,12 +152,21 @@ def explain(error: BaseException) -> str | None:
         return f"{error.strerror}: {error.filename}"
     if isinstance(error, OSError) and error.errno in _DISK:
         return f"{error.strerror}; make room on the disk that is written to, and the same command goes on"
-    if isinstance(error, ValueError | RuntimeError | ModuleNotFoundError) and _is_raised_by_lightning(error):
+    place = _place(error)
+    refusing = ("lightning.", "torch.optim.")
+    if isinstance(error, ValueError | RuntimeError | ModuleNotFoundError) and place.startswith(refusing):
         return " ".join(text.split())
+    if isinstance(error, AttributeError) and place.startswith("lightning.pytorch.callbacks."):
+        return f"{place} does not fit this module: {text}"
     return None
 
 
-def _is_raised_by_lightning(error: BaseException) -> bool:
-    """Whether Lightning itself has refused something, such as a setting of the trainer, in its own words."""
+def _place(error: BaseException) -> str:
+    """The Python module in which an error was raised; in `lightning` or `torch.optim` it is a refusal in its own words.
+
+    Of an attribute that a PyTorch module lacks it is that which asked for it.
+    """
     modules = [str(frame.f_globals.get("__name__")) for frame, _ in traceback.walk_tb(error.__traceback__)]
-    return modules[-1:] != [] and modules[-1].split(".")[0] == "lightning"
+    while isinstance(error, AttributeError) and modules[-1:] == ["torch.nn.modules.module"]:
+        modules.pop()
+    return (modules or [""])[-1]

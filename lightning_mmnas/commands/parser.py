@@ -38,6 +38,7 @@ class Parser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Reads the options; one that nearly has the name of another is a mistake, also where unknown ones go on."""
+        self._refuse_empty(list(args or ()))
         own = [option for option in self._option_string_actions if option.startswith("--")]
         for word in args or ():
             option = word.partition("=")[0]
@@ -51,6 +52,15 @@ class Parser(argparse.ArgumentParser):
         if "://" in (output := str(getattr(options, "output", None))):
             self.error(f"--output {output} is a URL; write into a folder of this machine, and copy it there")
         return options, rest
+
+    def _refuse_empty(self, words: list[str]) -> None:
+        """Refuses an empty path, which would be this folder."""
+        for before, word in zip(["", *words], words, strict=False):
+            option = before if word == "" else word.removesuffix("=") if word.endswith("=") else None
+            if option in ("--output", "--reuse"):
+                self.error(f"{option} is empty; is a variable of the shell not set?")
+            if word == "" and not before.startswith("--"):
+                self.error("an argument is empty; is a variable of the shell not set?")
 
 
 def nearest(name: str, *names: Iterable[str]) -> str | None:

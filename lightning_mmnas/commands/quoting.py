@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import Enum
 from typing import Any
 
 import yaml
@@ -17,6 +18,8 @@ class _Dumper(yaml.SafeDumper):
     """PyYAML's writer quotes what its own reader takes for a number; OmegaConf takes ``2e5`` for one, too."""
 
 
+# A default that is one, such as the interval of `Timer`, where the argument is a text.
+_Dumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _NUMBER, list("-+.0123456789"))
 
 

@@ -89,6 +89,8 @@ def analyse(run_dir: Path, *, again: bool = False, strict: bool = False) -> dict
         before = {}
     facts["memory"] = before.get("memory")
     known = before.get("model") if before.get("stages") == facts["stages"] else None
+    if not isinstance(known, dict) or known.get("metric") not in (known.get("scores") or ()):
+        known = None
     found, why = (known, None) if known is not None and not again else _look(run_dir, strict)
     if found is None and known is not None:
         _log.warning("%s What %s knew of it is kept.", why, run_dir / ANALYSIS)

@@ -16,6 +16,7 @@ from lightning_mmnas.callbacks.caching import FeatureCaching
 from lightning_mmnas.callbacks.progress import quiet
 from lightning_mmnas.callbacks.selection import GenotypeSelection
 from lightning_mmnas.commands.compare import read_features
+from lightning_mmnas.commands.impossible import callbacks_of
 from lightning_mmnas.commands.lightning_cli import MMNASCLI
 from lightning_mmnas.commands.versions import versions
 from lightning_mmnas.costs.measuring import CostKind
@@ -168,10 +169,9 @@ def _facts(stage: SearchStage, options: Any) -> dict[str, Any]:
         arguments = dict((stage.config[part] or {}).get("init_args", {}))
         config[part] = {name: value for name, value in arguments.items() if name not in _HERE}
     criterion = stage.selection.criterion
-    callbacks = stage.config["trainer"].get("callbacks") or []
     given = [
         (entry.get("init_args") or {}).get("criterion")
-        for entry in callbacks
+        for entry in callbacks_of(stage.config["trainer"])
         if "GenotypeSelection" in entry["class_path"]
     ]
     trained = {"supernet_steps": options.supernet_steps} if options.evaluator == "inherited" else {}

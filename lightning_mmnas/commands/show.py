@@ -38,7 +38,7 @@ def command(args: list[str]) -> None:
         matplotlib.use("Agg")
         figure = plot_genotype(genotype)
         formats = figure.canvas.get_supported_filetypes()
-        if Path(options.output).suffix.removeprefix(".") not in formats:
+        if Path(options.output).suffix.removeprefix(".").lower() not in formats:
             raise ConfigError(f"cannot draw {options.output}; the suffixes are {sorted(formats)}")
         with replacing(Path(options.output)) as path:
             figure.savefig(path, bbox_inches="tight")

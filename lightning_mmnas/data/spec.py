@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from lightning_mmnas.errors import DataError
 T = TypeVar("T")
 Kind = Literal["motion", "skeleton", "image", "text", "audio", "video", "features"]
 Task = Literal["multiclass", "multilabel", "regression"]
+_AMOUNTS = ("motion", "skeleton", "audio", "features")
+"""Kinds whose samples are floats; pictures may be bytes, and texts are ids."""
 Split = Literal["train", "val", "test"]
 TargetScale = tuple[float, float]
 """Mean and standard deviation of the targets of a regression, in their own unit."""
@@ -80,6 +82,36 @@ class Modalities(OrderedDict[str, ModalitySpec]):
     ) -> None:
         super().__init__(used or {})
         self.others = dict(others or {})
+
+
+def check_batch(batch: Mapping[str, Any], modalities: Mapping[str, ModalitySpec]) -> None:
+    """Refuses a batch of raw samples that no encoder takes; stored features are left aside.
+
+    Raises:
+        DataError: It is no dict, a modality is no tensor of numbers of its kind, the modalities have different
+            numbers of samples, or there are none.
+    """
+    if not isinstance(batch, Mapping):
+        raise DataError(f"a batch is a dict of tensors by modality, got a {type(batch).__name__}")
+    samples = {name: batch[name] for name in modalities if name in batch}
+    for name, value in samples.items():
+        if isinstance(value, list | tuple) and value and all(isinstance(level, Tensor) for level in value):
+            continue  # its features
+        if not isinstance(value, Tensor):
+            raise DataError(
+                f"modality {name!r} of the batch is {type(value).__name__}, not a tensor of prepared samples; let the "
+                "collate function make tensors (a delivered model's transforms make them of raw values)"
+            )
+        if modalities[name].kind in _AMOUNTS and not value.is_floating_point():
+            raise DataError(
+                f"modality {name!r} of the batch is {value.dtype}, and the kind {modalities[name].kind!r} has amounts, "
+                "which are floats: convert it by .float() in the data set"
+            )
+    sizes = {name: len(value) for name, value in samples.items()}
+    if len(set(sizes.values())) > 1:
+        raise DataError(f"the modalities of a batch have different numbers of samples: {sizes}")
+    if 0 in sizes.values():
+        raise DataError("a batch has no samples; let the batch sampler, or the collate function, leave such out")
 
 
 def of_those_in_use(entries: Mapping[str, T], modalities: Mapping[str, ModalitySpec]) -> dict[str, T]:

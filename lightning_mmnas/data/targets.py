@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_mmnas.data.samples import LABEL
-from lightning_mmnas.data.spec import TargetScale
+from lightning_mmnas.data.spec import TargetScale, Task
 from lightning_mmnas.errors import DataError
 
 
@@ -37,6 +37,26 @@ def standardised(targets: Tensor, scale: TargetScale) -> Tensor:
     """Labels of samples from targets (n,): float32 of shape (n, 1), NaN where there is none."""
     mean, std = scale
     return ((targets.double() - mean) / std).float().unsqueeze(1)
+
+
+def check_labels(labels: Tensor, task: Task, num_classes: int) -> None:
+    """Refuses labels that are none of a task's classes, as far as a processor can look at them without waiting.
+
+    Raises:
+        DataError: They are of another type or shape, or beyond the classes.
+    """
+    if not isinstance(labels, Tensor):
+        raise DataError(f"the labels of a batch are a tensor, got a {type(labels).__name__}")
+    given = f"{labels.dtype} of shape {tuple(labels.shape)}"
+    if task == "multiclass" and (labels.ndim != 1 or labels.is_floating_point()):
+        raise DataError(f"the labels of a batch are one whole number for each sample, (b,), got {given}")
+    if task == "multilabel" and (labels.ndim != 2 or labels.shape[1] != num_classes):
+        raise DataError(f"the labels of a batch are a zero or a one for each class, (b, {num_classes}), got {given}")
+    if task == "multiclass" and labels.device.type == "cpu" and len(labels):
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high >= num_classes:
+            wrong = low if low < 0 else high
+            raise DataError(f"a label is {wrong}, and the {num_classes} classes are 0 to {num_classes - 1}")
 
 
 def rescaled(labels: Tensor, scale: TargetScale | None, wanted: TargetScale | None) -> Tensor:

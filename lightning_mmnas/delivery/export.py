@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lightning_mmnas.data.spec import ModalitySpec, TargetScale
 from lightning_mmnas.delivery.classifier import FusionClassifier
 from lightning_mmnas.delivery.model import DeliveredModel
-from lightning_mmnas.errors import ConfigError, GenotypeError, MissingExtraError, ModelError, RunDirectoryError
+from lightning_mmnas.errors import ConfigError, GenotypeError, MissingExtraError, ModelError
 from lightning_mmnas.files import replacing, write_json
 
 Format = Literal["torch_export", "onnx"]
@@ -121,7 +121,7 @@ def export(
     try:
         with replacing(path) as temporary:
             if path.is_dir():
-                raise RunDirectoryError(f"cannot write {path}: it is a folder")
+                raise IsADirectoryError("it is a folder")  # told as `replacing` tells it
             temporary.touch()  # told before the work, not behind it
             return _export(model, path, temporary, format, output, inputs)
     finally:

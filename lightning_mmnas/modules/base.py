@@ -1,7 +1,8 @@
 """What the three self-supervised stages share: views, projection, objective, optimiser."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 from lightning import LightningModule
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_mmnas.data.spec import ModalitySpec, of_those_in_use
-from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.modules.hyperparameters import StageModule
 from lightning_mmnas.modules.length import WAYS_OUT, fraction_done, weight_steps
 from lightning_mmnas.objectives.losses import nt_xent
@@ -148,5 +149,24 @@ class SelfSupervisedModule(StageModule):
 
 
 def size(batch: Mapping[str, Any]) -> int:
-    """Number of samples of a batch."""
-    return len(cast(Tensor, next(iter(batch.values()))))
+    """Number of samples of a batch: of its first tensor that has an axis besides, as all modalities have."""
+    samples = (value for value in batch.values() if isinstance(value, Tensor) and value.ndim > 1)
+    return len(next(samples, next(iter(batch.values()))))
+
+
+@contextmanager
+def told_of_single_samples() -> Iterator[None]:
+    """Says what to do where batch norm cannot train on a batch.
+
+    Raises:
+        DataError: The batch has one sample.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise DataError(
+            "a training batch has one sample, and batch norm needs two: give the loader drop_last=True, or another "
+            "batch_size"
+        ) from error

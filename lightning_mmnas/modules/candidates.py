@@ -1,7 +1,6 @@
 """The candidates of a search: networks of some genotypes, and the batches that all of them see."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +35,7 @@ def candidate(module: FusionSearch, genotype: Genotype) -> FusionObjective:
 def labelled_candidate(module: FusionSearch, genotype: Genotype) -> Labelled:
     """Returns a new network of one genotype, with a classifier, for a supervised search."""
     assert module.classifier is not None
-    network, classes = _network(module, genotype), cast(int, module.classifier.out_features)
+    network, classes = _network(module, genotype), module.classifier.out_features
     found = Labelled(network, nn.Linear(network.out_features, classes), loss=module.criterion)
     return found.to(module.device, _dtype(module))
 

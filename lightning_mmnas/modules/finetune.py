@@ -9,12 +9,12 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from lightning_mmnas.data.base import ModalitySpec, Task
-from lightning_mmnas.data.spec import TargetScale, unscaled
-from lightning_mmnas.data.targets import rescaled
+from lightning_mmnas.data.spec import TargetScale, check_batch, unscaled
+from lightning_mmnas.data.targets import check_labels, rescaled
 from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.fusion.input_nodes import Grid, Pool
 from lightning_mmnas.fusion.readout import LateFeatures, ReadoutName, out_features
-from lightning_mmnas.modules.base import build_views, plain_optimizer, size
+from lightning_mmnas.modules.base import build_views, plain_optimizer, size, told_of_single_samples
 from lightning_mmnas.modules.convex_start import fit_convex_parts
 from lightning_mmnas.modules.frozen import (
     EncoderFactory,
@@ -136,6 +136,7 @@ class FineTuning(StageModule):
             )
         if not 0 <= head_dropout < 1:
             raise ConfigError(f"head_dropout must be in [0, 1), got {head_dropout}; check model.init_args.head_dropout")
+        self._modalities = dict(modalities)
         self.encoders = FrozenEncoders(build_encoders(modalities, encoders))
         if encoder_weights is not None:
             load_part(self.encoders.encoders, encoder_weights, "encoders.", "model.init_args.encoder_weights")
@@ -185,7 +186,7 @@ class FineTuning(StageModule):
 
     def forward(self, batch: Mapping[str, Tensor]) -> Tensor:
         """Raw samples -> class logits (b, num_classes), or standardised targets (b, 1)."""
-        features = self.encoders(batch)
+        features = self._encoded(batch)
         if self.mixture is not None and not self.training:
             mixed: Tensor = self.mixture(self.network, self.classifier, features)
             return mixed
@@ -205,7 +206,7 @@ class FineTuning(StageModule):
             return
         parts = fit_convex_parts(
             self.trainer,
-            self.encoders,
+            self._encoded,
             self.network,
             self.mixture.linear,
             self.classifier.out_features,
@@ -223,7 +224,9 @@ class FineTuning(StageModule):
         """Cross-entropy of one labelled batch, or the loss of a regression."""
         if not self._started and attached_trainer(self) is not None:  # a subclass's own on_train_start has no super()
             FineTuning.on_train_start(self)
-        loss = self.criterion(self(self.training_view(batch)), self.labels(batch))
+        with told_of_single_samples():
+            logits = self(self.training_view(batch))
+        loss = self.criterion(logits, self.labels(batch))
         self.log(
             "train/loss", loss, prog_bar=True, on_step=False, on_epoch=True, batch_size=size(batch), sync_dist=True
         )
@@ -270,14 +273,20 @@ class FineTuning(StageModule):
         """The labels of a batch; targets in the scale of the weights.
 
         Raises:
-            DataError: It has none.
+            DataError: It has none, or some that are none of the classes.
         """
         if "label" not in batch:
             raise DataError(
                 f"fine-tuning needs a 'label' in every batch, which has {list(batch)}: set data.init_args.labels to "
                 "true"
             )
+        check_labels(batch["label"], self.task, self.classifier.out_features)
         return rescaled(batch["label"], self.data_scale, self.target_scale)
+
+    def _encoded(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        check_batch(batch, self._modalities)
+        features: dict[str, Tensor] = self.encoders(batch)
+        return features
 
     def _scores(self, logits: Tensor) -> Tensor:
         """What metrics take: logits or targets; probabilities of labels, which metrics would have to guess."""

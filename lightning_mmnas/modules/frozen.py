@@ -104,6 +104,9 @@ class FrozenEncoders(nn.Module):
                 continue
             if not isinstance(value := batch.get(modality), Tensor | list | tuple):
                 raise _no_samples(modality, value, batch)
+            if isinstance(value, Tensor) and value.is_floating_point():
+                own = next((p.dtype for p in encoder.parameters()), value.dtype)
+                value = value.to(own) if value.dtype != own else value  # NumPy's numbers are float64
             levels = encoder(value) if isinstance(value, Tensor) else value
             if not isinstance(levels, list | tuple):
                 raise ConfigError(

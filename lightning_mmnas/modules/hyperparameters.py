@@ -15,7 +15,9 @@ from omegaconf import Container, OmegaConf
 from torch import nn
 from typing_extensions import override
 
+from lightning_mmnas.modules.averaging import prepare_averages
 from lightning_mmnas.modules.finite import require_finite
+from lightning_mmnas.modules.length import require_long_schedules
 from lightning_mmnas.modules.ranks import draw_apart
 
 
@@ -33,8 +35,10 @@ class StageModule(LightningModule):
     built_with: dict[str, Any]
 
     def on_train_start(self) -> None:
-        """Lets every rank draw views of its own."""
+        """Lets every rank draw views of its own; refuses averages and schedules that do not fit the training."""
         draw_apart(self.trainer)
+        prepare_averages(self.trainer)
+        require_long_schedules(self.trainer)
 
     @override
     def save_hyperparameters(

@@ -8,7 +8,9 @@ counts where it alone ends the training. Early stopping is nobody's plan, so tha
 import math
 
 from lightning import Trainer
-from lightning.pytorch.callbacks import GradientAccumulationScheduler, Timer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging, Timer
+
+from lightning_mmnas.errors import ConfigError
 
 WAYS_OUT = "set trainer.max_steps, or trainer.max_epochs with data that have a length, or trainer.max_time"
 
@@ -51,6 +53,24 @@ def weight_steps(trainer: Trainer) -> int | None:
     limits = [] if epochs is None or epochs < 0 else [steps_of_epochs(trainer, epochs)]
     limits += [trainer.max_steps] if trainer.max_steps >= 0 else []
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+def require_long_schedules(trainer: Trainer) -> None:
+    """Refuses a schedule of the learning rate that would raise an error in the midst of the training, at its own end.
+
+    Raises:
+        ConfigError: It is laid out for fewer steps, or epochs, than there are.
+    """
+    if any(isinstance(c, StochasticWeightAveraging) for c in trainer.callbacks):  # type: ignore[attr-defined]
+        return  # which puts another one in its place
+    for config in trainer.lr_scheduler_configs:
+        there = weight_steps(trainer) if config.interval == "step" else trainer.max_epochs
+        planned, needed = getattr(config.scheduler, "total_steps", None), (there or 0) // config.frequency
+        if planned is not None and needed > planned:
+            raise ConfigError(
+                f"{type(config.scheduler).__name__} is laid out for total_steps={planned}, and the training makes "
+                f"{needed} of its steps, one for each {config.interval}: set its total_steps to {needed}"
+            )
 
 
 def seconds(trainer: Trainer) -> tuple[float, float] | None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lightning_mmnas.costs.measuring import CostKind
 from lightning_mmnas.data.spec import ModalitySpec, Task
+from lightning_mmnas.data.targets import check_labels
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.fusion.input_nodes import Grid, Pool
 from lightning_mmnas.fusion.named_weights import named_weights
@@ -135,7 +136,7 @@ class FusionSearch(SelfSupervisedModule):
         self.supernet = FusionSupernet(
             space, shapes, pairing, readout, dropout, relaxation, pool, grid, partial_channels
         )
-        self.classifier: nn.Module | None = None
+        self.classifier: nn.Linear | None = None
         self.criterion = label_loss(task)
         if supervised:
             if num_classes is None:
@@ -168,6 +169,9 @@ class FusionSearch(SelfSupervisedModule):
         if self.classifier is not None:
             if "label" not in batch:
                 raise ConfigError("a supervised search needs labels; set data.init_args.labels=true")
+            several = getattr(batch["label"], "ndim", 1) > 1
+            task: Task = self.built_with["task"] or ("multilabel" if several else "multiclass")
+            check_labels(batch["label"], task, self.classifier.out_features)
             return self.criterion(self.classifier(self(batch)), batch["label"])
         first, second = self.views(batch)
         loss: Tensor = self.fusion(self.encoders(first), self.encoders(second))

@@ -140,7 +140,10 @@ def regression_loss(predicted: Tensor, target: Tensor, loss: RegressionLoss = "m
 
 def local_objective(objective: nn.Module) -> nn.Module:
     """A copy of an objective that never talks to other ranks."""
-    local = copy.deepcopy(objective)
+    modules = list(objective.modules())
+    hooks = [hook for m in modules for hook in (*m._forward_pre_hooks.values(), *m._forward_hooks.values())]
+    # A profiler's are bound to what cannot be copied.
+    local = copy.deepcopy(objective, {id(hook): hook for hook in hooks if isinstance(hook, partial)})
     for module in local.modules():
         if hasattr(module, "gather_distributed"):
             setattr(module, "gather_distributed", False)  # noqa: B010  (no field of nn.Module)

@@ -182,7 +182,7 @@ class Mixture(nn.Module):
         self.start = nn.ModuleDict(first).requires_grad_(False)  # its weights are read, it is never called
         self.register_buffer("interpolation", torch.tensor(float(interpolation)))
         self.register_buffer("shares", torch.tensor([0.0, 1.0]))
-        self.register_buffer("fitted", torch.tensor(False))
+        self.register_buffer("fitted", torch.zeros(()))  # 1 then; a bool could not be averaged
 
     @torch.no_grad()
     def begin(self, network: nn.Module, classifier: nn.Linear, parts: Parts) -> None:
@@ -194,7 +194,7 @@ class Mixture(nn.Module):
         self.start["network"].load_state_dict(network.state_dict())
         self.start["classifier"].load_state_dict(classifier.state_dict())
         self.shares.copy_(parts.shares)
-        self.fitted.fill_(True)
+        self.fitted.fill_(1.0)
 
     def forward(self, network: nn.Module, classifier: nn.Module, features: Features) -> Tensor:
         """Logits (b, num_classes) of samples, for evaluation; network and classifier as fine-tuned so far."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,10 @@ def read_facts(run_dir: Path) -> Facts:
             raise RunDirectoryError(f"the run in {run_dir} is not finished{where}; run its mmnas run command again")
         raise RunDirectoryError(f"{run_dir} is not the folder of a run: it has no results.json of mmnas run")
     comparison = results.get("comparison") or []
+    if not _is_whole(results, comparison):
+        raise RunDirectoryError(
+            f"{run_dir / 'results.json'} is damaged; its mmnas run command makes it again from the finished stages"
+        )
     selection = read_json(run_dir / "genotype.selection.json")
     return {
         "schema_version": 1,
@@ -63,7 +68,8 @@ def read_curves(stage: Path) -> dict[str, list[list[float]]]:
     """
     found: dict[str, dict[float, float]] = {}
     for path in sorted(stage.rglob("metrics.csv"), key=lambda path: (path.stat().st_mtime, str(path))):
-        with path.open(encoding="utf-8", newline="") as file:
+        # Of a log that a failing disk has damaged, the rest is read.
+        with path.open(encoding="utf-8", errors="replace", newline="") as file, suppress(csv.Error):
             for row in csv.DictReader(file):
                 epoch = _number(row.get("epoch"))
                 for name, text in row.items():
@@ -71,6 +77,14 @@ def read_curves(stage: Path) -> dict[str, list[list[float]]]:
                     if epoch is not None and value is not None and name not in ("epoch", "step"):
                         found.setdefault(str(name), {})[epoch] = value
     return {name: [[epoch, points[epoch]] for epoch in sorted(points)] for name, points in sorted(found.items())}
+
+
+def _is_whole(results: Facts, comparison: Any) -> bool:
+    """Whether what every page shows is of its kind; a section that lacks something is left out later."""
+    rows = isinstance(comparison, list) and all(isinstance(row, dict) for row in comparison)
+    return (
+        rows and isinstance(results.get("total_seconds"), int | float) and isinstance(results.get("parameters"), dict)
+    )
 
 
 def _number(text: Any) -> float | None:

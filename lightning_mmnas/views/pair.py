@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.data.spec import ModalitySpec
+from lightning_mmnas.data.spec import ModalitySpec, check_batch
 from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.views.audio import AudioViews
 from lightning_mmnas.views.features import FeatureViews
@@ -115,6 +115,7 @@ class TwoViews(nn.Module):
                     f"augmentations has {key!r}, which is neither a modality nor a kind of one; "
                     f"the modalities are {kinds}"
                 )
+        self._modalities = dict(modalities)
         self._keys: dict[str, str] = {}
         for name, kind in kinds.items():
             if name not in augmentations and kind not in augmentations:
@@ -170,6 +171,7 @@ class TwoViews(nn.Module):
         It is computed in float32, and then is of torch's default type, which Lightning sets to that of ``bf16-true``
         and its like.
         """
+        check_batch(batch, self._modalities)
         own = torch.get_default_dtype()
         torch.set_default_dtype(torch.float32)
         try:

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelPruning, StochasticWeightAveraging, WeightAveraging
 from torch import Tensor
 
 from lightning_mmnas import ArchitectureAlternation, FeatureCaching
 from lightning_mmnas.callbacks.last_checkpoint import LastCheckpoint
+from lightning_mmnas.errors import ConfigError
 from tests.callbacks.searchers import Searcher, differences, loaders, trainer, values
-from tests.callbacks.test_caching import data_of, finetuning_of
+from tests.callbacks.test_caching import data_of, finetuning_of, search_of
 from tests.modules.tiny import trainer_of
 
 
@@ -45,3 +46,69 @@ def test_encoders_of_stored_features_are_not_averaged(tmp_path: Path) -> None:
     run.fit(module, datamodule=data)
     assert not differences(encoders, values(module.encoders))
     assert run.test(module, datamodule=data, verbose=False)
+
+
+def test_neither_logits_nor_encoders_are_averaged(tmp_path: Path) -> None:
+    """Two callbacks that leave something out, each its own."""
+    module = search_of()
+    encoders = values(module.encoders)
+    caching, averaging = FeatureCaching(str(tmp_path / "features"), views=2), EMAWeightAveraging(decay=0.99)
+    run = trainer_of(tmp_path, callbacks=[caching, averaging, ArchitectureAlternation()])
+    run.fit(module, datamodule=data_of())
+    assert not differences(encoders, values(module.encoders))
+
+
+@pytest.mark.filterwarnings("ignore:SWA is currently only supported every epoch")
+@pytest.mark.parametrize("mode", ["mixture", "linear_probe"])
+def test_swa_spares_batch_norms_that_see_no_batch(mode: Any, tmp_path: Path) -> None:
+    """They would be left at zeros and ones; those that are trained take their statistics anew."""
+    module = finetuning_of(mode=mode)
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm1d) and part.running_mean is not None:
+            part.running_mean.fill_(0.5)
+    encoders, network = values(module.encoders), values(module.network)
+    data = data_of(labels=True, architecture_fraction=None)
+    trainer_of(tmp_path, callbacks=[StochasticWeightAveraging(1e-3)], max_epochs=2).fit(module, datamodule=data)
+    assert not differences(encoders, values(module.encoders))
+    changed = [name for name in differences(network, values(module.network)) if "running_mean" in name]
+    assert bool(changed) == (mode == "mixture")
+    if module.mixture is not None:
+        start = {n: v for n, v in module.mixture.start.named_buffers() if n.endswith("num_batches_tracked")}
+        assert start
+        assert all(start.values())
+
+
+def test_a_mixture_is_averaged(tmp_path: Path) -> None:
+    module = finetuning_of(mode="mixture")
+    data = data_of(labels=True, architecture_fraction=None)
+    trainer_of(tmp_path, callbacks=[WeightAveraging()], max_epochs=2).fit(module, datamodule=data)
+    assert module.mixture is not None
+    assert bool(module.mixture.fitted)
+
+
+@pytest.mark.parametrize(
+    ("averaging", "message"),
+    [
+        (EMAWeightAveraging(update_starting_at_step=1000), r"update_starting_at_step=1000, .* begin earlier"),
+        (EMAWeightAveraging(update_every_n_steps=0), "update_every_n_steps=0"),
+        (StochasticWeightAveraging(0.1, swa_epoch_start=3), "swa_epoch_start=3"),
+    ],
+)
+def test_an_average_of_nothing_is_refused(averaging: Any, message: str, tmp_path: Path) -> None:
+    data = data_of(labels=True, architecture_fraction=None)
+    run = trainer_of(tmp_path, callbacks=[averaging], max_epochs=2)
+    with pytest.raises(ConfigError, match=f"{type(averaging).__name__} .*{message}"):
+        run.fit(finetuning_of(), datamodule=data)
+
+
+def test_frozen_weights_are_not_pruned(tmp_path: Path) -> None:
+    data = data_of(labels=True, architecture_fraction=None)
+    run = trainer_of(tmp_path, callbacks=[ModelPruning("l1_unstructured", amount=0.5)])
+    with pytest.raises(ConfigError, match="ModelPruning would prune frozen weights too"):
+        run.fit(finetuning_of(), datamodule=data)
+    module = finetuning_of()
+    encoders = values(module.encoders)
+    pruning = ModelPruning("l1_unstructured", parameters_to_prune=[(module.classifier, "weight")], amount=0.5)
+    trainer_of(tmp_path, callbacks=[pruning]).fit(module, datamodule=data)
+    assert not differences(encoders, values(module.encoders))
+    assert (module.classifier.weight == 0).float().mean() == 0.5

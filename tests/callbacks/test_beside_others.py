@@ -180,6 +180,8 @@ def test_optimizer_of_the_command_line(tmp_path: Path) -> None:
     (optimizer,) = command(tmp_path, "--optimizer=LBFGS", "--optimizer.max_iter=1").trainer.optimizers
     assert isinstance(optimizer, torch.optim.LBFGS)  # which keeps the list of its parameters
     assert optimizer.state_dict()["state"][0]["n_iter"] == 2
+    (optimizer,) = command(tmp_path, "--optimizer=Adagrad").trainer.optimizers
+    assert len(optimizer.state_dict()["state"]) == len(trained)  # it begins its state before any step
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,14 @@ from lightning_mmnas.commands.changes import (
     digest_of,
     free_folder,
     listed,
+    read_record,
     same,
 )
 from lightning_mmnas.commands.claiming import resolve
 from lightning_mmnas.commands.parser_types import read_whole_numbers_first
 from lightning_mmnas.commands.stages import read_stages
-from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.errors import ConfigError, RunDirectoryError
+from lightning_mmnas.files import write_json
 from tests.commands.test_run import _stage
 
 
@@ -98,3 +100,12 @@ def test_free_folder(tmp_path: Path) -> None:
 def test_listed() -> None:
     assert listed(["a", "b", "c"]) == "a, b and c"
     assert listed(["a"]) == "a"
+
+
+@pytest.mark.parametrize("change", [{"seconds": None}, {"parameters": -1}, {"parameters": None}])
+def test_a_damaged_record_is_told(change: dict[str, object], tmp_path: Path) -> None:
+    write_json(
+        tmp_path / "search" / "done.json", {"digest": "a", "seconds": 1.0, "parameters": {"network": 1}, **change}
+    )
+    with pytest.raises(RunDirectoryError, match=r"cannot read .*done.json .*; delete it and give the same command"):
+        read_record(tmp_path, "search")

@@ -71,6 +71,7 @@ def test_fit_and_print_config(config: Path, capsys: pytest.CaptureFixture[str]) 
     assert (config.parent / "run" / "search" / "config.yaml").is_file()
 
 
+@pytest.mark.filterwarnings("ignore:.*configure_optimizers. will be overridden")
 @pytest.mark.parametrize(
     ("args", "message"),
     [
@@ -80,10 +81,37 @@ def test_fit_and_print_config(config: Path, capsys: pytest.CaptureFixture[str]) 
         (["--model", "Nothing"], "Nothing"),
         (["--data.size", "0"], "the toy data are empty"),
         (["--trainer.limit_train_batches", "3.5"], "limit_train_batches"),
+        (
+            ["--trainer.callbacks", "GradientAccumulationScheduler", "--trainer.callbacks.scheduling", "{1:2}"],
+            "with a space behind the colon",
+        ),
+        (["--run_dir", ""], "run_dir is empty; is a variable of the shell not set?"),
+        (["--optimizer.lr", "0.1"], "'lr' is not accepted; name its class before it: --optimizer CLASS"),
+        (["--optimizer", "SDG"], "optimizer: there is no class 'SDG' known by its name alone"),
+        (["--optimizer", "SDG"], "did you mean 'SGD'?"),
+        (["--optimizer", "SparseAdam"], "mmnas: SparseAdam does not support dense gradients, please consider Adam"),
+        (
+            ["--trainer.callbacks", "BackboneFinetuning"],
+            "callbacks.finetuning does not fit this module: 'ToyModule' object has no attribute 'backbone'",
+        ),
     ],
 )
 def test_mistakes(args: list[str], message: str, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in _message(capsys, "fit", "--config", str(config), *args)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["report", "runs/a", "--output", ""], "--output is empty; is a variable of the shell not set?"),
+        (["tabulate", "watch", "--output="], "--output is empty"),
+        (["sample", "--output", "", "--config", "a.yaml"], "--output is empty"),
+        (["run", "", "--output", "a"], "an argument is empty"),
+        (["show", ""], "an argument is empty"),
+    ],
+)
+def test_an_empty_path_is_not_this_folder(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert message in _message(capsys, *args)
 
 
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp_fork", "ddp_notebook"])
@@ -183,6 +211,8 @@ def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "a/0" in capsys.readouterr().out
     assert main(["show", str(path), "--output", str(picture)]) == 0
     assert picture.read_bytes().startswith(b"\x89PNG")
+    assert main(["show", str(path), "--output", str(tmp_path / "x.PNG")]) == 0
+    assert (tmp_path / "x.PNG").read_bytes().startswith(b"\x89PNG")
     capsys.readouterr()
 
     run = tmp_path / "runs" / "watch"

@@ -5,6 +5,7 @@ import math
 import pytest
 import yaml
 from jsonargparse._loaders_dumpers import yaml_load
+from lightning.pytorch.callbacks.timer import Interval
 from omegaconf import OmegaConf
 
 from lightning_mmnas.commands.quoting import dump_yaml
@@ -38,3 +39,8 @@ def test_all_loaders_agree(value: object) -> None:
     assert yaml.safe_load(text) == expected
     assert yaml_load(text) == expected  # type: ignore[no-untyped-call]
     assert OmegaConf.to_container(OmegaConf.create(text)) == expected
+
+
+def test_a_default_that_is_an_enumeration_s_member() -> None:
+    """Of `Timer`, whose argument is a text otherwise."""
+    assert yaml.safe_load(dump_yaml({"interval": Interval.step})) == {"interval": "step"}

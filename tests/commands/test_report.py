@@ -13,6 +13,7 @@ from lightning_mmnas.commands import report as of_report
 from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.commands.report import analyse, compare_runs, make_report, report_after_run
 from lightning_mmnas.errors import RunDirectoryError
+from lightning_mmnas.files import write_json
 from lightning_mmnas.report import page, progress
 from tests.report.make_facts import make_run, model
 
@@ -72,6 +73,17 @@ def test_what_is_known_of_a_model_is_kept_where_its_data_are_gone(
     assert (facts["model"], facts["why_no_model"]) == (model(), None)
     assert f"There is no table. What {run / 'analysis.json'} knew of it is kept." in caplog.text
     assert found == []
+
+
+@pytest.mark.parametrize("known", ["a text", {"metric": "accuracy"}, {"metric": "f1", "scores": {"accuracy": 1.0}}])
+def test_what_was_known_of_a_model_is_made_again_where_it_is_damaged(
+    known: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "inspect_run", lambda _: (model(), None))
+    run = make_run(tmp_path / "run")
+    facts = analyse(run)
+    write_json(run / "analysis.json", {**facts, "model": known})
+    assert analyse(run)["model"] == model()
 
 
 def test_several_runs_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

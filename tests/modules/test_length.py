@@ -97,6 +97,21 @@ def test_accumulation_that_changes(tmp_path: Path) -> None:
     assert module.far == [0.0, 0.25, 0.5, 0.5, 0.75, 0.75]  # 2 + 1 + 1 steps
 
 
+class Short(Seen):
+    """A schedule that ends before the training does."""
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW([p for p in self.parameters() if p.requires_grad])
+        return [optimizer], [OneCycleLR(optimizer, max_lr=0.1, total_steps=2)]
+
+
+def test_a_schedule_that_ends_before_the_training(tmp_path: Path) -> None:
+    run = trainer(tmp_path, ArchitectureAlternation(), limit_val_batches=0, max_epochs=3)
+    message = "OneCycleLR is laid out for total_steps=2, and the training makes 3 .* one for each epoch"
+    with pytest.raises(ConfigError, match=message):
+        run.fit(search_of(Short), sized())
+
+
 @pytest.mark.parametrize("data", [sized, stream])
 def test_time_alone(data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10_000))

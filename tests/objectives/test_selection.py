@@ -7,6 +7,7 @@ from operator import itemgetter
 import pytest
 import torch
 from lightly.loss import NTXentLoss
+from lightning.pytorch.profilers.pytorch import RegisterRecordFunction
 from torch import Tensor, nn
 
 from lightning_mmnas import FusionNetwork, FusionSpace, FusionSupernet
@@ -177,3 +178,12 @@ def test_local_objective_is_a_copy_that_gathers_nothing() -> None:
     assert inner.gather_distributed
     assert not copied.gather_distributed
     assert copied.temperature == 0.3
+
+
+def test_local_objective_of_one_that_a_profiler_watches() -> None:
+    watched = nn.ModuleDict({"inner": nt_xent(0.3)})
+    with RegisterRecordFunction(watched):
+        first, second = torch.randn(2, 4, 3).unbind()
+        loss = watched["inner"](first, second)
+        copied = local_objective(watched)["inner"]  # type: ignore[index]
+        assert torch.equal(copied(first, second), loss)
