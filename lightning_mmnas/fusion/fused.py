@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 _fused: ContextVar[bool] = ContextVar("fused", default=True)
+_LARGE = 2**16
+"""Values of a tensor from which the fused functions of a supernet are faster (`python -m benchmarks.run`)."""
 
 
 @contextmanager
@@ -59,18 +61,23 @@ class _MeanAndMax(torch.autograd.Function):
         return found.mul_((top / found.sum(2))[:, :, None]).add_((mean / x.shape[2])[:, :, None])
 
 
+def is_large(x: Tensor) -> bool:
+    """Whether more and smaller kernels cost less than what they save; measured on CPUs only."""
+    return x.device.type == "cpu" and x.numel() >= _LARGE
+
+
 def weighted_sums(weights: Tensor, tensors: Sequence[Tensor]) -> Tensor:
-    """Sums of n tensors of one shape, (r, n) weights -> (r, *shape); the tensors are not copied into one."""
-    dtype = tensors[0].dtype
-    if not is_fused() or any(tensor.dtype != dtype for tensor in tensors):
+    """Sums of n tensors of one shape and type, (r, n) weights -> (r, *shape); large ones are not copied into one."""
+    if not is_fused() or not is_large(tensors[0]) or torch.is_autocast_enabled("cpu"):
         return readable_weighted_sums(weights, *tensors)
-    out: Tensor = _WeightedSums.apply(weights.to(dtype), *tensors)
+    out: Tensor = _WeightedSums.apply(weights.to(tensors[0].dtype), *tensors)
     return out
 
 
 def readable_weighted_sums(weights: Tensor, *tensors: Tensor) -> Tensor:
     """(r, n) and n tensors -> (r, *shape)."""
-    return torch.stack([weighted_sum(row, tensors) for row in weights])
+    stacked = torch.stack(tensors)
+    return (weights.to(stacked.dtype) @ stacked.flatten(1)).view(-1, *stacked.shape[1:])
 
 
 def weighted_sum(weights: Tensor | Sequence[Tensor], tensors: Sequence[Tensor]) -> Tensor:

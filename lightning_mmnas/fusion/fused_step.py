@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_mmnas.fusion.dropout import Dropout
-from lightning_mmnas.fusion.fused import gradients_again, is_fused
+from lightning_mmnas.fusion.fused import gradients_again, is_fused, is_large
 from lightning_mmnas.fusion.fused_parts import PARTS, AttentionPart, Incoming, Part, Side, products
 from lightning_mmnas.fusion.primitives import Attention, ConcatFC, LinearGLU, PairLinear, Sum, Zero
 
@@ -43,19 +43,14 @@ def fused_step(variants: Sequence[Variant], weights: Tensor, x: Tensor, y: Tenso
 
 
 _KNOWN = {Attention, ConcatFC, Dropout, LinearGLU, PairLinear, Sum, Zero, nn.BatchNorm1d, nn.LayerNorm}
-_SMALL = 2**16
-"""Values of an input below which calling the primitives is faster (`benchmarks/run.py`)."""
 _MOST_DROPPED = 0.999
 """Probability above which dropout is left to the primitives: what is kept may be nothing, its scale infinite."""
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def _can_fuse(variants: Sequence[Variant], weights: Tensor, x: Tensor) -> bool:
-    """Whether nothing that a user or a library may have put into the primitives would be passed by.
-
-    Not where more and smaller kernels cost more than they save: with small inputs; on other devices it is not measured.
-    """
-    if x.device.type != "cpu" or torch.is_autocast_enabled("cpu") or x.numel() < _SMALL:
+    """Whether it is worth it, and nothing that a user or a library may have put into the primitives is passed by."""
+    if not is_large(x) or torch.is_autocast_enabled("cpu"):
         return False
     if x.dtype not in (torch.float32, torch.float64) or x.dtype != weights.dtype or len(x) * x.shape[1] < 2:
         return False

@@ -96,6 +96,8 @@ class SupernetCell(nn.Module):
         if fused is not None:
             return fused
         outs = [primitive(v, u) if swapped else primitive(u, v) for primitive, swapped in chosen]
+        if torch.is_autocast_enabled(u.device.type):  # a matrix product would round the weights
+            return weighted_sum(weights, outs)
         return weighted_sums(weights[None], outs)[0]
 
 

@@ -34,7 +34,8 @@ def test_the_switch_is_put_back() -> None:
 
 
 @pytest.mark.parametrize("wanted", [(True, True), (True, False), (False, True)])
-def test_weighted_sums(wanted: tuple[bool, bool]) -> None:
+def test_weighted_sums(wanted: tuple[bool, bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_mmnas.fusion.fused._LARGE", 0)
     weights, a, b = drawn(2, 2).requires_grad_(wanted[0]), drawn(2, 3).requires_grad_(wanted[1]), drawn(1, 2, 3)[0]
     b = b.detach().neg().requires_grad_(wanted[1])
     places = [place for place in (weights, a, b) if place.requires_grad]
@@ -52,7 +53,9 @@ def test_weighted_sums(wanted: tuple[bool, bool]) -> None:
     assert torch.autograd.gradgradcheck(lambda w, *t: weighted_sums(w, t), (weights, a, b))
 
 
-def test_weights_of_another_type_are_brought_to_the_tensors() -> None:
+@pytest.mark.parametrize("large", [0, 2**16])
+def test_weights_of_another_type_are_brought_to_the_tensors(large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightning_mmnas.fusion.fused._LARGE", large)
     out = weighted_sums(torch.ones(1, 2), [torch.ones(3, dtype=torch.bfloat16)] * 2)
     assert out.dtype == torch.bfloat16
     assert out.tolist() == [[2.0, 2.0, 2.0]]

@@ -21,7 +21,7 @@ NAMES = ("zero", "sum", "attention", "linear_glu", "concat_fc")
 
 @pytest.fixture(autouse=True)
 def _small_inputs_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_mmnas.fusion.fused_step._SMALL", 0)
+    monkeypatch.setattr("lightning_mmnas.fusion.fused._LARGE", 0)
 
 
 def random(*shape: int, seed: int) -> Tensor:
@@ -225,7 +225,7 @@ def test_steps_aside(change: Any) -> None:
 
 
 def test_small_inputs_are_left_to_the_primitives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lightning_mmnas.fusion.fused_step._SMALL", 2**16)
+    monkeypatch.setattr("lightning_mmnas.fusion.fused._LARGE", 2**16)
     step = [(LinearGLU(64, 16), False)], torch.ones(1)
     for b, fused in ((63, False), (64, True)):
         x = torch.randn(b, 16, 64)
