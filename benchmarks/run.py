@@ -41,12 +41,14 @@ from benchmarks.speed_cases import (
 )
 from benchmarks.trainer_overhead import bare_milliseconds, trainer_milliseconds
 from lightning_mmnas.fusion.dropout import Dropout
+from lightning_mmnas.fusion.fused import readable
 from lightning_mmnas.objectives.losses import nt_xent
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
 CASES = (("MM-IMDB", 8), ("MM-IMDB", 32), ("MM-IMDB", 128), ("NTU", 96))
 PAIRS = (("MM-IMDB", 32), ("MM-IMDB", 128), ("NTU", 96))
 OBJECTIVES: dict[str, nn.Module] = {"lightly": NTXentLoss(temperature=0.2), "ours": nt_xent(0.2)}
+READABLE = "-readable"
 Row = dict[str, Any]
 
 
@@ -67,6 +69,25 @@ def alternations(cases: Iterable[tuple[str, int]], rounds: int, simclr: bool) ->
         steps = {kind: alternation(SETTINGS[name], kind, batch, simclr) for kind in KINDS}
         rows.append({"setting": name, "b": batch, **milliseconds(steps, rounds)})
     return rows
+
+
+def forms(cases: Iterable[tuple[str, int]], rounds: int) -> list[Row]:
+    """Our alternation with its fused functions and with the readable forms that stand beside them."""
+    rows = []
+    for name, batch in cases:
+        for pairing in PAIRINGS:
+            readable_step, fused_step = (alternation(SETTINGS[name], pairing, batch) for _ in range(2))
+            steps = {"readable": in_readable_form(readable_step), "fused": fused_step}
+            rows.append({"setting": name, "b": batch, "pairing": pairing, **milliseconds(steps, rounds)})
+    return rows
+
+
+def in_readable_form(step: Step) -> Step:
+    def run() -> object:
+        with readable():
+            return step()
+
+    return run
 
 
 def discrete_networks(rounds: int) -> list[Row]:
@@ -127,7 +148,12 @@ def peak_megabytes(kind: str) -> float:
 def print_memory(kind: str) -> None:
     """Three alternations of MM-IMDB at b = 128, or losses of 4,096 pairs, in this process."""
     before = _peak()
-    step = nt_xent_step(OBJECTIVES[kind], 4096) if kind in OBJECTIVES else alternation(SETTINGS["MM-IMDB"], kind, 128)
+    pairing = kind.removesuffix(READABLE)
+    step = (
+        nt_xent_step(OBJECTIVES[kind], 4096) if kind in OBJECTIVES else alternation(SETTINGS["MM-IMDB"], pairing, 128)
+    )
+    if kind.endswith(READABLE):
+        step = in_readable_form(step)
     for _ in range(3):
         step()
     print((_peak() - before) / 1024)
@@ -167,7 +193,7 @@ def operator_calls(name: str, kind: str) -> int:
 def markdown(rows: list[Row]) -> str:
     """Rows as a table; beside a reference, how many times as fast or small the others are."""
     columns = list(rows[0])
-    against = next((name for name in ("reference", "lightly", "torch") if name in columns), None)
+    against = next((name for name in ("reference", "lightly", "torch", "readable") if name in columns), None)
 
     def cell(row: Row, name: str) -> str:
         value = row[name]
@@ -192,6 +218,7 @@ def measure(rounds: int, only: list[str] | None) -> dict[str, list[Row]]:
     parts: dict[str, tuple[str, Callable[[], list[Row]]]] = {
         "alternation": ("One alternation, ms", partial(alternations, CASES, rounds, False)),
         "simclr": ("One SimCLR alternation, b pairs of views, ms", partial(alternations, PAIRS, few, True)),
+        "forms": ("One alternation in readable and in fused form, ms", partial(forms, CASES[1:], rounds)),
         "discrete": ("A training step of a found network, ms", partial(discrete_networks, rounds)),
         "nt_xent": ("NT-Xent and its gradient, b pairs of projections, ms", partial(contrastive_losses, rounds)),
         "dropout": ("Dropout of (128, 16, 192) values, ms", partial(dropouts, rounds)),
@@ -199,6 +226,12 @@ def measure(rounds: int, only: list[str] | None) -> dict[str, list[Row]]:
         "memory": (
             "Peak memory, MM-IMDB, b = 128, MB",
             lambda: [{"setting": "MM-IMDB", **{kind: peak_megabytes(kind) for kind in KINDS}}],
+        ),
+        "forms_memory": (
+            "Peak memory in readable and in fused form, MM-IMDB, b = 128, MB",
+            lambda: [
+                {"pairing": p, "readable": peak_megabytes(p + READABLE), "fused": peak_megabytes(p)} for p in PAIRINGS
+            ],
         ),
         "nt_xent_memory": (
             "Peak memory of NT-Xent and its gradient, MB",
@@ -224,7 +257,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", nargs="*", help="tables to make; the JSON file is then left as it is")
     parser.add_argument("--output", type=Path, default=RESULTS)
-    parser.add_argument("--memory-of", choices=[*KINDS, *OBJECTIVES], help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--memory-of", choices=[*KINDS, *OBJECTIVES, *(p + READABLE for p in PAIRINGS)], help=argparse.SUPPRESS
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.memory_of:

@@ -141,7 +141,8 @@ def regression_loss(predicted: Tensor, target: Tensor, loss: RegressionLoss = "m
 def local_objective(objective: nn.Module) -> nn.Module:
     """A copy of an objective that never talks to other ranks."""
     modules = list(objective.modules())
-    hooks = [hook for m in modules for hook in (*m._forward_pre_hooks.values(), *m._forward_hooks.values())]
+    kinds = ("_forward_pre_hooks", "_forward_hooks")
+    hooks = [hook for module in modules for kind in kinds for hook in vars(module)[kind].values()]
     # A profiler's are bound to what cannot be copied.
     local = copy.deepcopy(objective, {id(hook): hook for hook in hooks if isinstance(hook, partial)})
     for module in local.modules():

@@ -7,7 +7,7 @@ features and labels (`Labelled`), or a group of such networks computed at once.
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -139,8 +139,6 @@ def _body(network: FusionObjective | Labelled) -> nn.Module:
 
 
 def _grouped(members: Sequence[Any]) -> nn.Module:
-    if len(members) == 1:
-        return cast(nn.Module, members[0])
     return LabelledGroup.of(members) if isinstance(members[0], Labelled) else ContrastiveGroup.of(members)
 
 
