@@ -59,6 +59,7 @@ def summarise_data(config: str, folder: str | None, samples: int, overrides: lis
 
     output = Path(folder or f"{main.run_dir}-data")
     made_by = shlex.join(["mmnas", "data", config, *overrides])
+    written = ["data.json"]
     write_json(output / "data.json", {**asdict(summary), "command": made_by, "versions": versions()})
     split = next((split for split in SPLITS if split in summary.splits), None)
     if split is not None and not summary.damaged:
@@ -67,8 +68,8 @@ def summarise_data(config: str, folder: str | None, samples: int, overrides: lis
             warnings.filterwarnings("ignore", message="Glyph .* missing")  # of texts in scripts that the font lacks
             plot_views(data, views, split, samples).savefig(picture, format="png", dpi=120)
         write_bytes(output / "samples.png", picture.getvalue())
-    names = ", ".join(sorted(path.name for path in output.iterdir()))
-    console.print(f"written to {output}: {names}", markup=False, soft_wrap=True)
+        written.append("samples.png")
+    console.print(f"written to {output}: {', '.join(written)}", markup=False, soft_wrap=True)
     if summary.damaged:
         raise DamagedFilesError(summary.damaged)
     if summary.missing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -47,11 +48,18 @@ def is_asked(args: Sequence[str]) -> bool:
 
 
 def refuse_files(command: str, args: Sequence[str]) -> None:
-    """Refuses a configuration that is not given as an option.
+    """Refuses a configuration that is not given as an option, or is given twice.
 
     Raises:
-        ConfigError: The first word is no option; the message says what to write.
+        ConfigError: The first word is no option, or a file that appends to lists is there twice; says what to write.
     """
+    pairs = [word.partition("=")[::2] if "=" in word else (word, after) for word, after in pairwise([*args, ""])]
+    files = [value for option, value in pairs if option in ("--config", "-c")]
+    for file in {file for file in files if files.count(file) > 1 and Path(file).is_file()}:
+        if re.search(r"^[^#]*\+:", Path(file).read_text(encoding="utf-8"), re.MULTILINE):
+            raise ConfigError(
+                f"--config {file} is given twice, and what it appends (+:) would be there twice; once will do"
+            )
     if args and not args[0].startswith("-"):
         path = Path(args[0])
         if path.suffix not in (".yaml", ".yml"):

@@ -57,7 +57,7 @@ from lightning_mmnas.commands.instantiation import (
 from lightning_mmnas.commands.lock import locked
 from lightning_mmnas.commands.memory import keep_freed_memory
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
-from lightning_mmnas.commands.parser_types import read_whole_numbers_first, register_types
+from lightning_mmnas.commands.parser_types import read_whole_numbers_first, register_types, write_names_as_names
 from lightning_mmnas.commands.quoting import dump_yaml
 from lightning_mmnas.commands.refusals import refuse_finished_stage
 from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, keep_predictions
@@ -81,6 +81,7 @@ set_parsing_settings(omegaconf_absolute_to_relative_paths=True)
 set_dumper("yaml", dump_yaml)
 read_whole_numbers_first()
 register_types()
+write_names_as_names()
 
 
 class MMNASArgumentParser(LightningArgumentParser):

@@ -38,6 +38,8 @@ _LOST = re.compile(r"gloo.*(Connection (closed|reset) by peer|Broken pipe)|remot
 _WORKER = re.compile(r"Caught (\w+) in DataLoader worker process \d+\.\nOriginal .*\n[\w.]*\1: ", re.DOTALL)
 # What the parser makes of keys that are numbers without a space behind the colon.
 _NO_SPACE = "keys and values are written {1: 2}, with a space behind the colon"
+# Arguments of a class that no file has named so far, as of a stage's configuration before common.yaml.
+_NO_CLASS_YET = re.compile(r'Parser key "(model|data)":.*(?:Given|Got) value: \{\'init_args\'', re.DOTALL)
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 # What else a parser says of a misspelt class.
 _NO_PATH = re.compile(r"Expected a path but .* either not accessible or invalid|Expected a <class '[\w.]+'>")
@@ -48,6 +50,11 @@ def shorten_parser_error(message: str) -> str:
     """The part of a parser's message that names the mistake, with the nearest accepted name."""
     if command := _NO_MODEL.search(message):
         return f"no model is given: --config FILE of a stage, or --model CLASS_PATH; see mmnas {command[1]} --help"
+    if section := _NO_CLASS_YET.search(message):
+        return (
+            f"{section[1]} has init_args and no class_path so far: files count in their order, so give the one that "
+            "names the class first, as in --config common.yaml --config FILE"
+        )
     noise = (_NOISE, _NO_PATH) if _UNKNOWN_CLASS.search(message) else (_NOISE,)
     kept: list[str] = []
     for line in message.splitlines():

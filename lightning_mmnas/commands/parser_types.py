@@ -7,6 +7,7 @@ from typing import Any, get_args
 import torch
 from jsonargparse.typing import register_type
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelPruning
 
 
 def register_types() -> None:
@@ -30,6 +31,13 @@ def read_whole_numbers_first() -> None:
             kinds.remove(int)
             kinds.insert(kinds.index(float), int)
             hints[name] = reduce(or_, kinds)
+
+
+def write_names_as_names() -> None:
+    """Lets `ModelPruning` be given a function's name, which the parser would write as what cannot be a function."""
+    hints: dict[str, Any] = ModelPruning.__init__.__annotations__
+    kinds = get_args(hints["pruning_fn"])
+    hints["pruning_fn"] = reduce(or_, sorted(kinds, key=lambda kind: kind is not str))
 
 
 def _dtype(name: str) -> torch.dtype:

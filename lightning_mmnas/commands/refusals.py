@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -142,7 +143,7 @@ def refuse_read_only(run_dir: Path) -> None:
 
 
 def refuse_run(folder: Path) -> None:
-    """Refuses the folder of a run as that of a table.
+    """Refuses the folder of a run, or of something else, as that of a table.
 
     Raises:
         RunDirectoryError: It is one.
@@ -150,6 +151,12 @@ def refuse_run(folder: Path) -> None:
     if _is_run(folder):
         raise RunDirectoryError(
             f"{folder} is the folder of a run, not of a table; choose another --output, such as {free_folder(folder)}"
+        )
+    # A table that is not yet one has the folders of its seeds.
+    others = folder.is_dir() and any(not re.fullmatch(r"seed\d+|\..*", path.name) for path in folder.iterdir())
+    if others and not (folder / "card.json").is_file():
+        raise RunDirectoryError(
+            f"{folder} holds files but no table of mmnas; choose a new folder, such as --output {free_folder(folder)}"
         )
 
 

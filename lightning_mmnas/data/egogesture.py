@@ -179,7 +179,7 @@ class EgoGestureDataModule(MultimodalDataModule):
         good = self._usable(clips, split)
         clips = [clips[i] for i in good]
         labels = torch.tensor([clip.label for clip in clips], dtype=torch.long)
-        recordings = {folder: i for i, folder in enumerate(sorted({clip.folder for clip in clips}))}
+        recordings = {folder: i for i, folder in enumerate(sorted({clip.folder for clip in self._content[1]}))}
         groups = torch.tensor([recordings[clip.folder] for clip in clips], dtype=torch.long)
         columns: dict[str, Column] = {name: self._column(name, clips, split) for name in self.modalities}
         return ColumnSamples(columns, labels, groups)

@@ -258,6 +258,9 @@ class NTUDataModule(MultimodalDataModule):
         files = {name: _files(folder, name) for name, folder in folders.items()}
         left_out = self._left_out() if "skeleton" in folders else set()
         names = sorted(set().union(*files.values()))
+        performances = {
+            p: i for i, p in enumerate(sorted({n._replace(camera=0) for n in names}))
+        }  # in all splits alike
         names = [n for n in names if n not in left_out and split_of(n, self.protocol) == split]
         if not names:
             raise self._not_found(f"no file of the {split} split in {', '.join(map(str, folders.values()))}")
@@ -268,7 +271,6 @@ class NTUDataModule(MultimodalDataModule):
         good = self._usable(self._columns(paths, split), split)
         names, paths = [names[i] for i in good], {m: [p[i] for i in good] for m, p in paths.items()}
         labels = torch.tensor([n.action - 1 for n in names], dtype=torch.long)
-        performances = {p: i for i, p in enumerate(sorted({n._replace(camera=0) for n in names}))}
         groups = torch.tensor([performances[n._replace(camera=0)] for n in names], dtype=torch.long)
         return ColumnSamples(self._columns(paths, split), labels, groups)
 

@@ -32,7 +32,8 @@ class Samples(Dataset[Batch], ABC):
             `MultimodalDataModule.target_scale`. None where the data are unlabelled.
         groups: Recording (session, subject, ...) of each sample, shape (n,). Samples of one group
             overlap or resemble each other, so a group is never divided between the two parts of
-            an architecture search. None: each sample is a group of its own.
+            an architecture search. A number is the same group in every split. None: each sample is a
+            group of its own.
     """
 
     labels: Tensor | None = None

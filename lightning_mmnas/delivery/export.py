@@ -1,5 +1,6 @@
 """A delivered model as a file that runs without this package: torch.export or ONNX, checked before it is kept."""
 
+import io
 import logging
 import re
 import warnings
@@ -147,7 +148,9 @@ def _export(
             _to_onnx(program, temporary, spelled, result)
             runner = _onnx_runner(temporary, spelled)
         else:
-            torch.export.save(program, temporary)
+            content = io.BytesIO()  # torch ends the process where it cannot write a file of its own
+            torch.export.save(program, content)
+            temporary.write_bytes(content.getbuffer())
             runner = torch.export.load(temporary).module()
         difference = 0.0
         for size in _SIZES:
@@ -214,6 +217,8 @@ def _to_onnx(program: torch.export.ExportedProgram, path: Path, names: list[str]
         _free_names(exported.model.graph, {*names, result})
         _name_batch(exported.model.graph)
         exported.save(path, external_data=False)
+    except OSError:  # told as `replacing` tells it
+        raise
     except Exception as error:  # the exporter raises a dozen types
         reason = _first_line(error.__cause__ if isinstance(error.__cause__, Exception) else error)
         raise ModelError(f"the model cannot be exported to ONNX: {reason}; try torch_export") from error

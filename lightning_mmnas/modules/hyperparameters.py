@@ -15,6 +15,7 @@ from omegaconf import Container, OmegaConf
 from torch import nn
 from typing_extensions import override
 
+from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.modules.averaging import prepare_averages
 from lightning_mmnas.modules.finite import require_finite
 from lightning_mmnas.modules.length import require_long_schedules
@@ -35,10 +36,23 @@ class StageModule(LightningModule):
     built_with: dict[str, Any]
 
     def on_train_start(self) -> None:
-        """Lets every rank draw views of its own; refuses averages and schedules that do not fit the training."""
+        """Lets every rank draw views of its own; refuses what would train nothing, or does not fit the training."""
+        self._require_steps()
         draw_apart(self.trainer)
         prepare_averages(self.trainer)
         require_long_schedules(self.trainer)
+
+    def _require_steps(self) -> None:
+        """Refuses a loss from which nobody steps.
+
+        Raises:
+            ConfigError: Optimisation is manual, and the training step is one of this package's.
+        """
+        if not self.automatic_optimization and type(self).training_step.__module__.startswith("lightning_mmnas."):
+            raise ConfigError(
+                f"{type(self).__name__} has automatic_optimization=False and no training_step of its own that steps, "
+                "so that nothing would be trained: leave automatic_optimization=True, or write a training_step"
+            )
 
     @override
     def save_hyperparameters(

@@ -1,5 +1,6 @@
 """What a network is worth without labels: trained alone for a while, or with the weights of a single-path supernet."""
 
+import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_mmnas.costs.table import CostTable
 from lightning_mmnas.errors import CheckpointError
-from lightning_mmnas.files import replacing
+from lightning_mmnas.files import write_bytes
 from lightning_mmnas.fusion.batch_norm import batch_statistics
 from lightning_mmnas.fusion.single_path import SinglePath
 from lightning_mmnas.modules.candidates import Batch, candidate, endless, view_pairs
@@ -217,8 +218,9 @@ class Inherited(Evaluator):
             with self.seeded():
                 self.train(self.network, self._drawn(self.training_views()))
             if self.checkpoint is not None:
-                with replacing(self.checkpoint) as path:
-                    torch.save({"state_dict": self.network.state_dict(), "facts": self.facts}, path)
+                content = io.BytesIO()  # torch ends the process where it cannot write a file of its own
+                torch.save({"state_dict": self.network.state_dict(), "facts": self.facts}, content)
+                write_bytes(self.checkpoint, content.getvalue())
         self._trained = True
         self._views = None
 

@@ -45,10 +45,14 @@ class Noise(nn.Module):
 
 
 def test_tables_json_and_picture(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run-data"
+    folder.mkdir()
+    (folder / "a.txt").touch()
     assert main(["data", str(config)]) == 0
     printed = capsys.readouterr().out
     assert "train and val share 1 groups: 2" in printed
-    folder = tmp_path / "run-data"
+    assert printed.endswith("run-data: data.json, samples.png\n"), "what is written, not all that is there"
+    (folder / "a.txt").unlink()
     assert sorted(path.name for path in folder.iterdir()) == ["data.json", "samples.png"]
     found = json.loads((folder / "data.json").read_text())
     assert found["splits"]["train"]["labels"] == {"even": 3, "odd": 4}

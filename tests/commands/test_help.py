@@ -143,6 +143,19 @@ def test_a_file_without_its_option(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "takes options only, not 'search'" in _message(capsys, "test", "search")
 
 
+def test_a_file_given_twice_or_before_the_one_that_names_its_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common, stage = tmp_path / "common.yaml", tmp_path / "stage.yaml"
+    common.write_text("data: {class_path: WatchDataModule}")
+    stage.write_text("trainer:\n  callbacks+:\n  - class_path: Timer\ndata: {init_args: {batch_size: 4}}")
+    twice = _message(capsys, "fit", "--config", str(common), f"--config={stage}", "--config", str(stage))
+    assert f"--config {stage} is given twice, and what it appends" in twice
+    assert "data has init_args and no class_path so far: files count in their order" in _message(
+        capsys, "fit", "--config", str(stage), "--config", str(common)
+    )
+
+
 @pytest.mark.parametrize(
     ("args", "hint"),
     [

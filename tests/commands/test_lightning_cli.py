@@ -168,6 +168,14 @@ def test_wrong_value(config: Path) -> None:
     assert "Union" not in str(error.value)
 
 
+def test_pruning_by_the_name_of_a_function(config: Path) -> None:
+    options = ["--trainer.callbacks+=ModelPruning", "--trainer.callbacks.pruning_fn=l1_unstructured"]
+    cli = _fit(config, *options, "--trainer.callbacks.amount=0.5")
+    values = torch.cat([value.flatten() for value in cli.model.layer.parameters()])
+    assert int((values == 0).sum()) == len(values) // 2
+    assert "pruning_fn: l1_unstructured" in (config.parent / "run" / "search" / "config.yaml").read_text()
+
+
 def test_misspelt_class_and_choice(tmp_path: Path) -> None:
     callbacks: list[dict[str, Any]] = [{"class_path": "ModelCheckpont"}]
     with pytest.raises(ConfigError, match=r"'ModelCheckpont'.*did you mean 'ModelCheckpoint'\?"):

@@ -109,6 +109,13 @@ def test_tabulate_refuses_the_folder_of_a_run(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match=r"is the folder of a run, not of a table.*run-2"):
         refuse_run(tmp_path / "run")
     refuse_run(tmp_path / "new")
+    (tmp_path / "new" / "seed0").mkdir(parents=True)
+    refuse_run(tmp_path / "new")
+    (tmp_path / "new" / "search.yaml").write_text("")
+    with pytest.raises(RunDirectoryError, match=r"new holds files but no table of mmnas.*--output .*new-2"):
+        refuse_run(tmp_path / "new")
+    (tmp_path / "new" / "card.json").write_text("{}")
+    refuse_run(tmp_path / "new")
 
 
 def test_features_are_renewed_where_stages_are_done_again(tmp_path: Path) -> None:

@@ -46,7 +46,10 @@ def test_clips_of_both_modalities(root: Path) -> None:
     assert [len(data._part(split)) for split in ("train", "val", "test")] == [8, 4, 4]
     groups = data._part("train").groups
     assert groups is not None
-    assert groups.tolist() == [0] * 4 + [1] * 4
+    assert groups.tolist() == [groups[0]] * 4 + [groups[4]] * 4
+    others = data._part("val").groups
+    assert others is not None
+    assert not {*groups.tolist()} & {*others.tolist()}, "a number is one recording in all splits"
     assert data.plot(data._part("train")[0]).axes
     assert module(root, modalities=["depth"]).modalities.keys() == {"depth"}
 

@@ -1,7 +1,9 @@
 """Exported files say what the model says, without the package, for any number of samples."""
 
+import errno
 import functools
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +30,7 @@ from lightning_mmnas import (
     save,
 )
 from lightning_mmnas.commands.mmnas import main
-from lightning_mmnas.delivery.export import description_of, export
+from lightning_mmnas.delivery.export import SUFFIXES, description_of, export
 from lightning_mmnas.errors import ConfigError, ModelError, RunDirectoryError
 from lightning_mmnas.fusion import input_nodes
 from tests.delivery.tiny import deliver, write_birds
@@ -95,6 +97,22 @@ def test_what_is_wrong_is_told_before_the_work(run: Any, tmp_path: Path, monkeyp
         export(model, tmp_path / "m.onnx")
     with pytest.raises(ModelError, match=r"weights are torch.bfloat16"):
         export(model.bfloat16(), tmp_path / "other.onnx")
+
+
+@pytest.mark.parametrize("format", ["torch_export", "onnx"])
+def test_a_full_disk(run: Any, tmp_path: Path, format: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("torch.onnx.export", full)  # it takes long
+    path, limits = tmp_path / f"m{SUFFIXES[format]}", resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, limits[1]))
+    try:
+        with pytest.raises(RunDirectoryError, match=r"^cannot write \S*m\.\w+: (File too large|No space left)"):
+            export(lightning_mmnas.load(run[0]), path, format, inputs="features")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.slow

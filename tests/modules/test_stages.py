@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning import seed_everything
 from sklearn.metrics import f1_score
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_mmnas import (
     ArchitectureAlternation,
@@ -289,6 +289,29 @@ def test_a_linear_probe_leaves_nothing_to_ddp_but_the_classifier() -> None:
         "classifier.weight",
         "classifier.bias",
     ]
+
+
+def test_a_loss_from_which_nobody_steps_is_refused(tmp_path: Path) -> None:
+    class Manual(EncoderPretraining):
+        def __init__(self, **arguments: Any) -> None:
+            super().__init__(**arguments)
+            self.automatic_optimization = False
+
+    class Own(Manual):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            optimizer: Any = self.optimizers()
+            loss = super().training_step(batch, batch_idx)
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+            return loss
+
+    arguments: dict[str, Any] = {"encoders": ENCODERS, "modalities": modalities()}
+    with pytest.raises(ConfigError, match="Manual has automatic_optimization=False and no training_step of its own"):
+        trainer_of(tmp_path).fit(Manual(**arguments), data_of())
+    trainer = trainer_of(tmp_path)
+    trainer.fit(Own(**arguments), data_of())
+    assert trainer.global_step == 4
 
 
 def test_refusals(tmp_path: Path) -> None:

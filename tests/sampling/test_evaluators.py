@@ -1,5 +1,6 @@
 """What a network is worth: against `GenotypeSelection`, a plain training loop and networks that inherit."""
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from lightning_mmnas import FusionSearch, Genotype, MotionEncoder
 from lightning_mmnas.costs.table import CostTable
 from lightning_mmnas.data import ModalitySpec
-from lightning_mmnas.errors import CheckpointError
+from lightning_mmnas.errors import CheckpointError, RunDirectoryError
 from lightning_mmnas.fusion.batch_norm import batch_statistics
 from lightning_mmnas.modules.candidates import candidate
 from lightning_mmnas.objectives.criteria import DroppedViewsNTXent
@@ -163,6 +164,17 @@ def test_supernet_is_kept(tmp_path: Path) -> None:
     path.write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="is not a Lightning checkpoint"):
         Inherited(search_of(), loaders, DroppedViewsNTXent(), 3, checkpoint=path, facts={"lr": 1}).prepare()
+
+
+def test_a_supernet_that_cannot_be_written(tmp_path: Path) -> None:
+    evaluator = Inherited(search_of(), loaders, DroppedViewsNTXent(), 1, checkpoint=tmp_path / "supernet.ckpt")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, limits[1]))  # torch would end the process
+    try:
+        with pytest.raises(RunDirectoryError, match=r"cannot write .*supernet\.ckpt: File too large"):
+            evaluator.prepare()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_random_numbers_of_an_iterator_are_its_own() -> None:

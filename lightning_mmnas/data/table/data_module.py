@@ -306,7 +306,7 @@ class TableDataModule(MultimodalDataModule):
         elif self.label is not None:
             classes, several = self._classes
             labels = encode_classes([classes[row] for row in rows], self.class_names, several)
-        groups = None if self._groups is None else group_numbers([self._groups[row] for row in rows])
+        groups = None if self._groups is None else group_numbers(self._groups)[rows]  # in all splits alike
         return ColumnSamples(columns, labels, groups, rows)
 
     def _row_classes(self) -> tuple[Sequence[Classes | None], bool] | None:

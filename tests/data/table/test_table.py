@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_mmnas.data.summary import summarise
 from lightning_mmnas.data.table.columns import ColumnSpec
 from lightning_mmnas.data.table.data_module import TableDataModule
 from lightning_mmnas.data.table.reading import read_table
@@ -82,6 +83,7 @@ def test_groups_never_straddle_splits(tmp_path: Path) -> None:
     groups = {split: {row // 3 for row in rows} for split, rows in data.rows.items()}
     assert not groups["train"] & groups["val"]
     assert not groups["train"] & groups["test"]
+    assert not summarise(data).overlaps
     assert data.rows == built(path, label="y", group="g").rows
     rows = [row | {"s": "test" if i % 5 == 0 else "train"} for i, row in enumerate(numbers())]
     with pytest.raises(DataError, match=r"group 'g0' is in the splits train and test"):
