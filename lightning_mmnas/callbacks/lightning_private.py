@@ -1,7 +1,7 @@
 """Everything that depends on Lightning's private parts: where its loops stand, and private steps of its command line.
 
-Nothing else in the package reads a private attribute of Lightning. Tested with Lightning 2.6.0 to 2.6.6; an update of
-Lightning is an update of this file.
+Nothing else in the package reads a private attribute of Lightning, but for one in `modules/averaging.py`, which stands
+below. Tested with Lightning 2.6.0 to 2.6.6; an update of Lightning is an update of this file.
 """
 
 import os

@@ -56,7 +56,7 @@ def refuse_files(command: str, args: Sequence[str]) -> None:
     pairs = [word.partition("=")[::2] if "=" in word else (word, after) for word, after in pairwise([*args, ""])]
     files = [value for option, value in pairs if option in ("--config", "-c")]
     for file in {file for file in files if files.count(file) > 1 and Path(file).is_file()}:
-        if re.search(r"^[^#]*\+:", Path(file).read_text(encoding="utf-8"), re.MULTILINE):
+        if re.search(r"^[^#]*\+:", Path(file).read_text(encoding="utf-8", errors="replace"), re.MULTILINE):
             raise ConfigError(
                 f"--config {file} is given twice, and what it appends (+:) would be there twice; once will do"
             )

@@ -36,8 +36,8 @@ def read_whole_numbers_first() -> None:
 def write_names_as_names() -> None:
     """Lets `ModelPruning` be given a function's name, which the parser would write as what cannot be a function."""
     hints: dict[str, Any] = ModelPruning.__init__.__annotations__
-    kinds = get_args(hints["pruning_fn"])
-    hints["pruning_fn"] = reduce(or_, sorted(kinds, key=lambda kind: kind is not str))
+    if kinds := get_args(hints.get("pruning_fn")):
+        hints["pruning_fn"] = reduce(or_, sorted(kinds, key=lambda kind: kind is not str))
 
 
 def _dtype(name: str) -> torch.dtype:

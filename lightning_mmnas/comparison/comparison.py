@@ -295,12 +295,12 @@ class Comparison:
                 self.advance()
 
         def optimizer(labelled: Any) -> Any:
-            if isinstance(labelled, LabelledGroup):
-                head, network, name = labelled.classifiers, labelled.networks, ""
-            else:
-                head, network = labelled.classifier, labelled.network
-                name = next(name for name, other in tuned.items() if other is labelled)
-            head_lr, lr = (module.head_lr, module.lr) if rates is None else rates[name]
+            several = isinstance(labelled, LabelledGroup)
+            head = labelled.classifiers if several else labelled.classifier
+            network = labelled.networks if several else labelled.network
+            head_lr, lr = module.head_lr, module.lr
+            if rates is not None:  # which differ, so that there are no groups
+                head_lr, lr = next(rates[name] for name, other in tuned.items() if other is labelled)
             groups = [
                 {"params": list(head.parameters()), "lr": head_lr},
                 {"params": list(network.parameters()), "lr": lr},

@@ -32,7 +32,7 @@ def prepare_averages(trainer: Trainer) -> None:
             names = ("update_starting_at_step", "update_starting_at_epoch", "update_every_n_steps")
             raise ConfigError(_never(callback, ", ".join(f"{name}={getattr(callback, name)}" for name in names)))
         elif isinstance(callback, ModelPruning) and not all(
-            getattr(part, name).requires_grad for part, name in vars(callback)["_parameters_to_prune"] or ()
+            getattr(part, name).requires_grad for part, name in callback._parameters_to_prune or ()
         ):
             raise ConfigError(
                 "ModelPruning would prune frozen weights too, such as the encoders', which all stages share: give its "
