@@ -1,10 +1,14 @@
 """The fused functions of fusion networks compute what their readable forms do, and so do their gradients."""
 
+from typing import cast
+
 import pytest
 import torch
 from torch import Tensor
 
+from lightning_mmnas import FusionSpace, FusionSupernet
 from lightning_mmnas.fusion.fused import is_fused, mean_and_max, readable, weighted_sums
+from lightning_mmnas.fusion.supernet import SupernetCell
 
 
 def drawn(*shape: int) -> Tensor:
@@ -59,3 +63,13 @@ def test_weights_of_another_type_are_brought_to_the_tensors(large: int, monkeypa
     out = weighted_sums(torch.ones(1, 2), [torch.ones(3, dtype=torch.bfloat16)] * 2)
     assert out.dtype == torch.bfloat16
     assert out.tolist() == [[2.0, 2.0, 2.0]]
+
+
+def test_mixed_precision_does_not_round_the_weights_of_a_mixture() -> None:
+    space = FusionSpace(inputs=("a/0", "b/0"), cells=1, primitives=("zero", "sum"), channels=4, length=2)
+    cell = cast(SupernetCell, FusionSupernet(space).cells[0])
+    x, y = torch.randn(3, 2, 4), torch.randn(3, 2, 4)
+    weights = torch.tensor([[2 / 3, 1 / 3]])
+    with torch.autocast("cpu", torch.bfloat16):
+        out = cell._step(0, x, y, weights[0], range(2))
+    torch.testing.assert_close(out, (x + y) / 3, rtol=1e-6, atol=1e-6)
