@@ -168,6 +168,7 @@ def test_wrong_value(config: Path) -> None:
     assert "Union" not in str(error.value)
 
 
+@pytest.mark.filterwarnings("ignore:(?s).*Unable to serialize instance")  # as an error it would have the parser go on
 def test_pruning_by_the_name_of_a_function(config: Path) -> None:
     options = ["--trainer.callbacks+=ModelPruning", "--trainer.callbacks.pruning_fn=l1_unstructured"]
     cli = _fit(config, *options, "--trainer.callbacks.amount=0.5")
