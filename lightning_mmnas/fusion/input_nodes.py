@@ -80,20 +80,39 @@ def pool_positions(feature: Tensor, length: int, pool: Pool, grid: Grid) -> Tens
 def adaptive_pool(planes: Tensor, size: tuple[int, int], pool: Pool) -> Tensor:
     """Adaptive pooling, (b, c, d, rest) -> (b, c, *size).
 
-    Where the windows are regular, a reduction over a view does it ten times faster than torch's adaptive pooling on
+    Where the windows are regular, reductions over views of them do it ten times faster than torch's adaptive pooling on
     CPU. The maximum's gradient is then shared among equal maxima instead of going to the first one.
     """
     (d, rest), (rows, columns) = planes.shape[2:], size
     if (d, rest) == size:
         return planes
     if d % rows == 0 and rest % columns == 0:
-        # (b, c, rows, ., columns, .)
-        windows = torch.unflatten(torch.unflatten(planes, 3, (columns, -1)), 2, (rows, -1))
-        return windows.amax((3, 5)) if pool == "max" else windows.mean((3, 5))
+        if _channels_last(planes):  # a reduction over any axis but the innermost one is vectorised
+            return _reduce_windows(planes.movedim(1, 3), 1, size, pool).movedim(3, 1)
+        return _reduce_windows(planes, 2, size, pool)
     if torch.compiler.is_compiling():  # ONNX knows no adaptive maximum
         return _pool_windows(_pool_windows(planes, rows, 2, pool), columns, 3, pool)
     pooled: Tensor = F.adaptive_max_pool2d(planes, size) if pool == "max" else F.adaptive_avg_pool2d(planes, size)
     return pooled
+
+
+def _channels_last(planes: Tensor) -> bool:
+    """Whether the channels of (b, c, d, rest) vary fastest in memory."""
+    return planes.shape[1] > 1 and planes.stride(1) == 1 and not torch.compiler.is_compiling()
+
+
+def _reduce_windows(planes: Tensor, axis: int, size: tuple[int, int], pool: Pool) -> Tensor:
+    """Pools two neighbouring axes, the first one of which is given, to windows of equal size."""
+    rows, columns = size
+    if columns == 1:  # whole lines
+        return _reduce(planes.flatten(axis, axis + 1), axis, rows, pool).unsqueeze(axis + 1)
+    return _reduce(_reduce(planes, axis, rows, pool), axis + 1, columns, pool)
+
+
+def _reduce(values: Tensor, axis: int, size: int, pool: Pool) -> Tensor:
+    """Pools one axis to windows of equal size."""
+    windows = values.unflatten(axis, (size, -1))
+    return windows.amax(axis + 1) if pool == "max" else windows.mean(axis + 1)
 
 
 def _pool_windows(planes: Tensor, size: int, axis: int, pool: Pool) -> Tensor:

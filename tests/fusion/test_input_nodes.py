@@ -49,8 +49,14 @@ def loops(planes: Tensor, size: tuple[int, int], pool: Pool) -> Tensor:
 
 @pytest.mark.parametrize(("shape", "size"), SIZES)
 @pytest.mark.parametrize("pool", ["max", "avg"])
-def test_pooling_equals_torch_and_loops(shape: tuple[int, int], size: tuple[int, int], pool: Pool) -> None:
-    planes = random(2, 3, *shape).requires_grad_()
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_pooling_equals_torch_and_loops(
+    shape: tuple[int, int], size: tuple[int, int], pool: Pool, channels_last: bool
+) -> None:
+    planes = random(2, 3, *shape)
+    if channels_last:  # in memory; the axes are where they were
+        planes = planes.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    planes.requires_grad_()
     torchs: Callable[..., Tensor] = F.adaptive_max_pool2d if pool == "max" else F.adaptive_avg_pool2d
     ours, wanted = adaptive_pool(planes, size, pool), torchs(planes, size)
     torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-15)
