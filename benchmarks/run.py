@@ -27,6 +27,7 @@ import lightning
 import torch
 from lightly.loss import NTXentLoss
 from torch import nn
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.speed_cases import (
@@ -38,10 +39,12 @@ from benchmarks.speed_cases import (
     discrete_step,
     dropout_step,
     nt_xent_step,
+    pooling_step,
 )
 from benchmarks.trainer_overhead import bare_milliseconds, trainer_milliseconds
 from lightning_mmnas.fusion.dropout import Dropout
 from lightning_mmnas.fusion.fused import readable
+from lightning_mmnas.fusion.input_nodes import adaptive_pool
 from lightning_mmnas.objectives.losses import nt_xent
 
 RESULTS = Path(__file__).parent / "results" / "speed.json"
@@ -111,6 +114,20 @@ def dropouts(rounds: int) -> list[Row]:
     for p in (0.1, 0.5):
         steps = {"torch": dropout_step(nn.Dropout(p)), "ours": dropout_step(Dropout(p))}
         rows.append({"p": p, **milliseconds(steps, 10 * rounds)})
+    return rows
+
+
+def poolings(rounds: int) -> list[Row]:
+    """Frozen encoders' features of 128 recordings or pictures, to the four positions of an input node."""
+    rows = []
+    for shape, size in (((128, 32, 64, 1), (4, 1)), ((128, 64, 16, 16), (2, 2))):
+        for memory in ("channels first", "channels last"):
+            last = memory == "channels last"
+            steps = {
+                "torch": pooling_step(partial(F.adaptive_max_pool2d, output_size=size), shape, last),
+                "ours": pooling_step(partial(adaptive_pool, size=size, pool="max"), shape, last),
+            }
+            rows.append({"features": str(shape), "memory": memory, **milliseconds(steps, 10 * rounds)})
     return rows
 
 
@@ -222,6 +239,7 @@ def measure(rounds: int, only: list[str] | None) -> dict[str, list[Row]]:
         "discrete": ("A training step of a found network, ms", partial(discrete_networks, rounds)),
         "nt_xent": ("NT-Xent and its gradient, b pairs of projections, ms", partial(contrastive_losses, rounds)),
         "dropout": ("Dropout of (128, 16, 192) values, ms", partial(dropouts, rounds)),
+        "pooling": ("Maximum of features at four positions, ms", partial(poolings, rounds)),
         "trainer": ("Trainer, callback and logging, MM-IMDB, b = 32, ms per alternation", partial(overhead, rounds)),
         "memory": (
             "Peak memory, MM-IMDB, b = 128, MB",

@@ -1,6 +1,6 @@
 """What `benchmarks.run` measures: alternations and steps of the published settings, the reference's and ours."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -155,3 +155,11 @@ def dropout_step(dropout: nn.Dropout) -> Step:
     """One pass of a dropout in training over activations of MM-IMDB at b = 128."""
     x = torch.randn(128, 16, 192)
     return lambda: dropout(x)
+
+
+def pooling_step(pool: Callable[[Tensor], Tensor], shape: Sequence[int], channels_last: bool) -> Step:
+    """One pass of a pooling over features (b, c, d, rest), which may lie with channels last in memory."""
+    x = torch.randn(*shape)
+    if channels_last:
+        x = x.movedim(1, 3).contiguous().movedim(3, 1)
+    return lambda: pool(x)
