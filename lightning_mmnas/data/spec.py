@@ -114,6 +114,16 @@ def check_batch(batch: Mapping[str, Any], modalities: Mapping[str, ModalitySpec]
         raise DataError("a batch has no samples; let the batch sampler, or the collate function, leave such out")
 
 
+def lacking(modality: str, batch: Mapping[str, Any]) -> DataError:
+    """What is said of a batch that lacks a modality; where it has the two parts of a search, so that it is one."""
+    if {"weights", "architecture"} <= batch.keys():
+        return DataError(
+            "the train batch has the two parts of a search, 'weights' and 'architecture', and this stage is none: set "
+            "data.init_args.architecture_fraction to null, and give no architecture_split"
+        )
+    return DataError(f"modality {modality!r} is not in the batch, which has {list(batch)}")
+
+
 def of_those_in_use(entries: Mapping[str, T], modalities: Mapping[str, ModalitySpec]) -> dict[str, T]:
     """Leaves out the entries, each by a modality's name or kind, of modalities that the data have but do not use.
 

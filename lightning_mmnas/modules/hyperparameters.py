@@ -43,11 +43,17 @@ class StageModule(LightningModule):
         require_long_schedules(self.trainer)
 
     def _require_steps(self) -> None:
-        """Refuses a loss from which nobody steps.
+        """Refuses a loss from which nobody steps, or that nothing could lower.
 
         Raises:
-            ConfigError: Optimisation is manual, and the training step is one of this package's.
+            ConfigError: Optimisation is manual, and the training step is one of this package's; or all weights are
+                frozen.
         """
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise ConfigError(
+                f"all weights of {type(self).__name__} are frozen, as freeze() leaves them, so that nothing would be "
+                "trained: build it anew, or set requires_grad of those that are to be trained"
+            )
         if not self.automatic_optimization and type(self).training_step.__module__.startswith("lightning_mmnas."):
             raise ConfigError(
                 f"{type(self).__name__} has automatic_optimization=False and no training_step of its own that steps, "

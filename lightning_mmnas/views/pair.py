@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.data.spec import ModalitySpec, check_batch
+from lightning_mmnas.data.spec import ModalitySpec, check_batch, lacking
 from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.views.audio import AudioViews
 from lightning_mmnas.views.features import FeatureViews
@@ -146,7 +146,7 @@ class TwoViews(nn.Module):
             raise DataError(f"a batch is a dict of tensors by modality, got a {type(batch).__name__}")
         for name in self._keys:
             if name not in batch and f"{name}/0" not in batch:
-                raise DataError(f"modality {name!r} is not in the batch, which has {list(batch)}")
+                raise lacking(name, batch)
         return self.view(batch), self.view(batch, 1)
 
     def take_feature_means(self, means: Mapping[str, Tensor]) -> None:
