@@ -109,7 +109,11 @@ class TwoViews(nn.Module):
         super().__init__()
         kinds = {name: spec.kind for name, spec in modalities.items()}
         known = {*kinds, *kinds.values()}
-        for key in augmentations:
+        for key, augmentation in augmentations.items():
+            if not isinstance(augmentation, nn.Module):
+                raise ConfigError(
+                    f"the augmentation of {key!r} is no module, such as MotionViews(), but {augmentation!r}"
+                )
             if key not in known:
                 raise ConfigError(
                     f"augmentations has {key!r}, which is neither a modality nor a kind of one; "
