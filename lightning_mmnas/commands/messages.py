@@ -153,6 +153,8 @@ def explain(error: BaseException) -> str | None:
             "another process of this training has ended, and with it this one; what that one said stands above, or in "
             "its own log. The same command, with --ckpt_path where it is mmnas fit, goes on from the last checkpoint"
         )
+    if isinstance(error, RuntimeError) and text.startswith("Symlink loop from"):  # of pathlib, as `report` resolves it
+        return f"{text.partition(' from ')[2]} is a link that leads to itself"
     if isinstance(error, RuntimeError) and "within local rank has zero length" in text:
         return "one of the ranks has no batch of a loader; give each of them some samples, or use fewer ranks"
     if isinstance(error, OSError) and error.filename is not None:

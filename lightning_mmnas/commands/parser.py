@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -70,13 +71,15 @@ def nearest(name: str, *names: Iterable[str]) -> str | None:
 
 
 def path_hint(path: str | Path, others: Sequence[str] = ()) -> str:
-    """The end of a message about a path that does not exist: ``; did you mean …?`` where something is like it.
+    """The end of a message about a path that does not exist: where a link leads, or what is like it.
 
     Args:
         path: What was given.
         others: Names that may have been meant as well.
     """
     given = Path(path)
+    if given.is_symlink():
+        return f"; it is a link to {os.readlink(given)}, which is not there"
     try:
         beside = [entry.name for entry in given.parent.iterdir()]
     except OSError:

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from lightning_mmnas.data import samples as sampled
+from lightning_mmnas.data.choices import check_choices
 from lightning_mmnas.data.drawing import caption, draw
 from lightning_mmnas.data.names import flaw
 from lightning_mmnas.data.samples import LABEL, Batch, EpochSampler, Part, Samples, ViewSampler, collate
@@ -91,11 +92,7 @@ class MultimodalDataModule(LightningDataModule, ABC):
                 f"architecture_fraction must be between 0 and 1, both excluded, got "
                 f"{architecture_fraction}; check data.init_args.architecture_fraction"
             )
-        if architecture_split not in (None, "val"):
-            raise ConfigError(
-                f"architecture_split {architecture_split!r} is not in [None, 'val']; "
-                "check data.init_args.architecture_split"
-            )
+        check_choices(MultimodalDataModule.__init__, {"architecture_split": architecture_split})
         if architecture_fraction is not None and architecture_split is not None:
             raise ConfigError(
                 "architecture_fraction and architecture_split exclude each other; set one of the two to null"
@@ -168,6 +165,8 @@ class MultimodalDataModule(LightningDataModule, ABC):
 
     def setup(self, stage: str) -> None:
         """Builds the splits of one stage, and no others; a second call changes nothing."""
+        if stage not in _SPLITS:
+            raise DataError(f"setup builds the splits of a stage, one of {list(_SPLITS)}, got {stage!r}")
         for split in _SPLITS[stage]:
             self.build(split)
 

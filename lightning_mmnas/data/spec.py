@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from lightning_mmnas.errors import DataError
+from lightning_mmnas.errors import ConfigError, DataError
 
 T = TypeVar("T")
 Kind = Literal["motion", "skeleton", "image", "text", "audio", "video", "features"]
@@ -114,11 +114,28 @@ def check_batch(batch: Mapping[str, Any], modalities: Mapping[str, ModalitySpec]
         raise DataError("a batch has no samples; let the batch sampler, or the collate function, leave such out")
 
 
+def lacking(modality: str, batch: Mapping[str, Any]) -> DataError:
+    """What is said of a batch that lacks a modality; where it has the two parts of a search, so that it is one."""
+    if {"weights", "architecture"} <= batch.keys():
+        return DataError(
+            "the train batch has the two parts of a search, 'weights' and 'architecture', and this stage is none: set "
+            "data.init_args.architecture_fraction to null, and give no architecture_split"
+        )
+    return DataError(f"modality {modality!r} is not in the batch, which has {list(batch)}")
+
+
 def of_those_in_use(entries: Mapping[str, T], modalities: Mapping[str, ModalitySpec]) -> dict[str, T]:
     """Leaves out the entries, each by a modality's name or kind, of modalities that the data have but do not use.
 
     Entries for something unknown stay, to be refused.
+
+    Raises:
+        ConfigError: The entries are no dict, or the modalities none of `ModalitySpec`.
     """
+    if not isinstance(modalities, Mapping):
+        raise ConfigError(f"modalities are a dict of ModalitySpec by name, as data.modalities is, got {modalities!r}")
+    if not isinstance(entries, Mapping):
+        raise ConfigError(f"encoders and augmentations are dicts by the name or kind of a modality, got {entries!r}")
     others: Mapping[str, ModalitySpec] = getattr(modalities, "others", {})
     used = {*modalities, *(spec.kind for spec in modalities.values())}
     unused = {*others, *(spec.kind for spec in others.values())} - used

@@ -71,6 +71,12 @@ class TensorDataModule(MultimodalDataModule):
         labels_total: int | None = None,
         task: Literal["regression"] | None = None,
     ) -> None:
+        for split, tensors in (("train", train), ("val", val), ("test", {} if test is None else test)):
+            _check_tensors(split, tensors)
+        if task not in (None, "regression"):
+            raise DataError(
+                f"task {task!r} is none that is given: None, the task follows from the labels, or 'regression'"
+            )
         self._tensors: dict[Split, Mapping[str, Tensor]] = {"train": train, "val": val}
         if test is not None:
             self._tensors["test"] = test
@@ -155,6 +161,19 @@ class TensorDataModule(MultimodalDataModule):
         return TensorSamples(self._tensors[split], self._groups if split == "train" else None)
 
 
+def _check_tensors(split: str, tensors: Mapping[str, Tensor]) -> None:
+    if not isinstance(tensors, Mapping):
+        raise DataError(f"{split} must be a dict of tensors by modality, got {type(tensors).__name__}")
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise DataError(
+                f"{name!r} of {split} is {type(tensor).__name__}, not a tensor: torch.as_tensor makes one of an "
+                "array or of numbers"
+            )
+        if not tensor.ndim:
+            raise DataError(f"{name!r} of {split} is a single number; the first axis is that of the samples")
+
+
 def _check_split(
     split: str, tensors: Mapping[str, Tensor], train: Mapping[str, Tensor], kinds: Mapping[str, str]
 ) -> None:
@@ -182,9 +201,22 @@ def _class_names(labels: Tensor | None, names: Sequence[str] | None) -> list[str
     if labels is None:
         return []
     if labels.ndim == 1 and labels.dtype != torch.long:
-        raise DataError(f"labels must be of type int64, got {labels.dtype}")
+        raise DataError(
+            f"labels must be of type int64, got {labels.dtype}: labels.long() makes classes of them, and "
+            "task='regression' targets"
+        )
     if labels.ndim > 1:
         count = labels.shape[1]
+        if labels.ndim > 2 or count < 2:
+            raise DataError(
+                f"labels of shape {tuple(labels.shape)} are neither classes (n,), which labels.squeeze(1) makes of a "
+                "column, nor zeros and ones (n, num_classes), nor, with task='regression', targets"
+            )
+        unlabelled = ((labels < 0) | labels.isnan()).all(1)
+        if not bool(((labels == 0) | (labels == 1))[~unlabelled].all()):
+            raise DataError(
+                "labels of several classes, (n, num_classes), are 0 and 1 in each row, and there are others"
+            )
     elif len(labels):
         count = int(labels.max()) + 1
     else:

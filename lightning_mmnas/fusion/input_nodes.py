@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_mmnas.data.choices import check_choices
 from lightning_mmnas.errors import GenotypeError
 from lightning_mmnas.fusion.batch_norm import over_positions
 from lightning_mmnas.fusion.dropout import Dropout
@@ -149,6 +150,7 @@ class InputNodes(nn.Module):
         grid: Grid = "auto",
     ) -> None:
         super().__init__()
+        check_choices(InputNodes.__init__, {"pool": pool, "grid": grid})
         self.names = tuple(names)
         self.nodes: nn.ModuleDict | None = None
         if feature_shapes is not None:

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lightning_mmnas.data.choices import check_choices
+
 SUMMARY = "#summary"
 """Ending of the name under which a feature's mean and maximum stand beside it, where they were computed before."""
 
@@ -145,12 +147,13 @@ def mean_max_pool(feature: Tensor) -> Tensor:
     return torch.cat([flat.mean(2), flat.amax(2)], dim=1)
 
 
-def build_readout(name: ReadoutName, channels: int, length: int, late_features: int) -> nn.Module:
+def build_readout(readout: ReadoutName, channels: int, length: int, late_features: int) -> nn.Module:
     """Builds a readout for cells of shape (b, length, channels), channels of all output cells together."""
-    if name == "flatten":
+    check_choices(build_readout, {"readout": readout})
+    if readout == "flatten":
         return FlattenReadout(channels, length)
-    if name == "pool":
+    if readout == "pool":
         return PoolReadout(channels)
-    if name == "neck":
+    if readout == "neck":
         return NeckReadout(channels, late_features)
     return BranchReadout(channels, late_features)

@@ -68,10 +68,10 @@ def build_views(
     modality_dropout: float = 0.0,
 ) -> TwoViews:
     """Views of a batch with the given augmentations, or with the defaults of each kind of modality."""
-    if augmentations is None:
+    if augmentations is None and isinstance(modalities, Mapping):
         kinds = dict.fromkeys(spec.kind for spec in modalities.values())
         augmentations = {kind: DEFAULT_AUGMENTATIONS[kind]() for kind in kinds if kind in DEFAULT_AUGMENTATIONS}
-    return TwoViews(modalities, of_those_in_use(augmentations, modalities), modality_dropout)
+    return TwoViews(modalities, of_those_in_use(augmentations or {}, modalities), modality_dropout)
 
 
 class SelfSupervisedModule(StageModule):

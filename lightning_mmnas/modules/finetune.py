@@ -1,7 +1,7 @@
 """Stage 3: labels come in, as fine-tuning beside a linear model, as fine-tuning alone or as a linear probe."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.fabric.utilities import rank_zero_warn
@@ -123,6 +123,8 @@ class FineTuning(StageModule):
         super().__init__()
         self.save_hyperparameters(ignore=["modalities", "encoders", "augmentations", "genotype", "fusion"])
         if num_classes is None or task is None:
+            if num_classes is not None:
+                raise ConfigError(f"fine-tuning needs the task beside num_classes, one of {list(get_args(Task))}")
             raise ConfigError("fine-tuning needs labels, but the data have none")
         if num_classes < 2 and task != "regression":
             raise DataError("the data have one class only; nothing to learn")

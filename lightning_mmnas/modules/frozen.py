@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from lightning_mmnas.data.names import flaw
-from lightning_mmnas.data.spec import ModalitySpec, of_those_in_use
+from lightning_mmnas.data.spec import ModalitySpec, lacking, of_those_in_use
 from lightning_mmnas.encoders.base import Encoder
 from lightning_mmnas.encoders.weights import check_intact, differences
 from lightning_mmnas.errors import CheckpointError, ConfigError, DataError
@@ -119,7 +119,7 @@ class FrozenEncoders(nn.Module):
 
 def _no_samples(modality: str, value: Any, batch: Mapping[str, Any]) -> DataError:
     if modality not in batch:
-        return DataError(f"the batch has no modality {modality!r}, but {list(batch)}")
+        return lacking(modality, batch)
     return DataError(
         f"modality {modality!r} of the batch is {type(value).__name__}, not a tensor of prepared samples; a delivered "
         "model's transforms make them of raw values, and its predict takes these as they are"

@@ -1,10 +1,12 @@
 """Hyperparameters that a checkpoint can hold and give back: plain values only."""
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from numbers import Real
 from pathlib import PurePath
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any
 
 import numpy as np
@@ -15,11 +17,14 @@ from omegaconf import Container, OmegaConf
 from torch import nn
 from typing_extensions import override
 
+from lightning_mmnas.data.choices import check_choices
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.modules.averaging import prepare_averages
 from lightning_mmnas.modules.finite import require_finite
 from lightning_mmnas.modules.length import require_long_schedules
 from lightning_mmnas.modules.ranks import draw_apart
+
+_RATES = ("lr", "head_lr", "weight_decay")
 
 
 class StageModule(LightningModule):
@@ -43,11 +48,17 @@ class StageModule(LightningModule):
         require_long_schedules(self.trainer)
 
     def _require_steps(self) -> None:
-        """Refuses a loss from which nobody steps.
+        """Refuses a loss from which nobody steps, or that nothing could lower.
 
         Raises:
-            ConfigError: Optimisation is manual, and the training step is one of this package's.
+            ConfigError: Optimisation is manual, and the training step is one of this package's; or all weights are
+                frozen.
         """
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise ConfigError(
+                f"all weights of {type(self).__name__} are frozen, as freeze() leaves them, so that nothing would be "
+                "trained: build it anew, or set requires_grad of those that are to be trained"
+            )
         if not self.automatic_optimization and type(self).training_step.__module__.startswith("lightning_mmnas."):
             raise ConfigError(
                 f"{type(self).__name__} has automatic_optimization=False and no training_step of its own that steps, "
@@ -69,6 +80,7 @@ class StageModule(LightningModule):
             arguments = inspect.getargvalues(caller)
             names = set(arguments.args) - {"self"} - ({ignore} if isinstance(ignore, str) else set(ignore or ()))
             self.built_with = {name: arguments.locals[name] for name in names}
+            self._check_arguments(caller, arguments.locals)
         given = [OmegaConf.to_container(a, resolve=True) if isinstance(a, Container) else a for a in args]
         super().save_hyperparameters(*given, ignore=ignore, frame=caller, logger=logger)
         plain, left_out = plain_values(self.hparams)
@@ -76,6 +88,21 @@ class StageModule(LightningModule):
         for name in left_out:
             del self.hparams[name]
         warn_of_left_out(left_out, type(self).__name__)
+
+    def _check_arguments(self, caller: FrameType, given: Mapping[str, Any]) -> None:
+        """Looks at words and rates that a script has given.
+
+        Raises:
+            ConfigError: One of them is none that the stage takes.
+        """
+        for kind in type(self).__mro__:
+            constructor = vars(kind).get("__init__")
+            if isinstance(constructor, FunctionType) and constructor.__code__ is caller.f_code:
+                check_choices(constructor, given)
+        for name in _RATES:
+            value = given.get(name)
+            if value is not None and not (isinstance(value, Real) and 0 <= float(value) < math.inf):
+                raise ConfigError(f"{name} must be a number of at least 0, got {value!r}; check model.init_args.{name}")
 
     def on_train_epoch_end(self) -> None:
         """Ends a training whose weights are no numbers any more, before a checkpoint is written of them."""

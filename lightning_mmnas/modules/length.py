@@ -9,6 +9,7 @@ import math
 
 from lightning import Trainer
 from lightning.pytorch.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging, Timer
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, ReduceLROnPlateau
 
 from lightning_mmnas.errors import ConfigError
 
@@ -58,19 +59,38 @@ def weight_steps(trainer: Trainer) -> int | None:
 def require_long_schedules(trainer: Trainer) -> None:
     """Refuses a schedule of the learning rate that would raise an error in the midst of the training, at its own end.
 
+    A resume puts back that of the checkpoint. One of this package's would end early too, or climb again behind its end.
+
     Raises:
         ConfigError: It is laid out for fewer steps, or epochs, than there are.
     """
+    resumed = trainer.ckpt_path is not None
+    ours = type(trainer.lightning_module).configure_optimizers.__module__.startswith("lightning_mmnas.")
     if any(isinstance(c, StochasticWeightAveraging) for c in trainer.callbacks):  # type: ignore[attr-defined]
         return  # which puts another one in its place
     for config in trainer.lr_scheduler_configs:
         there = weight_steps(trainer) if config.interval == "step" else trainer.max_epochs
-        planned, needed = getattr(config.scheduler, "total_steps", None), (there or 0) // config.frequency
-        if planned is not None and needed > planned:
+        planned, needed = _planned(config.scheduler, resumed and ours), (there or 0) // config.frequency
+        if planned is None or needed <= planned:
+            continue
+        if resumed:
             raise ConfigError(
-                f"{type(config.scheduler).__name__} is laid out for total_steps={planned}, and the training makes "
-                f"{needed} of its steps, one for each {config.interval}: set its total_steps to {needed}"
+                f"{type(config.scheduler).__name__} of the checkpoint is laid out for {planned} steps, and the "
+                f"training makes {needed}: resume with the length of the first run, use a schedule without an end such "
+                "as 'constant' from the start, or train anew from its weights, without ckpt_path"
             )
+        raise ConfigError(
+            f"{type(config.scheduler).__name__} is laid out for total_steps={planned}, and the training makes "
+            f"{needed} of its steps, one for each {config.interval}: set its total_steps to {needed}"
+        )
+
+
+def _planned(scheduler: LRScheduler | ReduceLROnPlateau, cosine: bool) -> int | None:
+    """The steps for which a schedule is laid out, where it says so; that of a cosine counts if it is to end there."""
+    if cosine and isinstance(scheduler, CosineAnnealingLR):
+        return int(scheduler.T_max)
+    steps: int | None = getattr(scheduler, "total_steps", None)
+    return steps
 
 
 def seconds(trainer: Trainer) -> tuple[float, float] | None:

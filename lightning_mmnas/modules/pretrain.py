@@ -1,5 +1,6 @@
 """Stage 2: self-supervised pretraining of the network that was found."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ FusionFactory = Callable[[dict[str, tuple[int, ...]]], nn.Module]
 
 
 def build_network(
-    genotype: str | Genotype,
+    genotype: str | os.PathLike[str] | Genotype,
     feature_shapes: Mapping[str, Sequence[int]],
     readout: ReadoutName,
     dropout: float,
@@ -39,8 +40,13 @@ def build_network(
     Raises:
         GenotypeError: The file is not a genotype, or its space has inputs that the encoders do not give.
     """
-    if isinstance(genotype, str):
+    if isinstance(genotype, str | os.PathLike):
         genotype = Genotype.load(genotype)
+    if not isinstance(genotype, Genotype):
+        raise GenotypeError(
+            f"a genotype is a Genotype or the path of its file, got {type(genotype).__name__}; Genotype.from_json "
+            "makes one of JSON text"
+        )
     unknown = [name for name in genotype.space.inputs if name not in feature_shapes]
     if unknown:
         raise GenotypeError(
@@ -136,7 +142,7 @@ class FusionPretraining(SelfSupervisedModule):
 
 
 def fusion_of(
-    genotype: str | Genotype | None,
+    genotype: str | os.PathLike[str] | Genotype | None,
     fusion: FusionFactory | None,
     shapes: dict[str, tuple[int, ...]],
     readout: ReadoutName,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_mmnas.costs.measuring import CostKind
@@ -242,6 +243,17 @@ class FusionSearch(SelfSupervisedModule):
             )
         nodes = self.built_with
         self.cost.prepare(self, self.supernet, self.encoders.feature_shapes, pool=nodes["pool"], grid=nodes["grid"])
+
+    def on_train_start(self) -> None:
+        """Says that nothing searches, where no callback of the package does (a selection says so itself)."""
+        super().on_train_start()
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        known = {base.__name__ for callback in callbacks for base in type(callback).__mro__}
+        if not known & {"ArchitectureAlternation", "GenotypeSelection"}:
+            rank_zero_warn(
+                "No ArchitectureAlternation is among the trainer's callbacks: unless something else steps the logits, "
+                "they stay as they are, and nothing is searched."
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps the costs."""

@@ -28,7 +28,12 @@ def nt_xent(temperature: float = 0.2) -> nn.Module:
 
     Args:
         temperature: Softmax temperature, unitless, > 0; tau in eq. 1 of SimCLR.
+
+    Raises:
+        ConfigError: The temperature is not positive.
     """
+    if not temperature > 0:
+        raise ConfigError(f"temperature must be > 0, got {temperature}; check model.init_args.temperature")
     return GatheredNTXent(temperature=temperature, gather_distributed=True)
 
 

@@ -51,6 +51,8 @@ def read_text(path: str | os.PathLike[str]) -> str:
     try:
         return Path(path).read_bytes().decode("utf-8")
     except FileNotFoundError:
+        if str(path).lstrip().startswith("{"):
+            raise GenotypeError("a path is needed, and JSON text was given: Genotype.from_json reads it") from None
         raise GenotypeError(f"{path}: no such file; a genotype is written by the search stage") from None
     except UnicodeDecodeError as error:
         raise GenotypeError(f"{path}: not UTF-8 at byte {error.start}") from None

@@ -15,9 +15,14 @@ def collect(folder: Path) -> FusionTable:
     Raises:
         TableError: There are none, or a file cannot be read.
     """
-    card, records = _read(folder / "card.json"), []
+    card = _read(folder / "card.json")
+    if not isinstance(card, dict):
+        raise TableError(
+            f"{folder / 'card.json'} says nothing of a table; delete {folder} and run mmnas tabulate again"
+        )
+    records: list[dict[str, Any]] = []
     for path in sorted((folder / "blocks").glob("*.json")):
-        records += _read(path)
+        records += _rows(path, {"index", "seed"}, records)
     seeds = {record["seed"] for record in records}
     done: dict[int, set[int]] = {}
     for record in records:
@@ -25,7 +30,7 @@ def collect(folder: Path) -> FusionTable:
     whole = [record for record in records if done[record["index"]] == seeds]
     if not whole:
         raise TableError(f"{folder} has no architecture that was trained with every seed; run mmnas tabulate first")
-    card["baselines"] = _baselines([_read(path) for path in sorted(folder.glob("baselines-*.json"))])
+    card["baselines"] = _baselines([_rows(path, {"name"}) for path in sorted(folder.glob("baselines-*.json"))])
     return FusionTable.from_records(whole, card)
 
 
@@ -36,6 +41,18 @@ def _baselines(seeds: list[list[dict[str, Any]]]) -> dict[str, dict[str, float]]
         columns = [name for name in rows[0] if name != "name"]
         found[rows[0]["name"]] = {name: statistics.fmean(row[name] for row in rows) for name in columns}
     return found
+
+
+def _rows(path: Path, keys: set[str], others: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+    """The rows of a file: there are some, of the same columns as others, and all values but names are numbers."""
+    rows = _read(path)
+    if isinstance(rows, list) and rows and all(isinstance(row, dict) and keys <= row.keys() for row in rows):
+        columns = [(others or rows)[0].keys()] if others is not None else [row.keys() for row in rows]
+        numbers = [value for row in rows for name, value in row.items() if name != "name"]
+        known = all(value is None or isinstance(value, int | float) for value in numbers)
+        if known and all(row.keys() in columns for row in rows):
+            return rows
+    raise TableError(f"{path} holds no rows of this table; delete it and run mmnas tabulate again")
 
 
 def _read(path: Path) -> Any:

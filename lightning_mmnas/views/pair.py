@@ -6,7 +6,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.data.spec import ModalitySpec, check_batch
+from lightning_mmnas.data.spec import ModalitySpec, check_batch, lacking
 from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.views.audio import AudioViews
 from lightning_mmnas.views.features import FeatureViews
@@ -109,7 +109,11 @@ class TwoViews(nn.Module):
         super().__init__()
         kinds = {name: spec.kind for name, spec in modalities.items()}
         known = {*kinds, *kinds.values()}
-        for key in augmentations:
+        for key, augmentation in augmentations.items():
+            if not isinstance(augmentation, nn.Module):
+                raise ConfigError(
+                    f"the augmentation of {key!r} is no module, such as MotionViews(), but {augmentation!r}"
+                )
             if key not in known:
                 raise ConfigError(
                     f"augmentations has {key!r}, which is neither a modality nor a kind of one; "
@@ -146,7 +150,7 @@ class TwoViews(nn.Module):
             raise DataError(f"a batch is a dict of tensors by modality, got a {type(batch).__name__}")
         for name in self._keys:
             if name not in batch and f"{name}/0" not in batch:
-                raise DataError(f"modality {name!r} is not in the batch, which has {list(batch)}")
+                raise lacking(name, batch)
         return self.view(batch), self.view(batch, 1)
 
     def take_feature_means(self, means: Mapping[str, Tensor]) -> None:

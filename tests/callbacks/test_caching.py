@@ -128,6 +128,7 @@ def test_search_has_the_same_losses_as_on_the_fly(
     assert raw == pytest.approx(cached, abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:No ArchitectureAlternation")
 def test_half_precision_is_close(tmp_path: Path) -> None:
     raw = fit(tmp_path, search_of(lr=1e-6, temperature=1.0), data_of())
     cached = fit(
@@ -171,6 +172,7 @@ def test_fine_tuning_validates_and_tests_as_on_the_fly(tmp_path: Path, augment: 
     assert found[0] == pytest.approx(found[1], abs=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:No ArchitectureAlternation")
 def test_pretraining_reads_the_views_of_the_search(tmp_path: Path) -> None:
     fit(tmp_path, search_of(0.1), data_of(), FeatureCaching(str(tmp_path / "f"), views=3))
     before = stored(tmp_path / "f")

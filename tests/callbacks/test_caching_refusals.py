@@ -155,6 +155,7 @@ def test_features_that_cannot_be_stored(tmp_path: Path) -> None:
         build(tmp_path / "g", module)
 
 
+@pytest.mark.filterwarnings("ignore:No ArchitectureAlternation")
 def test_other_encoders_in_a_checkpoint_are_refused(tmp_path: Path) -> None:
     module = other_weights()
     trainer = trainer_of(tmp_path, limit_val_batches=0)

@@ -37,6 +37,7 @@ def search_of(data: TableDataModule) -> FusionSearch:
     return FusionSearch(data.modalities, {"features": FeatureEncoder}, **small)  # type: ignore[arg-type]
 
 
+@pytest.mark.filterwarnings("ignore:No ArchitectureAlternation")
 def test_empty_cells_are_cached_as_their_mean(tmp_path: Path) -> None:
     data = data_of(write_table(tmp_path / "table.csv"))
     search = search_of(data)

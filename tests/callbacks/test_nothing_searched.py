@@ -99,3 +99,8 @@ def test_refused_at_the_command_line_before_data_are_read(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"warmup_epochs=3 .* leaves no epoch of max_epochs=3 for the search itself"):
         MMNASCLI([*arguments, f"--run_dir={tmp_path}", "--trainer.max_epochs=3"])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_search_without_an_alternation(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="No ArchitectureAlternation is among the trainer's callbacks"):
+        trainer(tmp_path, Callback(), max_epochs=1, limit_val_batches=0).fit(search_of(), datamodule=data_of())

@@ -177,6 +177,21 @@ def test_near_misses(args: list[str], hint: str, capsys: pytest.CaptureFixture[s
     assert hint in _message(capsys, *args)
 
 
+@pytest.mark.parametrize(
+    ("command", "target", "end"),
+    [
+        ("show", "gone", "moved; it is a link to gone, which is not there\n"),
+        ("report", "moved", "moved' is a link that leads to itself\n"),
+    ],
+)
+def test_links_that_lead_nowhere(
+    command: str, target: str, end: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    link = tmp_path / "moved"
+    link.symlink_to(target)
+    assert _message(capsys, command, str(link)).endswith(end)
+
+
 def test_options_that_go_on_to_a_stage_are_left_alone() -> None:
     parser = Parser(prog="mmnas x", allow_abbrev=False)
     parser.add_argument("--seed")

@@ -264,7 +264,7 @@ def test_tensors_are_whole_splits_in_order() -> None:
         ({"seed": 1.5}, "seed must be an integer of at least 0, got 1.5"),
         ({"labels": False, "labels_per_class": 5}, "labels_per_class=5 needs labels=True"),
         ({"architecture_fraction": 1.0}, "between 0 and 1, both excluded, got 1.0"),
-        ({"architecture_split": "test"}, r"'test' is not in \[None, 'val'\]"),
+        ({"architecture_split": "test"}, r"architecture_split must be one of \['val'\], got 'test'"),
         ({"architecture_split": "val", "architecture_fraction": 0.5}, "exclude each other"),
     ],
 )

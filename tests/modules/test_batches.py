@@ -101,3 +101,12 @@ def test_what_stands_before_the_modalities_is_not_counted(extra: Any, tmp_path: 
     """A dict beside them was the number of samples, by which the means of an epoch are weighted."""
     assert size({"extra": extra, **SPLIT}) == 16
     train("encoders", lambda batch: {"extra": extra, **batch}, tmp_path)
+
+
+@pytest.mark.parametrize("stage", ["encoders", "finetune"])
+@pytest.mark.parametrize("mode", ["full", "mixture"])
+def test_batches_of_a_search(stage: str, mode: str, tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"has the two parts of a search, .* set data.init_args.architecture_fraction to"
+    ):
+        train(stage, lambda batch: {"weights": batch, "architecture": batch}, tmp_path, mode)

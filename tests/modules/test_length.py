@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from torch.utils.data import DataLoader, IterableDataset
 
-from lightning_mmnas import ArchitectureAlternation, FusionSearch
+from lightning_mmnas import ArchitectureAlternation, FineTuning, FusionSearch
 from lightning_mmnas.callbacks.progress import StageProgress
 from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.fusion.late_fusion import LateFusion
 from lightning_mmnas.fusion.relaxation import Softmax
 from lightning_mmnas.modules import length
 from lightning_mmnas.objectives.regularisation import BetaDecay
@@ -25,6 +26,7 @@ from lightning_mmnas.objectives.training import Schedule, rate_after
 from lightning_mmnas.report.progress import Activity, RunProgress
 from tests.callbacks.searchers import trainer
 from tests.callbacks.test_selection import SENSORS, data_of, search_of
+from tests.modules import tiny
 
 # The loaders that are given to the trainer have no validation beside them.
 pytestmark = pytest.mark.filterwarnings("ignore:You defined a `validation_step`")
@@ -110,6 +112,22 @@ def test_a_schedule_that_ends_before_the_training(tmp_path: Path) -> None:
     message = "OneCycleLR is laid out for total_steps=2, and the training makes 3 .* one for each epoch"
     with pytest.raises(ConfigError, match=message):
         run.fit(search_of(Short), sized())
+
+
+@pytest.mark.parametrize(("schedule", "kind"), [("one_cycle", "OneCycleLR"), ("cosine", "CosineAnnealingLR")])
+def test_a_longer_resume_without_exact_resume(schedule: Schedule, kind: str, tmp_path: Path) -> None:
+    def stage() -> FineTuning:
+        return FineTuning(tiny.modalities(), tiny.ENCODERS, 2, "multiclass", fusion=LateFusion, schedule=schedule)
+
+    data, path = tiny.data_of(labels=True), tmp_path / "last.ckpt"
+    first = tiny.trainer_of(tmp_path, limit_train_batches=2)
+    first.fit(stage(), data)
+    first.save_checkpoint(path)
+    again = tiny.trainer_of(tmp_path, limit_train_batches=2, max_epochs=3)
+    with pytest.raises(
+        ConfigError, match=rf"{kind} of the checkpoint is laid out for [23] steps, and .* makes 6: resume"
+    ):
+        again.fit(stage(), data, ckpt_path=path)
 
 
 @pytest.mark.parametrize("data", [sized, stream])

@@ -311,6 +311,14 @@ def test_a_loss_from_which_nobody_steps_is_refused(tmp_path: Path) -> None:
     assert trainer.global_step == 4
 
 
+def test_frozen_weights_are_refused(tmp_path: Path) -> None:
+    module = EncoderPretraining(modalities(), ENCODERS)
+    module.freeze()
+    with pytest.raises(ConfigError, match="all weights of EncoderPretraining are frozen, as freeze"):
+        trainer_of(tmp_path).fit(module, data_of())
+
+
+@pytest.mark.filterwarnings("ignore:No ArchitectureAlternation")
 def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint at"):
         FusionSearch(modalities(), ENCODERS, encoder_weights=str(tmp_path / "none.ckpt"), **SMALL)

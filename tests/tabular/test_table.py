@@ -149,3 +149,26 @@ def test_collecting_takes_whole_architectures(tmp_path: Path) -> None:
     (tmp_path / "blocks" / "00000-1.json").write_text("{")
     with pytest.raises(TableError, match=r"cannot read .*00000-1\.json"):
         collect(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["null", "NaN", "[]", "{}", "[1]", '[{"name": "late_fusion", "index": 0, "seed": "x"}]']
+)
+def test_collecting_tells_files_that_are_no_rows(content: str, tmp_path: Path) -> None:
+    (tmp_path / "blocks").mkdir()
+    whole = {
+        "card.json": {key: CARD[key] for key in ("space", "command")},
+        "blocks/00000-0.json": [{"index": 0, "seed": 0, "supervised": 0.5}],
+        "baselines-0.json": [{"name": "late_fusion", "supervised": 0.5}, {"name": "raw_features"}],
+    }
+    for name, value in whole.items():
+        (tmp_path / name).write_text(json.dumps(value))
+    assert collect(tmp_path).indices == (0,)
+    for name in list(whole)[1:]:
+        (tmp_path / name).write_text(content)
+        with pytest.raises(TableError, match=f"{name} holds no rows of this table; delete it and run"):
+            collect(tmp_path)
+        (tmp_path / name).write_text(json.dumps(whole[name]))
+    (tmp_path / "card.json").write_text(content if content != "{}" else "1")
+    with pytest.raises(TableError, match=r"card\.json says nothing of a table; delete"):
+        collect(tmp_path)

@@ -11,7 +11,9 @@ Nothing in it can run code when it is read: JSON, safetensors, and raw bytes tha
 
 import math
 import re
+import zlib
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Annotated, Any, Literal
 
 import torch
@@ -106,7 +108,11 @@ class StoredSplit(_Strict):
 
 
 class StreamIndex(_Strict):
-    """The content of `stream.json`."""
+    """The content of `stream.json`.
+
+    Attributes:
+        tensors: CRC-32 of each file of tensors, by its name in the folder; shards of early days have none.
+    """
 
     format: Literal["lightning-mmnas shards"] = "lightning-mmnas shards"
     version: Literal[1] = 1
@@ -114,6 +120,7 @@ class StreamIndex(_Strict):
     class_names: list[str]
     task: Task | None
     splits: dict[Split, StoredSplit]
+    tensors: dict[str, int] = {}
     made_by: dict[str, Any]
 
 
@@ -177,12 +184,12 @@ def read_shard_index(path: Path, place: str, split: StoredSplit) -> list[ShardFi
     format_, compression = config.get("data_format"), config.get("compression")
     if format_ != ["bytes"] or compression is not None or config.get("encryption") is not None:
         raise DataError(
-            f"{place}: samples are stored as {format_}, compression {compression}; only plain ['bytes'] are read, as "
-            "mmnas stream writes them: others may run code"
+            f"{place}: samples are stored as {shown(format_)}, compression {shown(compression)}; only plain "
+            "['bytes'] are read, as mmnas stream writes them: others may run code"
         )
     for file in found:
         if not _SHARD_NAME.fullmatch(file.filename):
-            raise DataError(f"{place}: {file.filename!r} is no name of a shard")
+            raise DataError(f"{place}: {shown(file.filename)} is no name of a shard")
     sizes = (len(found), sum(file.chunk_size for file in found), sum(file.chunk_bytes for file in found))
     promised = (len(split.checksums), split.samples, split.bytes)
     if sizes != promised:
@@ -193,16 +200,24 @@ def read_shard_index(path: Path, place: str, split: StoredSplit) -> list[ShardFi
     return found
 
 
-def read_tensors(path: Path, place: str) -> dict[str, Tensor]:
+def read_tensors(path: Path, place: str, checksum: int | None = None) -> dict[str, Tensor]:
     """Reads a file of tensors.
+
+    Args:
+        path: The file.
+        place: What to call it in messages.
+        checksum: Its CRC-32, if that is known.
 
     Raises:
         DataError: It is damaged.
     """
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
-        return load_file(path)
+        content = path.read_bytes()
+        if checksum is not None and zlib.crc32(content) != checksum:
+            raise ValueError("its checksum is another")
+        return load(content)
     except (SafetensorError, OSError, ValueError) as error:
-        raise DataError(f"{place} is damaged: {error}; write the shards again") from None
+        raise DataError(f"{place} is damaged: {error}; copy it again, or write the shards again") from None

@@ -43,7 +43,7 @@ class StreamedSamples(Samples):
         self.modalities = index.modalities
         self.specs = {name: modality.spec() for name, modality in index.modalities.items()}
         self.shards = Shards(source, split, index.splits[split])
-        self.statistics = read_tensors(source.fetch(STATISTICS)[0], source.place(STATISTICS))
+        self.statistics = self._tensors(STATISTICS, index)
         stored = index.splits[split]
         if stored.labelled or stored.grouped:
             self._read_labels(f"{split}/{LABELS_AND_GROUPS}", index, split)
@@ -81,9 +81,16 @@ class StreamedSamples(Samples):
         """Training means, as they were measured when the shards were written."""
         return {name: self._like_a_sample(name, "training mean") for name in modalities}
 
+    def _tensors(self, name: str, index: StreamIndex) -> dict[str, Tensor]:
+        try:
+            return read_tensors(self.source.fetch(name)[0], self.source.place(name), index.tensors.get(name))
+        except DataError:
+            self.source.forget(name)
+            raise
+
     def _read_labels(self, name: str, index: StreamIndex, split: Split) -> None:
         place = self.source.place(name)
-        found, stored = read_tensors(self.source.fetch(name)[0], place), index.splits[split]
+        found, stored = self._tensors(name, index), index.splits[split]
         classes = len(index.class_names)
         wanted = (len(self), classes) if index.task == "multilabel" else (len(self),)
         for key, needed, shape in ((LABEL, stored.labelled, wanted), ("groups", stored.grouped, (len(self),))):

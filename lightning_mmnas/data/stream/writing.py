@@ -132,6 +132,7 @@ class _Writer:
         data.build("train")
         self.encoded = {name for name in data.modalities if files != "decoded" and self._pays(name, files)}
         self.bytes = dict.fromkeys(data.modalities, 0)
+        self.tensors: dict[str, int] = {}
 
     def write(self, made_by: Mapping[str, Any]) -> Written:
         self._write_statistics()
@@ -148,6 +149,7 @@ class _Writer:
             class_names=self.data.class_names,
             task=self.data.task,
             splits=splits,
+            tensors=self.tensors,
             made_by={**made_by, "seed": self.seed},
         )
         write_text(self.folder / INDEX, index.model_dump_json(indent=2) + "\n")
@@ -191,7 +193,7 @@ class _Writer:
         values = {LABEL: samples.labels, "groups": samples.groups}
         found = {name: value[order].int().contiguous() for name, value in values.items() if value is not None}
         if found:
-            write_bytes(folder / LABELS_AND_GROUPS, save(found))
+            self._write_tensors(f"{folder.name}/{LABELS_AND_GROUPS}", save(found))
 
     def _write_statistics(self) -> None:
         from safetensors.torch import save
@@ -204,7 +206,11 @@ class _Writer:
                 found[f"{name}/fill"] = fill.clone()
                 if mean is not None and std is not None:
                     found |= {f"{name}/mean": mean.clone(), f"{name}/std": std.clone()}
-        write_bytes(self.folder / STATISTICS, save(found))
+        self._write_tensors(STATISTICS, save(found))
+
+    def _write_tensors(self, name: str, content: bytes) -> None:
+        write_bytes(self.folder / name, content)
+        self.tensors[name] = zlib.crc32(content)
 
     def _record(self, samples: Samples, split: Split, index: int) -> bytes:
         from safetensors.torch import save

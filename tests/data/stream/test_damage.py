@@ -174,7 +174,19 @@ def test_names_that_lead_out_of_the_folder(shards: Path) -> None:
     assert "is no index of LitData's" in message(shards)
 
 
+@pytest.mark.parametrize("name", ["statistics.safetensors", "train/samples.safetensors"])
+def test_a_changed_bit_of_labels_or_means(name: str, shards: Path) -> None:
+    content = bytearray((shards / name).read_bytes())
+    content[-4] ^= 1
+    (shards / name).write_bytes(content)
+    assert (
+        message(shards)
+        == f"{shards / name} is damaged: its checksum is another; copy it again, or write the shards again"
+    )
+
+
 def test_wrong_labels(shards: Path) -> None:
+    edit(shards / "stream.json", lambda c: c.pop("tensors"))  # as in shards of early days: no checksums of labels
     path = shards / "train" / "samples.safetensors"
     found = load_file(path)
     save_file({**found, "label": found["label"] + 2}, path)
