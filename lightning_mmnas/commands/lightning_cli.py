@@ -58,6 +58,7 @@ from lightning_mmnas.commands.lock import locked
 from lightning_mmnas.commands.memory import keep_freed_memory
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
 from lightning_mmnas.commands.parser_types import read_whole_numbers_first, register_types, write_names_as_names
+from lightning_mmnas.commands.processes import refuse_processes
 from lightning_mmnas.commands.quoting import dump_yaml
 from lightning_mmnas.commands.refusals import refuse_finished_stage
 from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, keep_predictions
@@ -198,7 +199,9 @@ class MMNASCLI(CommandLine):
         except (AttributeError, TypeError, LookupError, RecursionError) as error:  # of values where keys should be
             reason = f"{type(error).__name__}: {error}"
             raise ConfigError(f"a part of the configuration is of the wrong kind ({reason}){advice(words)}") from error
-        if self.config.get("subcommand") == "fit":
+        if (command := self.config.get("subcommand")) is not None:
+            refuse_processes(self.config[command].as_dict().get("trainer") or {})
+        if command == "fit":
             refuse_impossible(self.config.fit.as_dict())
 
     @override
