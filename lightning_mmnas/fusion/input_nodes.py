@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_mmnas.errors import GenotypeError
 from lightning_mmnas.fusion.batch_norm import over_positions
 from lightning_mmnas.fusion.dropout import Dropout
+from lightning_mmnas.fusion.normed_linear import NormedLinear
 
 Grid = Literal["auto", "line", "square"]
 Pool = Literal["max", "avg"]
@@ -48,14 +49,14 @@ class InputNode(nn.Module):
         self.length = length
         self.pool = pool
         self.grid = grid
-        self.linear = nn.Linear(in_channels, channels)
+        self.linear = NormedLinear(in_channels, channels)
         self.norm = nn.BatchNorm1d(channels)
         self.dropout = Dropout(dropout)
 
     def forward(self, feature: Tensor) -> Tensor:
         """(b, c_in, *rest) -> (b, l, c); a vector (b, c_in) becomes l equal copies."""
         pooled = pool_positions(feature, self.length, self.pool, self.grid).flatten(2)
-        linear: Tensor = self.linear(pooled.transpose(1, 2))
+        linear: Tensor = self.linear(pooled.transpose(1, 2), self.norm.training)
         out: Tensor = self.dropout(F.relu(over_positions(self.norm, linear)))
         return out
 
