@@ -1,8 +1,15 @@
 """Errors that a user can cause and can mend: the CLI prints their message and exits with code 2."""
 
+from typing_extensions import Self, override
+
 
 class MMNASError(Exception):
     """A user's mistake; the message says what was given, what is accepted and what to do."""
+
+    def at(self, place: str) -> Self:
+        """The same error, its message begun with a place; not another one, since some are made of more than that."""
+        self.args = (f"{place}: {self}",)
+        return self
 
 
 class Terminated(KeyboardInterrupt):
@@ -67,6 +74,11 @@ class ConfigError(MMNASError, ValueError):
 
 class MissingExtraError(MMNASError, ImportError):
     """An optional package is needed; the message names the extra that installs it."""
+
+    @override
+    def at(self, place: str) -> Self:
+        self.msg = f"{place}: {self}"  # the text of an ImportError
+        return self
 
 
 class TableError(MMNASError, ValueError):

@@ -10,6 +10,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,14 @@ def read_record(run_dir: Path, name: str) -> dict[str, Any] | None:
             f"stage {name} then goes on from its last checkpoint"
         )
     return record
+
+
+def is_done(stage: Stage, run_dir: Path, seed: int) -> bool:
+    """Whether a stage is finished, with these settings; not where its record is damaged."""
+    with suppress(RunDirectoryError):
+        record = read_record(run_dir, stage.name)
+        return record is not None and same(record["digest"], stage, seed)
+    return False
 
 
 def first_change(run_dir: Path, manifest: Mapping[str, Any], stages: Sequence[Stage], seed: int) -> str | None:

@@ -58,8 +58,9 @@ from lightning_mmnas.commands.lock import locked
 from lightning_mmnas.commands.memory import keep_freed_memory
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
 from lightning_mmnas.commands.parser_types import read_whole_numbers_first, register_types, write_names_as_names
+from lightning_mmnas.commands.processes import refuse_processes
 from lightning_mmnas.commands.quoting import dump_yaml
-from lightning_mmnas.commands.refusals import refuse_finished_stage
+from lightning_mmnas.commands.refusals import refuse_configs, refuse_finished_stage
 from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, keep_predictions
 from lightning_mmnas.commands.shared import advice, given_configs, refuse_parts, refuse_tags
 from lightning_mmnas.commands.termination import stops_itself
@@ -198,7 +199,9 @@ class MMNASCLI(CommandLine):
         except (AttributeError, TypeError, LookupError, RecursionError) as error:  # of values where keys should be
             reason = f"{type(error).__name__}: {error}"
             raise ConfigError(f"a part of the configuration is of the wrong kind ({reason}){advice(words)}") from error
-        if self.config.get("subcommand") == "fit":
+        if (command := self.config.get("subcommand")) is not None:
+            refuse_processes(self.config[command].as_dict().get("trainer") or {})
+        if command == "fit":
             refuse_impossible(self.config.fit.as_dict())
 
     @override
@@ -227,10 +230,12 @@ class MMNASCLI(CommandLine):
     @override
     def before_instantiate_classes(self) -> None:
         """Refuses to train into a finished run of other settings; a checkpoint to go on from says it is meant."""
-        if self.config.get("subcommand") == "fit" and self.config.fit.get("ckpt_path") is None and self._words:
+        if self.config.get("subcommand") == "fit" and self._words:
             config, words = self.config.fit, self._words
             root, run_dir = Path(config.trainer.default_root_dir or "."), Path(config.run_dir)
-            refuse_finished_stage(root, run_dir, lambda: settings_of(words))
+            refuse_configs(root)
+            if config.get("ckpt_path") is None:
+                refuse_finished_stage(root, run_dir, lambda: settings_of(words))
 
     @override
     def instantiate_classes(self) -> None:

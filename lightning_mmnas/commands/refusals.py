@@ -22,6 +22,8 @@ from lightning_mmnas.commands.stages import ORDER, STAGES, Stage
 from lightning_mmnas.errors import RunDirectoryError
 from lightning_mmnas.files import read_json
 
+_WRITTEN = "# lightning_mmnas=="
+"""Beginning of a configuration that a training has written."""
 _SHOWN = 3
 """Changed settings of a stage that a message names."""
 
@@ -127,6 +129,26 @@ def refuse_finished_stage(root: Path, run_dir: Path, settings: Callable[[], Mapp
         f"{root} is a finished stage, with other settings; give another folder: --run_dir {free_folder(found)} "
         f"(and what it reads of {found} by its path), or change the run: mmnas run CONFIGS --output {found} --overwrite"
     )
+
+
+def refuse_configs(root: Path) -> None:
+    """Refuses to train into a folder of configurations, which the training's own one would come to lie among.
+
+    Args:
+        root: Where `mmnas fit` is about to write: its `trainer.default_root_dir`.
+
+    Raises:
+        RunDirectoryError: It holds files of stages, or a `config.yaml` that no training has written.
+    """
+    names = [f"{name}.yaml" for name in ORDER if (root / f"{name}.yaml").is_file()]
+    written = root / "config.yaml"
+    if written.is_file() and not written.read_text(encoding="utf-8", errors="replace").startswith(_WRITTEN):
+        names.insert(0, written.name)
+    if names:
+        raise RunDirectoryError(
+            f"{root} holds a configuration, {names[0]}, and what is trained would be written beside or over it; give "
+            "another folder: --run_dir runs/mine"
+        )
 
 
 def refuse_read_only(run_dir: Path) -> None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from lightning_mmnas.commands.aside import redoing
-from lightning_mmnas.commands.changes import digest_of, read_record, same
+from lightning_mmnas.commands.changes import digest_of, is_done, read_record, same
 from lightning_mmnas.commands.claiming import Claim, claim, resolve
 from lightning_mmnas.commands.contents import changed_since, content_of
 from lightning_mmnas.commands.lock import locked
@@ -132,6 +132,10 @@ def run(
             stages = [resolve(stage, run_dir, seed) for stage in stages]
             settings = _compared(stages)
             progress.workload = partial(workload, {s.name: s.settings for s in stages if s.name in STAGES}, settings)
+            if main and settings is not None and not is_done(stages[-1], run_dir, seed):
+                from lightning_mmnas.commands.label_budgets import check_label_budgets
+
+                check_label_budgets(stages[-2].arguments(run_dir, seed)[1:], settings)
         if settings is None:
             progress.say(f"{folder} has no finetune.yaml: nothing is fine-tuned or compared")
         with locked(run_dir, progress.say) if main else nullcontext():
@@ -169,7 +173,7 @@ def _run(stages: Sequence[Stage], wanted: Claim, progress: RunProgress) -> dict[
                 f"the same command continues: {shlex.join(wanted.words())}"
             ) from error
         except MMNASError as error:
-            raise type(error)(f"stage {stage.name}: {error}") from error
+            raise error.at(f"stage {stage.name}") from None
 
     if not main:
         return {}

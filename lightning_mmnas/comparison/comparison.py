@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_mmnas.comparison.label_draws import check_budgets, draw_labels
 from lightning_mmnas.comparison.logistic import LogisticRival, logistic_rivals
 from lightning_mmnas.comparison.rivals import rivals
 from lightning_mmnas.comparison.settings import Budget, ComparisonSettings
@@ -21,7 +22,6 @@ from lightning_mmnas.comparison.starts import mixture_start
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.samples import Part
 from lightning_mmnas.data.spec import Split
-from lightning_mmnas.data.splits import label_budget, label_total
 from lightning_mmnas.fusion.compact import compact
 from lightning_mmnas.fusion.readout import out_features
 from lightning_mmnas.modules.finetune import FineTuning
@@ -99,6 +99,10 @@ class Comparison:
 
     def run(self) -> list[dict[str, Any]]:
         """Returns one row per name and label budget; the documentation says what the names mean."""
+        self.labelled.setup("fit")
+        train, class_names = self.labelled.part("train"), self.labelled.class_names
+        labels = _labels(train)
+        check_budgets(labels, self.budgets, self.labelled.task, class_names)
         torch.manual_seed(self.seed)
         networks = self._networks()
         found = copy.deepcopy(self.finetuning.network)  # pretrained by its own stage, with the same budget
@@ -106,16 +110,15 @@ class Comparison:
         self.announce(f"pretraining {len(pretrained)} rivals")
         self.pretrain(pretrained)
         networks["found+ssl"] = found
-        self.labelled.setup("fit")
         self.labelled.setup("test")
-        train, test = self.labelled.part("train"), self.labelled.part("test")
-        labels, targets = _labels(train), _labels(test)
+        test = self.labelled.part("test")
+        targets = _labels(test)
         encoded = self.encode(train), self.encode(test, "test")
         # Thresholds of multi-label data are tuned on the validation split, for everybody alike.
         several = self.labelled.task == "multilabel"
         encoded_val = self.encode(self.labelled.part("val"), "val") if several else {}
         val_targets = _labels(self.labelled.part("val")) if several else None
-        shapes, num_classes = self.pretraining.encoders.feature_shapes, len(self.labelled.class_names)
+        shapes, num_classes = self.pretraining.encoders.feature_shapes, len(class_names)
         rows = []
         for budget in self.budgets:
             scores: dict[str, list[float]] = {name: [] for name in networks}
@@ -217,12 +220,9 @@ class Comparison:
         return {name: value.float() for name, value in found.items()}  # whatever the precision, rivals are of float32
 
     def draw(self, labels: Tensor, budget: Budget, draw: int) -> Tensor:
-        """Indices of the training samples whose labels may be used; `labels` is (n,) or (n, num_classes)."""
-        if budget == "all":
-            return torch.arange(len(labels))
-        if self.unit == TOTAL:
-            return label_total(len(labels), budget, 1000 * self.seed + draw)
-        return label_budget(labels, budget, 1000 * self.seed + draw, self.labelled.class_names)
+        """Indices of the training samples whose labels may be used; see `draw_labels`."""
+        seed = 1000 * self.seed + draw
+        return draw_labels(labels, budget, seed, self.labelled.task, self.labelled.class_names)
 
     def starts(
         self,

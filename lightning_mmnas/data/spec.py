@@ -88,7 +88,7 @@ def check_batch(batch: Mapping[str, Any], modalities: Mapping[str, ModalitySpec]
     """Refuses a batch of raw samples that no encoder takes; stored features are left aside.
 
     Raises:
-        DataError: It is no dict, a modality is no tensor of numbers of its kind, the modalities have different
+        DataError: It is no dict, a modality is no ordinary tensor of its kind, the modalities have different
             numbers of samples, or there are none.
     """
     if not isinstance(batch, Mapping):
@@ -101,6 +101,12 @@ def check_batch(batch: Mapping[str, Any], modalities: Mapping[str, ModalitySpec]
             raise DataError(
                 f"modality {name!r} of the batch is {type(value).__name__}, not a tensor of prepared samples; let the "
                 "collate function make tensors (a delivered model's transforms make them of raw values)"
+            )
+        if value.is_nested or value.is_meta or value.layout != torch.strided:
+            kind = "nested" if value.is_nested else "meta" if value.is_meta else "sparse"
+            raise DataError(
+                f"modality {name!r} of the batch is a {kind} tensor, which encoders do not take; let the collate "
+                "function make an ordinary one (.to_dense(), or torch.nested.to_padded_tensor)"
             )
         if modalities[name].kind in _AMOUNTS and not value.is_floating_point():
             raise DataError(

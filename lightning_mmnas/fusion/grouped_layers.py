@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from lightning_mmnas.errors import GenotypeError
+from lightning_mmnas.fusion.normed_linear import at_rest
 from lightning_mmnas.fusion.primitives import Attention, ConcatFC, LinearGLU, PairLinear, Sum, Zero
 
 
@@ -55,9 +56,10 @@ class GroupedLinear(Grouped):
         self.with_bias = cast(nn.Linear, members[0]).bias is not None
         super().__init__(members, ("weight", "bias") if self.with_bias else ("weight",))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(n, in), the same for all networks, or (g, n, in) -> (g, n, out)."""
-        return linear(x, self.weight, self.bias if self.with_bias else None)
+    def forward(self, x: Tensor, normed: bool = False) -> Tensor:
+        """(n, in), the same for all networks, or (g, n, in) -> (g, n, out); normed: see `NormedLinear`."""
+        bias = self.bias if self.with_bias else None
+        return linear(x, self.weight, bias if bias is None or not normed else at_rest(bias))
 
 
 class GroupedBatchNorm(Grouped):
@@ -141,9 +143,9 @@ class GroupedPairLinear(Grouped):
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__([cast(PairLinear, member) for member in members], ("weight_x", "weight_y", "bias"))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """(g, b, l, c), (g, b, l, c) -> (g, b l, out)."""
-        out = linear(x.flatten(1, 2), self.weight_x, self.bias)
+    def forward(self, x: Tensor, y: Tensor, normed: bool = False) -> Tensor:
+        """(g, b, l, c), (g, b, l, c) -> (g, b l, out); normed: see `NormedLinear`."""
+        out = linear(x.flatten(1, 2), self.weight_x, at_rest(self.bias) if normed else self.bias)
         return torch.baddbmm(out, y.flatten(1, 2), self.weight_y.transpose(1, 2))
 
 
@@ -182,7 +184,7 @@ class _GroupedLinearGLU(nn.Module):
         self.norm = GroupedBatchNorm([_module(member, "norm") for member in members])
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return F.glu(self.norm(self.linear(x, y)), dim=-1).view_as(x)
+        return F.glu(self.norm(self.linear(x, y, self.norm.training)), dim=-1).view_as(x)
 
 
 class _GroupedConcatFC(nn.Module):
@@ -192,7 +194,7 @@ class _GroupedConcatFC(nn.Module):
         self.norm = GroupedBatchNorm([_module(member, "norm") for member in members])
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return F.relu(self.norm(self.linear(x, y))).view_as(x)
+        return F.relu(self.norm(self.linear(x, y, self.norm.training))).view_as(x)
 
 
 _PRIMITIVES: dict[type[nn.Module], Callable[[Sequence[nn.Module]], nn.Module]] = {
@@ -241,6 +243,16 @@ class GroupedSequential(nn.Sequential):
             else:
                 raise TypeError(f"{type(parts[0]).__name__} has no grouped form")
         super().__init__(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, in) or (g, n, in) -> (g, n, out)."""
+        layers = list(self)
+        for layer, following in zip(layers, [*layers[1:], None], strict=True):
+            if isinstance(layer, GroupedLinear):
+                x = layer(x, isinstance(following, GroupedBatchNorm) and following.training)
+            else:
+                x = layer(x)
+        return x
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -12,6 +12,7 @@ from lightning_mmnas.data.choices import check_choices
 from lightning_mmnas.errors import GenotypeError
 from lightning_mmnas.fusion.batch_norm import over_positions
 from lightning_mmnas.fusion.dropout import Dropout
+from lightning_mmnas.fusion.normed_linear import NormedLinear
 
 Grid = Literal["auto", "line", "square"]
 Pool = Literal["max", "avg"]
@@ -49,14 +50,14 @@ class InputNode(nn.Module):
         self.length = length
         self.pool = pool
         self.grid = grid
-        self.linear = nn.Linear(in_channels, channels)
+        self.linear = NormedLinear(in_channels, channels)
         self.norm = nn.BatchNorm1d(channels)
         self.dropout = Dropout(dropout)
 
     def forward(self, feature: Tensor) -> Tensor:
         """(b, c_in, *rest) -> (b, l, c); a vector (b, c_in) becomes l equal copies."""
         pooled = pool_positions(feature, self.length, self.pool, self.grid).flatten(2)
-        linear: Tensor = self.linear(pooled.transpose(1, 2))
+        linear: Tensor = self.linear(pooled.transpose(1, 2), self.norm.training)
         out: Tensor = self.dropout(F.relu(over_positions(self.norm, linear)))
         return out
 
@@ -112,7 +113,7 @@ def _reduce_windows(planes: Tensor, axis: int, size: tuple[int, int], pool: Pool
 
 def _reduce(values: Tensor, axis: int, size: int, pool: Pool) -> Tensor:
     """Pools one axis to windows of equal size."""
-    windows = values.unflatten(axis, (size, -1))
+    windows: Tensor = torch.unflatten(values, axis, (size, -1))
     return windows.amax(axis + 1) if pool == "max" else windows.mean(axis + 1)
 
 

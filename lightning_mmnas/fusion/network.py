@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_mmnas.fusion.batch_norm import over_positions
 from lightning_mmnas.fusion.dropout import Dropout
 from lightning_mmnas.fusion.input_nodes import Grid, InputNodes, Pool
+from lightning_mmnas.fusion.normed_linear import NormedLinear
 from lightning_mmnas.fusion.primitives import build_primitive
 from lightning_mmnas.fusion.readout import LateFeatures, ReadoutName, build_readout, out_features
 from lightning_mmnas.space.genotype import CellGenotype, FusionSpace, Genotype
@@ -29,7 +30,7 @@ class CellOutput(nn.Module):
         super().__init__()
         c, outputs = space.channels, space.step_outputs
         self.outputs = outputs
-        self.linear = nn.Linear(outputs * c, c) if outputs > 1 else None
+        self.linear = NormedLinear(outputs * c, c) if outputs > 1 else None
         self.batch_norm = nn.BatchNorm1d(c) if outputs > 1 else None
         self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm((space.length, c))
@@ -38,7 +39,7 @@ class CellOutput(nn.Module):
         """All step outputs in order and the residual, each (b, l, c) -> (b, l, c)."""
         out = steps[-1] if self.outputs == 1 else torch.cat(list(steps[-self.outputs :]), dim=-1)
         if self.linear is not None and self.batch_norm is not None:
-            out = self.dropout(F.relu(over_positions(self.batch_norm, self.linear(out))))
+            out = self.dropout(F.relu(over_positions(self.batch_norm, self.linear(out, self.batch_norm.training))))
         normalised: Tensor = self.norm(out + x)
         return normalised
 

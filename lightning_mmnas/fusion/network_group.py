@@ -111,7 +111,7 @@ class _GroupedInputNode(nn.Module):
 
     def forward(self, feature: Tensor) -> Tensor:
         pooled = pool_positions(feature, self.length, self.pool, self.grid).flatten(2).transpose(1, 2)
-        out = F.relu(self.norm(self.linear(pooled.flatten(0, 1))))
+        out = F.relu(self.norm(self.linear(pooled.flatten(0, 1), self.norm.training)))
         return out.view(len(out), -1, self.length, out.shape[-1])
 
 
@@ -178,7 +178,7 @@ class _GroupedCellOutput(nn.Module):
     def forward(self, steps: Sequence[Tensor], x: Tensor) -> Tensor:
         out = torch.cat(list(steps[-self.outputs :]), dim=-1) if self.outputs > 1 else steps[-1]
         if self.linear is not None and self.batch_norm is not None:
-            out = F.relu(self.batch_norm(self.linear(out.flatten(1, 2)))).view_as(x)
+            out = F.relu(self.batch_norm(self.linear(out.flatten(1, 2), self.batch_norm.training))).view_as(x)
         normalised: Tensor = self.norm(out + x)
         return normalised
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lightning_mmnas.errors import GenotypeError
 from lightning_mmnas.fusion.batch_norm import over_positions
 from lightning_mmnas.fusion.dropout import Dropout
+from lightning_mmnas.fusion.normed_linear import at_rest
 
 
 class Primitive(nn.Module):
@@ -85,11 +86,12 @@ class PairLinear(nn.Module):
         self.weight_y = nn.Parameter(torch.empty(out_channels, channels).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(out_channels).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """(b, l, c), (b, l, c) -> (b, l, out_channels)."""
+    def forward(self, x: Tensor, y: Tensor, normed: bool = False) -> Tensor:
+        """(b, l, c), (b, l, c) -> (b, l, out_channels); normed: see `NormedLinear`."""
+        bias = at_rest(self.bias) if normed else self.bias
         if x is y:  # tied pairing: W [u; u] = (W_x + W_y) u, one product instead of two
-            return F.linear(x, self.weight_x + self.weight_y, self.bias)
-        return F.linear(x, self.weight_x, self.bias) + F.linear(y, self.weight_y)
+            return F.linear(x, self.weight_x + self.weight_y, bias)
+        return F.linear(x, self.weight_x, bias) + F.linear(y, self.weight_y)
 
 
 class LinearGLU(Primitive):
@@ -103,7 +105,7 @@ class LinearGLU(Primitive):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """(b, l, c), (b, l, c) -> (b, l, c)."""
-        out: Tensor = self.dropout(F.glu(over_positions(self.norm, self.linear(x, y)), dim=-1))
+        out: Tensor = self.dropout(F.glu(over_positions(self.norm, self.linear(x, y, self.norm.training)), dim=-1))
         return out
 
 
@@ -118,7 +120,7 @@ class ConcatFC(Primitive):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """(b, l, c), (b, l, c) -> (b, l, c)."""
-        out: Tensor = self.dropout(F.relu(over_positions(self.norm, self.linear(x, y))))
+        out: Tensor = self.dropout(F.relu(over_positions(self.norm, self.linear(x, y, self.norm.training))))
         return out
 
 

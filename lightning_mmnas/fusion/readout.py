@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_mmnas.data.choices import check_choices
+from lightning_mmnas.fusion.normed_linear import NormedLinear
 
 SUMMARY = "#summary"
 """Ending of the name under which a feature's mean and maximum stand beside it, where they were computed before."""
@@ -61,8 +62,14 @@ class LateBranch(nn.Sequential):
     """
 
     def __init__(self, late_features: int, width: int = 128) -> None:
-        super().__init__(nn.Linear(late_features, width), nn.BatchNorm1d(width), nn.ReLU())
+        super().__init__(NormedLinear(late_features, width), nn.BatchNorm1d(width), nn.ReLU())
         self.out_features = width
+
+    def forward(self, late: Tensor) -> Tensor:
+        """(b, late_features) -> (b, width)."""
+        linear, norm, relu = self
+        out: Tensor = relu(norm(linear(late, norm.training)))
+        return out
 
 
 class BranchReadout(nn.Module):

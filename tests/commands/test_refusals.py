@@ -10,7 +10,7 @@ from lightning_mmnas.callbacks.caching import FeatureCaching
 from lightning_mmnas.commands.changes import digest_of, make_manifest
 from lightning_mmnas.commands.claiming import Claim, claim, resolve
 from lightning_mmnas.commands.lightning_cli import MMNASCLI
-from lightning_mmnas.commands.refusals import refuse_read_only, refuse_run
+from lightning_mmnas.commands.refusals import refuse_configs, refuse_read_only, refuse_run
 from lightning_mmnas.commands.run import train_encoders
 from lightning_mmnas.commands.stages import Stage
 from lightning_mmnas.errors import RunDirectoryError
@@ -33,6 +33,18 @@ def stage(tmp_path: Path) -> Stage:
 
 def _fit(stage: Stage, run_dir: Path, *options: str) -> None:
     MMNASCLI([*stage.arguments(run_dir, 0), "--trainer.fast_dev_run", "true", *options])
+
+
+def test_a_folder_of_configurations_is_no_place_to_train_into(tmp_path: Path) -> None:
+    refuse_configs(tmp_path / "none")
+    (tmp_path / "config.yaml").write_text("# lightning_mmnas==0.1.0\nmodel: mine\n")
+    refuse_configs(tmp_path)  # what an earlier training has written
+    (tmp_path / "search.yaml").write_text("model: mine")
+    with pytest.raises(RunDirectoryError, match=r"holds a configuration, search.yaml, .* --run_dir"):
+        refuse_configs(tmp_path)
+    (tmp_path / "config.yaml").write_text("# mine\nmodel: mine\n")
+    with pytest.raises(RunDirectoryError, match=r"holds a configuration, config.yaml"):
+        refuse_configs(tmp_path)
 
 
 def test_fit_refuses_a_finished_stage_of_other_settings(tmp_path: Path, stage: Stage) -> None:

@@ -1,0 +1,24 @@
+"""Tensors that no encoder takes are told in a line."""
+
+import warnings
+
+import pytest
+import torch
+from torch import Tensor
+
+from lightning_mmnas.data.spec import ModalitySpec, check_batch
+from lightning_mmnas.errors import DataError
+
+
+def nested() -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nested tensors are a prototype
+        return torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
+
+
+@pytest.mark.parametrize("kind", ["sparse", "nested", "meta"])
+def test_a_batch_of_tensors_that_are_not_ordinary(kind: str) -> None:
+    tensors = {"sparse": torch.zeros(4, 3).to_sparse(), "nested": nested(), "meta": torch.zeros(4, 3, device="meta")}
+    with pytest.raises(DataError, match=rf"modality 'a' of the batch is a {kind} tensor"):
+        check_batch({"a": tensors[kind]}, {"a": ModalitySpec("features", (3,))})
+    check_batch({"a": torch.zeros(4, 3)}, {"a": ModalitySpec("features", (3,))})
