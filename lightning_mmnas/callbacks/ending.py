@@ -2,17 +2,19 @@
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from typing_extensions import override
 
 from lightning_mmnas.callbacks import lightning_private as private
 
-_VALIDATION, _EPOCH_END, _END = 1, 2, 3
+_VALIDATION, _EPOCH_END, _END, _STEP, _SKIP = 1, 2, 3, 4, 5
 """Places that are not before a batch, where a rank tells the others that it is there."""
 
 
@@ -21,17 +23,19 @@ class EndTogether(Callback):
 
     The ranks tell each other once per batch, in place of a broadcast of Lightning's: four numbers. In validation they
     do so for as many batches as every rank has. A rank without any is refused: the others would wait for its metrics.
-    So is a rank that leaves its epoch, or the training, while others train on.
+    So is a rank that leaves its epoch, or the training, while others train on. Where the module's
+    ``on_train_batch_start`` may leave the epoch, they tell each other once more.
 
     Raises:
         MisconfigurationException: A rank has no validation batch while others have some, or fewer training batches, or
-            has stopped alone.
+            has stopped or left its epoch alone.
     """
 
     def __init__(self) -> None:
         self._tell: Callable[..., None] | None = None
         self._batches = 0.0  # of this validation, in which they tell each other
         self._seen = 0  # of this validation
+        self._skips = ExitStack()
 
     @override
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -42,6 +46,8 @@ class EndTogether(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._tell is not None and trainer.val_dataloaders is not None:
             _require_batches(trainer, sum(trainer.num_val_batches))
+        if self._tell is not None and is_overridden("on_train_batch_start", pl_module):
+            self._skips.enter_context(_told_of_skips(pl_module, self._tell))
 
     @override
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -74,6 +80,11 @@ class EndTogether(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._tell is not None:
             self._tell(_END)
+        self._skips.close()
+
+    @override
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._skips.close()
 
     @override
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -99,6 +110,26 @@ def nobody_waited_for(trainer: Trainer) -> Iterator[None]:
         yield
     finally:
         del vars(trainer.strategy)["barrier"]
+
+
+@contextmanager
+def _told_of_skips(module: LightningModule, tell: Callable[..., None]) -> Iterator[None]:
+    """Within it the ranks tell each other whether the module leaves the epoch before a batch, which -1 of it means."""
+    hook, own = module.on_train_batch_start, vars(module).get("on_train_batch_start")
+
+    @wraps(hook)
+    def told(*args: Any, **kwargs: Any) -> Any:
+        response = hook(*args, **kwargs)
+        tell(_SKIP if response == -1 else _STEP)
+        return response
+
+    vars(module)["on_train_batch_start"] = told
+    try:
+        yield
+    finally:
+        del vars(module)["on_train_batch_start"]
+        if own is not None:
+            vars(module)["on_train_batch_start"] = own
 
 
 def _require_batches(trainer: Trainer, own: float) -> None:

@@ -173,7 +173,8 @@ def hear_signals_together(trainer: Trainer) -> Callable[..., None]:
         if last != -first:
             raise MisconfigurationException(
                 "a rank has left its epoch, and another would train on and wait for it for ever: give all ranks equally"
-                " many batches, and let what ends a training, such as trainer.should_stop, come to all of them"
+                " many batches, and let what ends a training or an epoch, such as trainer.should_stop or -1 of "
+                "on_train_batch_start, come to all of them"
             )
 
     own_handlers = {"_sigterm_notifier_fn": note_end, "_slurm_sigusr_handler_fn": note_requeue, "ends": ends}

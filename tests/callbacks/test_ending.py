@@ -26,4 +26,10 @@ def test_an_error_of_one_rank_ends_the_other(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_ranks_that_part_are_told(tmp_path: Path) -> None:
     """Fewer batches on one of them, or a `should_stop` of its own: the other one would wait for ever."""
-    run_on_two_ranks("tests.callbacks.ddp_apart", tmp_path)
+    run_on_two_ranks("tests.callbacks.ddp_apart", tmp_path, "main")
+
+
+@pytest.mark.slow
+def test_an_epoch_is_left_by_all_ranks_or_none(tmp_path: Path) -> None:
+    """-1 of the module's `on_train_batch_start` on one of them: the other one would wait in its weight step."""
+    run_on_two_ranks("tests.callbacks.ddp_apart", tmp_path, "skip")
