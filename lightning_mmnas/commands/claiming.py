@@ -13,6 +13,7 @@ from lightning_mmnas.commands.changes import (
     begun_from,
     first_change,
     flat,
+    is_done,
     listed,
     make_manifest,
     read_manifest,
@@ -36,7 +37,8 @@ def resolve(stage: Stage, run_dir: Path, seed: int) -> Stage:
         The stage with its settings.
 
     Raises:
-        ConfigError: A key, a value or an interpolation is wrong; names the stage.
+        ConfigError: A key, a value or an interpolation is wrong, or the stage is still to be trained by processes that
+            there cannot be; names the stage.
     """
     if stage.name == "comparison":
         from lightning_mmnas.commands.compare import read_settings
@@ -44,11 +46,16 @@ def resolve(stage: Stage, run_dir: Path, seed: int) -> Stage:
         content = read_settings(stage.config, stage.overrides).model_dump(mode="json", exclude_defaults=True)
         return replace(stage, settings=flat(content))
     from lightning_mmnas.commands.lightning_cli import settings_of
+    from lightning_mmnas.commands.processes import refuse_processes
 
     stage.digest(seed)  # names a file that is not YAML
     try:
         # Loggers that the command line asks for decide nothing.
-        return replace(stage, settings=settings_of(replace(stage, loggers=()).arguments(run_dir, seed)))
+        read = replace(stage, settings=settings_of(replace(stage, loggers=()).arguments(run_dir, seed)))
+        if not is_done(read, run_dir, seed):
+            keys = [(key.split("."), value) for key, value in read.settings.items()]
+            refuse_processes({key[1]: value for key, value in keys if key[0] == "trainer"})
+        return read
     except MMNASError as error:
         raise type(error)(f"stage {stage.name}: {error}".replace(RUN_DIR, str(run_dir))) from error
 

@@ -199,9 +199,7 @@ class MMNASCLI(CommandLine):
         except (AttributeError, TypeError, LookupError, RecursionError) as error:  # of values where keys should be
             reason = f"{type(error).__name__}: {error}"
             raise ConfigError(f"a part of the configuration is of the wrong kind ({reason}){advice(words)}") from error
-        if (command := self.config.get("subcommand")) is not None:
-            refuse_processes(self.config[command].as_dict().get("trainer") or {})
-        if command == "fit":
+        if self.config.get("subcommand") == "fit":
             refuse_impossible(self.config.fit.as_dict())
 
     @override
@@ -230,7 +228,9 @@ class MMNASCLI(CommandLine):
     @override
     def before_instantiate_classes(self) -> None:
         """Refuses to train into a finished run of other settings; a checkpoint to go on from says it is meant."""
-        if self.config.get("subcommand") == "fit" and self._words:
+        if (command := self.config.get("subcommand")) is not None:
+            refuse_processes(self.config[command].as_dict().get("trainer") or {})
+        if command == "fit" and self._words:
             config, words = self.config.fit, self._words
             root, run_dir = Path(config.trainer.default_root_dir or "."), Path(config.run_dir)
             refuse_configs(root)

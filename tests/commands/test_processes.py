@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 import yaml
 
-from lightning_mmnas.commands.lightning_cli import ConfigCheck
+from lightning_mmnas.commands.changes import digest_of
+from lightning_mmnas.commands.claiming import resolve
+from lightning_mmnas.commands.lightning_cli import MMNASCLI, settings_of
 from lightning_mmnas.commands.processes import refuse_processes
+from lightning_mmnas.commands.stages import Stage
 from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.files import write_json
 
 ALONE: dict[str, str] = {}
 BY_HAND = {"MASTER_ADDR": "node0", "MASTER_PORT": "29500", "NODE_RANK": "1"}
@@ -80,10 +84,23 @@ def test_the_port_of_the_first_machine_is_needed_too(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("command", ["fit", "test"])
-def test_it_is_told_by_every_command(tmp_path: Path, command: str) -> None:
+def test_it_is_told_by_every_command_that_would_start_them(tmp_path: Path, command: str) -> None:
     content = {"model": {"class_path": "tests.commands.toys.ToyModule"}, "trainer": {"accelerator": "cpu"}}
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(content))
-    with pytest.raises(ConfigError, match="would start 100 processes"):
-        ConfigCheck([command, "--config", str(tmp_path / "a.yaml"), "--trainer.devices", "100"])
-    with pytest.raises(ConfigError, match="num_nodes is 2"):
-        ConfigCheck([command, "--config", str(tmp_path / "a.yaml"), "--trainer.num_nodes", "2"])
+    words = [command, "--config", str(tmp_path / "a.yaml")]
+    for options, message in (("devices", "100"), "would start 100 processes"), (("num_nodes", "2"), "num_nodes is 2"):
+        with pytest.raises(ConfigError, match=message):
+            MMNASCLI([*words, f"--trainer.{options[0]}", options[1]])
+        settings_of([*words, f"--trainer.{options[0]}", options[1]])  # which starts none
+
+
+def test_what_a_run_has_trained_need_not_be_trained_here(tmp_path: Path) -> None:
+    """A run of many machines is finished, and its page made, where there is one of them."""
+    content = {"model": {"class_path": "tests.commands.toys.ToyModule"}, "trainer": {"num_nodes": 2}}
+    (tmp_path / "search.yaml").write_text(yaml.safe_dump(content))
+    stage = Stage("search", tmp_path / "search.yaml")
+    with pytest.raises(ConfigError, match=r"stage search: trainer.num_nodes is 2"):
+        resolve(stage, tmp_path / "run", 0)
+    settings = settings_of(stage.arguments(tmp_path / "run", 0))
+    write_json(tmp_path / "run" / "search" / "done.json", {"digest": digest_of(settings), "seconds": 1.0})
+    assert resolve(stage, tmp_path / "run", 0).settings == settings
