@@ -162,7 +162,12 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in _DISK:
         return f"{error.strerror}; make room on the disk that is written to, and the same command goes on"
     place = _place(error)
-    refusing = ("lightning.", "torch.optim.")
+    if place == "lightning.fabric.utilities.apply_func" and "meta tensor" in text:
+        return (
+            "a batch holds a meta tensor, which has no values; let the data set, or the collate function, give tensors "
+            "that have"
+        )
+    refusing = ("lightning.", "torch.optim.", "torch.nn.utils.prune")
     if isinstance(error, ValueError | RuntimeError | ModuleNotFoundError) and place.startswith(refusing):
         return " ".join(text.split())
     if isinstance(error, AttributeError) and place.startswith("lightning.pytorch.callbacks."):

@@ -43,10 +43,13 @@ def check_labels(labels: Tensor, task: Task, num_classes: int) -> None:
     """Refuses labels that are none of a task's classes, as far as a processor can look at them without waiting.
 
     Raises:
-        DataError: They are of another type or shape, or beyond the classes.
+        DataError: They are of another type or shape, sparse or nested, or beyond the classes.
     """
     if not isinstance(labels, Tensor):
         raise DataError(f"the labels of a batch are a tensor, got a {type(labels).__name__}")
+    if labels.is_nested or labels.layout != torch.strided:
+        kind, way = ("nested", "stack them") if labels.is_nested else ("sparse", "give .to_dense() of it")
+        raise DataError(f"the labels of a batch are a {kind} tensor; {way} in the collate function")
     given = f"{labels.dtype} of shape {tuple(labels.shape)}"
     if task == "multiclass" and (labels.ndim != 1 or labels.is_floating_point()):
         raise DataError(f"the labels of a batch are one whole number for each sample, (b,), got {given}")

@@ -1,6 +1,7 @@
-"""Lightning's averages and pruning of weights beside parts that are frozen, and averages that would be of nothing."""
+"""Lightning's averages and pruning of weights: beside frozen parts, of nothing, and of any layout in memory."""
 
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -13,10 +14,11 @@ from lightning_mmnas.modules.length import weight_steps
 
 
 def prepare_averages(trainer: Trainer) -> None:
-    """Refuses averages of nothing, and has `StochasticWeightAveraging` spare the batch norms of frozen parts.
+    """Refuses averages of nothing, and has Lightning's callbacks do with our encoders what they do with others.
 
-    Its last epoch takes the statistics of all batch norms anew; those of frozen parts, which see no batch in training
-    mode, would stay at zeros and ones.
+    The last epoch of `StochasticWeightAveraging` takes the statistics of all batch norms anew; those of frozen parts,
+    which see no batch in training mode, would stay at zeros and ones. `ModelPruning` cannot take weights that lie with
+    their channels last.
 
     Raises:
         ConfigError: An average would begin after the training has ended, which would put the weights from before the
@@ -31,13 +33,20 @@ def prepare_averages(trainer: Trainer) -> None:
         elif isinstance(callback, EMAWeightAveraging) and not _is_updated(callback, trainer):
             names = ("update_starting_at_step", "update_starting_at_epoch", "update_every_n_steps")
             raise ConfigError(_never(callback, ", ".join(f"{name}={getattr(callback, name)}" for name in names)))
-        elif isinstance(callback, ModelPruning) and not all(
-            getattr(part, name).requires_grad for part, name in callback._parameters_to_prune or ()
-        ):
-            raise ConfigError(
-                "ModelPruning would prune frozen weights too, such as the encoders', which all stages share: give its "
-                "parameters_to_prune, of the network alone, or remove it"
-            )
+        elif isinstance(callback, ModelPruning):
+            _prepare_pruning(callback)
+
+
+def _prepare_pruning(callback: ModelPruning) -> None:
+    pruned = [getattr(part, name) for part, name in callback._parameters_to_prune or ()]
+    if not all(parameter.requires_grad for parameter in pruned):
+        raise ConfigError(
+            "ModelPruning would prune frozen weights too, such as the encoders', which all stages share: give its "
+            "parameters_to_prune, of the network alone, or remove it"
+        )
+    first = [layer["data"] for layer in (callback._original_layers or {}).values()]  # the weights that it goes back to
+    for parameter in chain(pruned, *(part.parameters() for part in first)):
+        parameter.data = parameter.data.contiguous()
 
 
 def _never(callback: Any, settings: str) -> str:

@@ -8,11 +8,13 @@ import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, ModelPruning, StochasticWeightAveraging, WeightAveraging
 from torch import Tensor
 
-from lightning_mmnas import ArchitectureAlternation, FeatureCaching
+from lightning_mmnas import ArchitectureAlternation, EncoderPretraining, FeatureCaching
 from lightning_mmnas.callbacks.last_checkpoint import LastCheckpoint
+from lightning_mmnas.commands.messages import explain
 from lightning_mmnas.errors import ConfigError
 from tests.callbacks.searchers import Searcher, differences, loaders, trainer, values
 from tests.callbacks.test_caching import data_of, finetuning_of, search_of
+from tests.modules import tiny
 from tests.modules.tiny import trainer_of
 
 
@@ -112,3 +114,24 @@ def test_frozen_weights_are_not_pruned(tmp_path: Path) -> None:
     trainer_of(tmp_path, callbacks=[pruning]).fit(module, datamodule=data)
     assert not differences(encoders, values(module.encoders))
     assert (module.classifier.weight == 0).float().mean() == 0.5
+
+
+@pytest.mark.parametrize("everywhere", [True, False], ids=["all together", "each alone"])
+def test_encoders_are_pruned_whatever_their_layout_in_memory(everywhere: bool, tmp_path: Path) -> None:
+    """Their channels lie last, which torch's pruning cannot take; nor can it go back to first weights that do."""
+    module = EncoderPretraining(tiny.modalities(), tiny.ENCODERS, projection_hidden=8, projection_out=4)
+    convolutions = [part for part in module.encoders.modules() if isinstance(part, torch.nn.Conv2d)]
+    assert not all(part.weight.is_contiguous() for part in convolutions)
+    pruning = ModelPruning("l1_unstructured", use_global_unstructured=everywhere, amount=0.5)
+    trainer_of(tmp_path, callbacks=[pruning], max_epochs=2).fit(module, datamodule=tiny.data_of())
+    parts = [part for part in module.modules() if isinstance(part, torch.nn.Conv2d | torch.nn.Linear)]
+    zeros = sum(int((part.weight == 0).sum()) for part in parts) / sum(part.weight.numel() for part in parts)
+    assert zeros == pytest.approx(0.75, abs=0.05)  # half, and half of the rest
+
+
+def test_pruning_of_whole_rows_of_vectors_is_told_in_a_line(tmp_path: Path) -> None:
+    module = EncoderPretraining(tiny.modalities(), tiny.ENCODERS, projection_hidden=8, projection_out=4)
+    pruning = ModelPruning("random_structured", pruning_dim=0, use_global_unstructured=False)
+    with pytest.raises(ValueError, match="Structured pruning can only be applied to multidimensional") as raised:
+        trainer_of(tmp_path, callbacks=[pruning]).fit(module, datamodule=tiny.data_of())
+    assert explain(raised.value) == str(raised.value)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_mmnas import EncoderPretraining, FineTuning, FusionSearch, FusionSpace
+from lightning_mmnas.commands.messages import explain
 from lightning_mmnas.errors import DataError
 from lightning_mmnas.modules.base import size
 from tests.modules.tiny import ENCODERS, modalities, split_of, trainer_of
@@ -68,11 +69,20 @@ def test_batches_that_are_refused(stage: str, case: str, tmp_path: Path) -> None
         (changed(label=lambda x: x + 1), "a label is 2, and the 2 classes are 0 to 1"),
         (changed(label=lambda x: x - 1), "a label is -1, and the 2 classes are 0 to 1"),
         (changed(label=lambda x: x.tolist()), "the labels of a batch are a tensor, got a list"),
+        (changed(label=Tensor.to_sparse), r"are a sparse tensor; give .to_dense\(\) of it"),
     ],
 )
 def test_labels_that_are_refused(mode: str, change: Change, message: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=message):
         train("finetune", change, tmp_path, mode)
+
+
+def test_meta_tensors_are_told_by_the_command_line(tmp_path: Path) -> None:
+    """Lightning moves the batch, and fails, before a stage sees it."""
+    for change in (changed(left=lambda x: x.to("meta")), changed(label=lambda x: x.to("meta"))):
+        with pytest.raises(NotImplementedError) as raised:
+            train("finetune", change, tmp_path)
+        assert str(explain(raised.value)).startswith("a batch holds a meta tensor, which has no values; let the data")
 
 
 @pytest.mark.parametrize("task", ["multiclass", None])
