@@ -54,7 +54,7 @@ from lightning_mmnas.commands.instantiation import (
     flatten,
     instantiation_error,
 )
-from lightning_mmnas.commands.lock import locked
+from lightning_mmnas.commands.lock import is_empty, locked
 from lightning_mmnas.commands.memory import keep_freed_memory
 from lightning_mmnas.commands.messages import shorten_interpolation_error, shorten_parser_error
 from lightning_mmnas.commands.parser_types import read_whole_numbers_first, register_types, write_names_as_names
@@ -300,6 +300,9 @@ class MMNASCLI(CommandLine):
         with ExitStack() as stack:
             if name == "fit" and self.trainer.is_global_zero and not is_trial(self.trainer):
                 for folder in sorted(path for path in folders if "://" not in str(path)):
+                    if is_empty(folder):  # but for the lock, of which Lightning would warn
+                        stack.enter_context(warnings.catch_warnings())
+                        warnings.filterwarnings("ignore", message=re.escape(f"Checkpoint directory {folder} exists"))
                     stack.enter_context(locked(folder, rank_zero_info))
             yield
 

@@ -78,6 +78,11 @@ def locked(folder: Path, say: Callable[[str], object]) -> Iterator[None]:
         _remove(folder, made)
 
 
+def is_empty(folder: Path) -> bool:
+    """Whether a folder is not there, or holds nothing but a lock."""
+    return not folder.is_dir() or all(path.name in (LOCK, OWNER) for path in folder.iterdir())
+
+
 def _make(folder: Path) -> list[Path]:
     """Makes a folder, and says which folders that took, the innermost first."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]

@@ -2,6 +2,7 @@
 
 import copy
 import signal
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,18 @@ def test_pruning_by_the_name_of_a_function(config: Path) -> None:
     values = torch.cat([value.flatten() for value in cli.model.layer.parameters()])
     assert int((values == 0).sum()) == len(values) // 2
     assert "pruning_fn: l1_unstructured" in (config.parent / "run" / "search" / "config.yaml").read_text()
+
+
+def test_a_new_folder_of_checkpoints_is_not_said_to_be_full(tmp_path: Path) -> None:
+    """The lock lay in it."""
+    folder = {"dirpath": "${trainer.default_root_dir}/checkpoints"}
+    callbacks = [{"class_path": name, "init_args": folder} for name in ("LastCheckpoint", "ModelCheckpoint")]
+    config, message = _changed(tmp_path, "trainer", callbacks=callbacks), "exists and is not empty"
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=f".*{message}")
+        _fit(config)
+    with pytest.warns(UserWarning, match=message):
+        _fit(config)
 
 
 def test_misspelt_class_and_choice(tmp_path: Path) -> None:
