@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,8 +24,13 @@ from lightning_mmnas.commands.changes import (
 )
 from lightning_mmnas.commands.refusals import refuse_changes, refuse_read_only, refuse_seed
 from lightning_mmnas.commands.stages import ORDER, Stage
-from lightning_mmnas.errors import MMNASError
-from lightning_mmnas.files import write_json
+from lightning_mmnas.errors import MMNASError, RunDirectoryError
+from lightning_mmnas.files import read_json, write_json
+
+_BEGUN = ".begun.json"
+_LAUNCHES = (("TORCHELASTIC_RUN_ID", "MASTER_PORT"), ("SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"))
+"""What tells one start of torchrun, or of srun, from another, the same in all processes of it."""
+_SECONDS = 1800.0
 
 
 def resolve(stage: Stage, run_dir: Path, seed: int) -> Stage:
@@ -108,6 +116,7 @@ def claim(wanted: Claim, stages: Sequence[Stage], say: Callable[[str], object]) 
     """
     run_dir, seed = wanted.run_dir, wanted.seed
     refuse_read_only(run_dir)
+    (run_dir / _BEGUN).unlink(missing_ok=True)
     manifest = read_manifest(run_dir)
     if manifest is None:
         check_folder(run_dir)
@@ -122,6 +131,43 @@ def claim(wanted: Claim, stages: Sequence[Stage], say: Callable[[str], object]) 
     if wanted.reuse is not None:
         names = reuse(wanted.reuse, run_dir, stages, seed)
         say(f"of {wanted.reuse}: {', '.join(names)}")
+    if launch := _launch():
+        write_json(run_dir / _BEGUN, launch)
+
+
+def await_claim(run_dir: Path, seconds: float = _SECONDS) -> None:
+    """Waits, in another process than the first one of torchrun or srun, until that one has claimed the run directory.
+
+    Until then stages may be moved out of it, or into it: one process would train what another takes for done. Those
+    that Lightning starts come later than that.
+
+    Args:
+        run_dir: Run directory.
+        seconds: How long.
+
+    Raises:
+        RunDirectoryError: It has not done so.
+    """
+    launch, end = _launch(), time.monotonic() + seconds
+    while launch and _begun(run_dir) != launch:
+        if time.monotonic() >= end:
+            raise RunDirectoryError(
+                f"the first process has not begun to write into {run_dir} for {seconds:g} s: it has ended, or this "
+                "machine does not see the same folder; give an --output that all of them see"
+            )
+        time.sleep(0.1)
+
+
+def _launch() -> dict[str, str]:
+    """What this start of torchrun or srun is known by; empty where it is neither."""
+    known = [names for names in _LAUNCHES if names[0] in os.environ]
+    return {name: os.environ.get(name, "") for names in known for name in names}
+
+
+def _begun(run_dir: Path) -> dict[str, str] | None:
+    with suppress(RunDirectoryError):
+        return read_json(run_dir / _BEGUN)
+    return None
 
 
 def _change(wanted: Claim, stages: Sequence[Stage], say: Callable[[str], object]) -> None:

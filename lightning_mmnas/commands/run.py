@@ -22,7 +22,7 @@ from rich.console import Console
 
 from lightning_mmnas.commands.aside import redoing
 from lightning_mmnas.commands.changes import digest_of, is_done, read_record, same
-from lightning_mmnas.commands.claiming import Claim, claim, resolve
+from lightning_mmnas.commands.claiming import Claim, await_claim, claim, resolve
 from lightning_mmnas.commands.contents import changed_since, content_of
 from lightning_mmnas.commands.lock import locked
 from lightning_mmnas.commands.loggers import ended_loggers, require_loggers
@@ -141,6 +141,8 @@ def run(
         with locked(run_dir, progress.say) if main else nullcontext():
             if main:
                 claim(wanted, stages, progress.say)
+            else:
+                await_claim(run_dir)
             with redoing(run_dir, progress.say) if main else nullcontext():
                 results = _run(stages, wanted, progress)
     if results:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from lightning_mmnas.commands.changes import read_manifest
-from lightning_mmnas.commands.claiming import Claim, claim
+from lightning_mmnas.commands.claiming import Claim, await_claim, claim
 from lightning_mmnas.commands.stages import Stage
 from lightning_mmnas.errors import RunDirectoryError
 from lightning_mmnas.files import write_json, write_text
@@ -111,3 +111,34 @@ def test_a_damaged_record_is_reported(tmp_path: Path, text: str) -> None:
     (tmp_path / "search" / "done.json").write_text(text)
     with pytest.raises(RunDirectoryError, match=r"cannot read .*done.json .*delete it.*stage search then goes on"):
         _claim(tmp_path, stages_with())
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "none", "MASTER_PORT": "29501"}
+SRUN = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_RESTART_COUNT": "0"}
+
+
+@pytest.mark.parametrize("launch", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
+def test_other_processes_wait_for_what_the_first_one_takes_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, launch: dict[str, str]
+) -> None:
+    """Else they would train what it takes for done, and wait for it for ever."""
+    for name in {**TORCHRUN, **SRUN}:
+        monkeypatch.delenv(name, raising=False)
+    await_claim(tmp_path / "run", seconds=0)  # ranks that Lightning starts come later
+    for name, value in launch.items():
+        monkeypatch.setenv(name, value)
+    make_run(tmp_path / "old", stages_with())
+    slept: list[float] = []
+
+    def first_process(seconds: float) -> None:
+        slept.append(seconds)
+        _claim(tmp_path / "run", stages_with(), reuse=tmp_path / "old")
+
+    monkeypatch.setattr("time.sleep", first_process)
+    for _ in range(2):
+        await_claim(tmp_path / "run")
+        assert (tmp_path / "run" / "finetune" / "done.json").is_file()
+    assert len(slept) == 1
+    monkeypatch.setenv(list(launch)[1], "1")  # another start in the same folder
+    with pytest.raises(RunDirectoryError, match=r"the first process has not begun .*all of them see"):
+        await_claim(tmp_path / "run", seconds=0)

@@ -250,3 +250,18 @@ def test_which_process_keeps_the_run(given: dict[str, str], first: bool, monkeyp
     for name, value in given.items():
         monkeypatch.setenv(name, value)
     assert _is_main() is first
+
+
+def test_another_process_begins_after_the_first(configs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[Path] = []
+
+    def wait(run_dir: Path) -> None:
+        waited.append(run_dir)
+        raise RunDirectoryError("not yet")
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("lightning_mmnas.commands.run.await_claim", wait)
+    with pytest.raises(RunDirectoryError, match="not yet"):
+        run(configs, tmp_path / "run")
+    assert waited == [tmp_path / "run"]
+    assert not (tmp_path / "run").exists()
