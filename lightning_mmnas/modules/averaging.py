@@ -1,7 +1,6 @@
 """Lightning's averages and pruning of weights: beside frozen parts, of nothing, and of any layout in memory."""
 
 from functools import partial
-from itertools import chain
 from typing import Any
 
 from lightning import LightningModule, Trainer
@@ -38,14 +37,24 @@ def prepare_averages(trainer: Trainer) -> None:
 
 
 def _prepare_pruning(callback: ModelPruning) -> None:
-    pruned = [getattr(part, name) for part, name in callback._parameters_to_prune or ()]
-    if not all(parameter.requires_grad for parameter in pruned):
+    pruned = callback._parameters_to_prune or ()
+    if not all(getattr(part, name).requires_grad for part, name in pruned):
         raise ConfigError(
             "ModelPruning would prune frozen weights too, such as the encoders', which all stages share: give its "
             "parameters_to_prune, of the network alone, or remove it"
         )
-    first = [layer["data"] for layer in (callback._original_layers or {}).values()]  # the weights that it goes back to
-    for parameter in chain(pruned, *(part.parameters() for part in first)):
+    parts = [part for part, _ in pruned]
+    _lay_out(parts)
+    vars(callback)["apply_lottery_ticket_hypothesis"] = partial(_go_back, callback, parts)
+
+
+def _go_back(callback: ModelPruning, parts: list[nn.Module]) -> None:
+    type(callback).apply_lottery_ticket_hypothesis(callback)  # to the first weights, as they lay
+    _lay_out(parts)
+
+
+def _lay_out(parts: list[nn.Module]) -> None:
+    for parameter in (parameter for part in parts for parameter in part.parameters(recurse=False)):
         parameter.data = parameter.data.contiguous()
 
 
