@@ -25,6 +25,7 @@ from lightning_mmnas.callbacks.contract import (
     look_ahead,
     part,
     require,
+    require_numbers,
     require_search,
     require_workable,
     warn_nothing_searched,
@@ -42,21 +43,19 @@ from lightning_mmnas.modules.transfer import BatchTransfer
 class ArchitectureAlternation(Callback):
     """Trains the architecture logits of any ``LightningModule`` between its weight steps.
 
-    The module has ``architecture_parameters() -> list[Parameter]``, whose tensors have
-    ``requires_grad=False``, and ``architecture_step(batch) -> loss``. A train batch is a dict with
-    the parts ``"weights"``, which the module's own ``training_step`` reads, and ``"architecture"``,
-    which ``architecture_step`` is given. Everything about the weights stays Lightning's automatic
-    optimisation, and ``global_step`` counts weight steps only.
+    The module has ``architecture_parameters() -> list[Parameter]``, whose tensors have ``requires_grad=False``, and
+    ``architecture_step(batch) -> loss``. A train batch is a dict with the parts ``"weights"``, which the module's own
+    ``training_step`` reads, and ``"architecture"``, which ``architecture_step`` is given. Everything about the weights
+    stays Lightning's automatic optimisation, and ``global_step`` counts weight steps only.
 
-    Before a weight step, the gradient of ``architecture_step`` with respect to the logits alone is
-    taken on the bare module (no gradient buffers for the weights, none of their ``.grad`` touched).
-    It is accumulated over the batches of ``accumulate_grad_batches`` exactly as Lightning
-    accumulates those of the weights: each divided by their number, and the remainder at the end of
-    an epoch makes a step too. It is then averaged over ranks in one reduction, and the
-    architecture's own optimiser and scheduler step. A step whose averaged gradient is not finite is
-    left out. Under ``precision: bf16-true`` or ``16-true`` the optimiser works on float32 copies of logits that the
-    module lets be converted (`FusionSupernet` keeps its own in float32). In fp16 the loss is scaled by the weights'
-    ``GradScaler``, read only.
+    Before a weight step, the gradient of ``architecture_step`` with respect to the logits alone is taken on the bare
+    module (no gradient buffers for the weights, none of their ``.grad`` touched). It is accumulated over the batches of
+    ``accumulate_grad_batches`` exactly as Lightning accumulates those of the weights: each divided by their number, and
+    the remainder at the end of an epoch makes a step too. It is then averaged over ranks in one reduction, and the
+    architecture's own optimiser and scheduler step. A step whose averaged gradient is not finite is left out. Under
+    ``precision: bf16-true`` or ``16-true`` the optimiser works on float32 copies of logits that the module lets be
+    converted (`FusionSupernet` keeps its own in float32). In fp16 the loss is scaled by the weights' ``GradScaler``,
+    read only.
 
     Loggers get ``arch/lr`` once per epoch (beside `LearningRateMonitor` in steps), and what the module's
     ``architecture_weights() -> dict[str, float]`` returns, if it has that method.
@@ -120,6 +119,10 @@ class ArchitectureAlternation(Callback):
         check_every_n_steps: int = 100,
     ) -> None:
         super().__init__()
+        require_numbers(lr=lr, betas=betas, weight_decay=weight_decay)
+        require_numbers(
+            True, warmup_epochs=warmup_epochs, every_n_steps=every_n_steps, check_every_n_steps=check_every_n_steps
+        )
         require(lr > 0, f"lr={lr} is not positive")
         require(len(betas) == 2 and all(0 <= b < 1 for b in betas), f"betas={betas} not in [0, 1)")
         require(weight_decay >= 0, f"weight_decay={weight_decay} is negative")
@@ -131,8 +134,7 @@ class ArchitectureAlternation(Callback):
         if schedule == "epoch":
             require(every_n_steps == 1, "every_n_steps is for schedule='step'; leave it at 1")
             require(order == 1, "order=2 needs a batch of both parts; use schedule='step'")
-        moments = (betas[0], betas[1])
-        adam = partial(torch.optim.Adam, lr=lr, betas=moments, weight_decay=weight_decay)
+        adam = partial(torch.optim.Adam, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay)
         self._make_optimizer = adam if optimizer is None else optimizer
         self._make_scheduler = scheduler
         self._warmup_epochs = warmup_epochs

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from numbers import Integral, Real
 from typing import Any
 
 from lightly.models.modules.memory_bank import MemoryBankModule
@@ -28,6 +29,17 @@ def require(condition: bool, message: str) -> None:
     """Raises the message unless the condition holds."""
     if not condition:
         raise MisconfigurationException(f"{message}.")
+
+
+def require_numbers(whole: bool = False, **values: Any) -> None:
+    """Refuses values that are no numbers, or no whole ones; a list or tuple, ``betas``, holds such."""
+    for name, value in values.items():
+        parts = value if name == "betas" and isinstance(value, tuple | list) else [value]
+        wrong = (name == "betas" and parts is not value) or any(
+            not isinstance(part, Integral if whole else Real) for part in parts
+        )
+        wanted = "two numbers" if name == "betas" else "a whole number" if whole else "a number"
+        require(not wrong, f"{name} must be {wanted}, got {value!r}")
 
 
 _UNFIT: dict[type[Callback], str] = {

@@ -59,7 +59,7 @@ def command(args: Sequence[str]) -> None:
     from rich.progress import Progress
 
     from lightning_mmnas.commands.versions import versions
-    from lightning_mmnas.data.stream.writing import write_shards
+    from lightning_mmnas.data.stream.writing import left_behind, write_shards
 
     console = Console()
 
@@ -72,6 +72,9 @@ def command(args: Sequence[str]) -> None:
         data, notes = _table(options, overrides) if is_table else _configured(parser, options, overrides)
         for note in notes:
             say(note)
+        for path in left_behind(Path(options.output)):
+            what = f"{path} is of a writing of {options.output} that was killed, or still runs"
+            say(f"note: {what}; if none runs, delete it")
         made_by = {"command": shlex.join(["mmnas", "stream", *args]), "versions": versions("litdata")}
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("writing", total=None)

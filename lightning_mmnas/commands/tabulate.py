@@ -238,8 +238,12 @@ def _check(output: Path, facts: dict[str, Any]) -> None:
     from lightning_mmnas.commands.changes import free_folder
 
     known = read_json(output / _CARD)
-    if known is None:
+    if known is None and not (output / _CARD).is_file():
         return
+    if known is None:
+        raise RunDirectoryError(
+            f"{output / _CARD} says nothing of a table; choose another --output, or delete {output}"
+        )
     different = [name for name, value in facts.items() if known.get(name) != json.loads(json.dumps(value))]
     if different:
         raise RunDirectoryError(

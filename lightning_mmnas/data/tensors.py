@@ -1,5 +1,6 @@
 """A data set from tensors that are already in memory."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -89,6 +90,8 @@ class TensorDataModule(MultimodalDataModule):
         self._groups = groups
         for split, tensors in self._tensors.items():
             _check_split(split, tensors, train, self._kinds)
+        if twice := [name for name, times in Counter(class_names or ()).items() if times > 1]:
+            raise DataError(f"class_names names {twice[0]!r} twice; a class has a name of its own")
         names = list(class_names or ["target"]) if task == "regression" else None
         self._class_names = names or _class_names(train.get(LABEL), class_names)
         super().__init__(

@@ -3,8 +3,10 @@
 import inspect
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from io import BytesIO
 from numbers import Real
+from os import PathLike
 from pathlib import PurePath
 from types import FrameType, FunctionType
 from typing import Any
@@ -15,14 +17,16 @@ from lightning import LightningModule
 from lightning.fabric.utilities import rank_zero_warn
 from omegaconf import Container, OmegaConf
 from torch import nn
-from typing_extensions import override
+from typing_extensions import Self, override
 
 from lightning_mmnas.data.choices import check_choices
-from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.errors import CheckpointError, ConfigError
 from lightning_mmnas.modules.averaging import prepare_averages
 from lightning_mmnas.modules.finite import require_finite
+from lightning_mmnas.modules.frozen import read_checkpoint
 from lightning_mmnas.modules.length import require_long_schedules
 from lightning_mmnas.modules.ranks import draw_apart
+from lightning_mmnas.space.genotype import Genotype
 
 _RATES = ("lr", "head_lr", "weight_decay")
 
@@ -88,6 +92,18 @@ class StageModule(LightningModule):
         for name in left_out:
             del self.hparams[name]
         warn_of_left_out(left_out, type(self).__name__)
+
+    @classmethod
+    @override
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
+        """As Lightning's; a genotype that the checkpoint holds need not be given."""
+        wanted = "genotype" in inspect.signature(cls.__init__).parameters
+        given = kwargs.get("genotype") is not None or kwargs.get("fusion") is not None
+        if wanted and not given and isinstance(checkpoint_path, str | PathLike):
+            with suppress(CheckpointError):  # Lightning says what is wrong with a file, and reads addresses too
+                stored = read_checkpoint(checkpoint_path, "load_from_checkpoint").get("genotype")
+                kwargs["genotype"] = None if stored is None else Genotype.from_json(stored)
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     def _check_arguments(self, caller: FrameType, given: Mapping[str, Any]) -> None:
         """Looks at words and rates that a script has given.

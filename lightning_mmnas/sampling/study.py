@@ -116,7 +116,8 @@ class FusionStudy:
         self._running: int | None = None
         chosen = build_sampler(sampler, self._encoding, seed, options or {})
         where = "memory" if storage is None else without_password(storage)
-        with _quiet(), _storage_errors(where):
+        unusable = "a storage that is damaged, or was interrupted while it was made, must be deleted, or choose another"
+        with _quiet(), _storage_errors(where, unusable):
             self.study = optuna.create_study(
                 storage=open_storage(storage),
                 sampler=chosen,
@@ -158,7 +159,7 @@ class FusionStudy:
             if self.finished >= trials:
                 study.stop()
 
-        with _quiet(), _storage_errors(self._where):
+        with _quiet(), _storage_errors(self._where, "finished trials are kept"):
             self._take_over()
             while (missing := trials - self.finished) > 0:
                 self._running = None
@@ -326,9 +327,9 @@ def _quiet() -> Iterator[None]:
 
 
 @contextmanager
-def _storage_errors(where: str) -> Iterator[None]:
+def _storage_errors(where: str, then: str) -> Iterator[None]:
     try:
         yield
     except StorageInternalError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
-        raise StudyError(f"storage {where} fails: {without_password(reason)}; finished trials are kept") from error
+        raise StudyError(f"storage {where} fails: {without_password(reason)}; {then}") from error

@@ -26,6 +26,12 @@ from tests.callbacks.searchers import Part, Searcher, dataset, loaders, trainer
     ("arguments", "message"),
     [
         ({"lr": 0.0}, "lr=0.0 is not positive"),
+        ({"lr": "0.1"}, "lr must be a number, got '0.1'"),
+        ({"betas": 0.9}, "betas must be two numbers, got 0.9"),
+        ({"betas": ("0.5", 0.9)}, "betas must be two numbers, got"),
+        ({"weight_decay": None}, "weight_decay must be a number, got None"),
+        ({"every_n_steps": 2.5}, "every_n_steps must be a whole number, got 2.5"),
+        ({"warmup_epochs": "1"}, "warmup_epochs must be a whole number, got '1'"),
         ({"betas": (0.9, 1.0)}, "betas=.* not in"),
         ({"betas": (0.9,)}, "betas=.* not in"),
         ({"weight_decay": -1.0}, "weight_decay=-1.0 is negative"),

@@ -74,6 +74,19 @@ def test_mistakes_are_one_line(
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_killed_writing_left_is_told(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    killed = tmp_path / ".new.ab_12xyz"  # a process that is killed cannot remove it
+    killed.mkdir()
+    (tmp_path / ".newer.ab_12xyz").mkdir()
+    (tmp_path / ".new.txt").touch()
+    # Told before hours of writing: here they end at once, as the shards are too small.
+    assert main(["stream", str(table), "--output", str(tmp_path / "new"), "--shard-bytes", "5"]) == 2
+    notes = [line for line in capsys.readouterr().out.splitlines() if "was killed" in line]
+    assert notes == [
+        f"note: {killed} is of a writing of {tmp_path / 'new'} that was killed, or still runs; if none runs, delete it"
+    ]
+
+
 def test_amounts_are_no_labels_of_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     table, new = tmp_path / "table.csv", str(tmp_path / "new")
     rows = [f"{i}.5,{i % 4},{i * i % 7},word{i} and others" for i in range(40)]

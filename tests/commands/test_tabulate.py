@@ -127,6 +127,14 @@ def test_a_regression_is_refused_before_its_encoders_are_trained(
         tabulate(configs, tmp_path / "table")
 
 
+def test_a_card_that_says_nothing_is_told_before_training(tmp_path: Path, configs: Path) -> None:
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table" / "card.json").write_text("null")
+    with pytest.raises(RunDirectoryError, match=r"card.json says nothing of a table; choose another --output"):
+        tabulate(configs, tmp_path / "table", limit=0)
+    assert [path.name for path in (tmp_path / "table").iterdir()] == ["card.json"]
+
+
 @pytest.mark.slow
 def test_what_cannot_become_a_table(tmp_path: Path, configs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = tmp_path / "table"

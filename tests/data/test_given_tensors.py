@@ -48,6 +48,12 @@ def test_rows_without_labels_are_taken(nothing: float) -> None:
     assert TensorDataModule(given, given, kinds={"a": "features"}).task == "multilabel"
 
 
+@pytest.mark.parametrize("changes", [{}, {"task": "regression"}])
+def test_a_class_name_that_comes_twice(changes: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match="class_names names 'x' twice"):
+        TensorDataModule(split(), split(), kinds={"a": "features"}, class_names=["x", "y", "x"], **changes)
+
+
 def test_words_that_nobody_knows() -> None:
     with pytest.raises(DataError, match="task 'multiclass' is none that is given: None"):
         TensorDataModule(split(), split(), kinds={"a": "features"}, task="multiclass")  # type: ignore[arg-type]

@@ -198,8 +198,10 @@ def test_a_subclass_with_fewer_arguments_on_the_command_line(tmp_path: Path) -> 
             "init_args": {"stride": 512, "batch_size": 8, "labels": False, "architecture_fraction": 0.5},
         },
     }
-    (tmp_path / "search.yaml").write_text(yaml.safe_dump(content))
-    arguments = ["fit", "--config", str(tmp_path / "search.yaml")]
+    (tmp_path / "configs").mkdir()
+    config = tmp_path / "configs" / "search.yaml"
+    config.write_text(yaml.safe_dump(content))
+    arguments = ["fit", "--config", str(config)]
     assert main(arguments) == 0
     assert torch.load(last, weights_only=True)["hyper_parameters"]["note"] == "a"
     assert main([*arguments, "--ckpt_path", str(last)]) == 0

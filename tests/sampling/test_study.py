@@ -315,6 +315,11 @@ def test_bad_storages_are_named(tmp_path: Path) -> None:
     (tmp_path / "damaged.db").write_text("this is not a database, and long enough to be read as one" * 20)
     with pytest.raises(StudyError, match="not a database"):
         FusionStudy(TINY, storage=f"sqlite:///{tmp_path}/damaged.db")
+    with sqlite3.connect(tmp_path / "begun.db") as database:  # a process that was killed while it made the tables
+        database.execute("CREATE TABLE studies (study_id INTEGER PRIMARY KEY)")
+    with pytest.raises(StudyError, match="interrupted while it was made, must be deleted, or choose another") as begun:
+        FusionStudy(TINY, storage=f"sqlite:///{tmp_path}/begun.db")
+    assert "kept" not in str(begun.value)
     with pytest.raises(StudyError) as caught:
         FusionStudy(TINY, storage="nowhere://user:secret@host/base")
     assert "secret" not in str(caught.value)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -104,6 +105,14 @@ def write_shards(
             raise
         raise RunDirectoryError(f"cannot write {folder}: {error.strerror or error}; choose another folder") from error
     return written
+
+
+def left_behind(folder: Path) -> list[Path]:
+    """Hidden folders beside one of shards: of writings that were killed, or that are not yet finished."""
+    if not folder.parent.is_dir():
+        return []
+    found = re.compile(re.escape(f".{folder.name}.") + r"[a-z0-9_]{8}")  # as `tempfile` names them
+    return sorted(path for path in folder.parent.iterdir() if found.fullmatch(path.name) and path.is_dir())
 
 
 class _Writer:
