@@ -25,6 +25,7 @@ from lightning_mmnas.callbacks.contract import (
     look_ahead,
     part,
     require,
+    require_betas,
     require_numbers,
     require_search,
     require_workable,
@@ -119,12 +120,11 @@ class ArchitectureAlternation(Callback):
         check_every_n_steps: int = 100,
     ) -> None:
         super().__init__()
-        require_numbers(lr=lr, betas=betas, weight_decay=weight_decay)
-        require_numbers(
-            True, warmup_epochs=warmup_epochs, every_n_steps=every_n_steps, check_every_n_steps=check_every_n_steps
-        )
+        require_numbers(lr=lr, weight_decay=weight_decay)
+        require_numbers(True, warmup_epochs=warmup_epochs, every_n_steps=every_n_steps)
+        require_numbers(True, check_every_n_steps=check_every_n_steps)
         require(lr > 0, f"lr={lr} is not positive")
-        require(len(betas) == 2 and all(0 <= b < 1 for b in betas), f"betas={betas} not in [0, 1)")
+        require_betas(betas)
         require(weight_decay >= 0, f"weight_decay={weight_decay} is negative")
         require(warmup_epochs >= 0, f"warmup_epochs={warmup_epochs} is negative")
         require(every_n_steps >= 1, f"every_n_steps={every_n_steps} is less than 1")

@@ -32,14 +32,17 @@ def require(condition: bool, message: str) -> None:
 
 
 def require_numbers(whole: bool = False, **values: Any) -> None:
-    """Refuses values that are no numbers, or no whole ones; a list or tuple, ``betas``, holds such."""
+    """Refuses values that are no numbers, or no whole ones."""
     for name, value in values.items():
-        parts = value if name == "betas" and isinstance(value, tuple | list) else [value]
-        wrong = (name == "betas" and parts is not value) or any(
-            not isinstance(part, Integral if whole else Real) for part in parts
-        )
-        wanted = "two numbers" if name == "betas" else "a whole number" if whole else "a number"
-        require(not wrong, f"{name} must be {wanted}, got {value!r}")
+        wanted = "a whole number" if whole else "a number"
+        require(isinstance(value, Integral if whole else Real), f"{name} must be {wanted}, got {value!r}")
+
+
+def require_betas(betas: Any) -> None:
+    """Refuses what are not the two decay rates of Adam."""
+    two = isinstance(betas, tuple | list) and len(betas) == 2 and all(isinstance(beta, Real) for beta in betas)
+    require(two, f"betas must be two numbers, got {betas!r}")
+    require(all(0 <= beta < 1 for beta in betas), f"betas={betas} not in [0, 1)")
 
 
 _UNFIT: dict[type[Callback], str] = {

@@ -22,7 +22,10 @@ def collect(folder: Path) -> FusionTable:
         )
     records: list[dict[str, Any]] = []
     for path in sorted((folder / "blocks").glob("*.json")):
-        records += _rows(path, {"index", "seed"}, records)
+        rows = _rows(path, {"index", "seed"})
+        if any(row.keys() != (records or rows)[0].keys() for row in rows):
+            raise _no_rows(path)
+        records += rows
     seeds = {record["seed"] for record in records}
     done: dict[int, set[int]] = {}
     for record in records:
@@ -30,7 +33,13 @@ def collect(folder: Path) -> FusionTable:
     whole = [record for record in records if done[record["index"]] == seeds]
     if not whole:
         raise TableError(f"{folder} has no architecture that was trained with every seed; run mmnas tabulate first")
-    card["baselines"] = _baselines([_rows(path, {"name"}) for path in sorted(folder.glob("baselines-*.json"))])
+    baselines: list[list[dict[str, Any]]] = []
+    for path in sorted(folder.glob("baselines-*.json")):
+        rows = _rows(path, {"name"})
+        if _names_and_columns(rows) != _names_and_columns((baselines or [rows])[0]):
+            raise _no_rows(path)
+        baselines.append(rows)
+    card["baselines"] = _baselines(baselines)
     return FusionTable.from_records(whole, card)
 
 
@@ -43,16 +52,26 @@ def _baselines(seeds: list[list[dict[str, Any]]]) -> dict[str, dict[str, float]]
     return found
 
 
-def _rows(path: Path, keys: set[str], others: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
-    """The rows of a file: there are some, of the same columns as others, and all values but names are numbers."""
+def _rows(path: Path, keys: set[str]) -> list[dict[str, Any]]:
+    """The rows of a file: there are some, with these columns, and all values but names are numbers."""
     rows = _read(path)
-    if isinstance(rows, list) and rows and all(isinstance(row, dict) and keys <= row.keys() for row in rows):
-        columns = [(others or rows)[0].keys()] if others is not None else [row.keys() for row in rows]
-        numbers = [value for row in rows for name, value in row.items() if name != "name"]
-        known = all(value is None or isinstance(value, int | float) for value in numbers)
-        if known and all(row.keys() in columns for row in rows):
-            return rows
-    raise TableError(f"{path} holds no rows of this table; delete it and run mmnas tabulate again")
+    if not isinstance(rows, list) or not rows or not all(_is_row(row) and keys <= row.keys() for row in rows):
+        raise _no_rows(path)
+    return rows
+
+
+def _names_and_columns(rows: list[dict[str, Any]]) -> list[tuple[str, set[str]]]:
+    return [(row["name"], set(row)) for row in rows]
+
+
+def _is_row(row: Any) -> bool:
+    return isinstance(row, dict) and all(
+        name == "name" or value is None or isinstance(value, int | float) for name, value in row.items()
+    )
+
+
+def _no_rows(path: Path) -> TableError:
+    return TableError(f"{path} holds no rows of this table; delete it and run mmnas tabulate again")
 
 
 def _read(path: Path) -> Any:

@@ -169,6 +169,10 @@ def test_collecting_tells_files_that_are_no_rows(content: str, tmp_path: Path) -
         with pytest.raises(TableError, match=f"{name} holds no rows of this table; delete it and run"):
             collect(tmp_path)
         (tmp_path / name).write_text(json.dumps(whole[name]))
+    (tmp_path / "baselines-1.json").write_text('[{"name": "late_fusion", "supervised": 0.5}]')
+    with pytest.raises(TableError, match=r"baselines-1\.json holds no rows of this table"):  # of fewer rivals
+        collect(tmp_path)
+    (tmp_path / "baselines-1.json").unlink()
     (tmp_path / "card.json").write_text(content if content != "{}" else "1")
     with pytest.raises(TableError, match=r"card\.json says nothing of a table; delete"):
         collect(tmp_path)
