@@ -60,7 +60,7 @@ from lightning_mmnas.commands.messages import shorten_interpolation_error, short
 from lightning_mmnas.commands.parser_types import read_whole_numbers_first, register_types, write_names_as_names
 from lightning_mmnas.commands.processes import refuse_processes
 from lightning_mmnas.commands.quoting import dump_yaml
-from lightning_mmnas.commands.refusals import refuse_configs, refuse_finished_stage
+from lightning_mmnas.commands.refusals import refuse_config, refuse_finished_stage
 from lightning_mmnas.commands.saving import SaveConfigCallback, keep_metrics, keep_predictions
 from lightning_mmnas.commands.shared import advice, given_configs, refuse_parts, refuse_tags
 from lightning_mmnas.commands.termination import stops_itself
@@ -233,7 +233,7 @@ class MMNASCLI(CommandLine):
         if command == "fit" and self._words:
             config, words = self.config.fit, self._words
             root, run_dir = Path(config.trainer.default_root_dir or "."), Path(config.run_dir)
-            refuse_configs(root)
+            refuse_config(root)
             if config.get("ckpt_path") is None:
                 refuse_finished_stage(root, run_dir, lambda: settings_of(words))
 

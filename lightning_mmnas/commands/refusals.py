@@ -131,23 +131,20 @@ def refuse_finished_stage(root: Path, run_dir: Path, settings: Callable[[], Mapp
     )
 
 
-def refuse_configs(root: Path) -> None:
-    """Refuses to train into a folder of configurations, which the training's own one would come to lie among.
+def refuse_config(root: Path) -> None:
+    """Refuses to train into a folder whose `config.yaml` is the user's own: a training writes one of that name.
 
     Args:
         root: Where `mmnas fit` is about to write: its `trainer.default_root_dir`.
 
     Raises:
-        RunDirectoryError: It holds files of stages, or a `config.yaml` that no training has written.
+        RunDirectoryError: It holds a `config.yaml` that no training has written.
     """
-    names = [f"{name}.yaml" for name in ORDER if (root / f"{name}.yaml").is_file()]
-    written = root / "config.yaml"
-    if written.is_file() and not written.read_text(encoding="utf-8", errors="replace").startswith(_WRITTEN):
-        names.insert(0, written.name)
-    if names:
+    path = root / "config.yaml"
+    if path.is_file() and not path.read_text(encoding="utf-8", errors="replace").startswith(_WRITTEN):
         raise RunDirectoryError(
-            f"{root} holds a configuration, {names[0]}, and what is trained would be written beside or over it; give "
-            "another folder: --run_dir runs/mine"
+            f"{path} is no configuration that a training has written, and one would be written over it; give another "
+            "folder: --run_dir runs/mine"
         )
 
 

@@ -102,8 +102,8 @@ def check_batch(batch: Mapping[str, Any], modalities: Mapping[str, ModalitySpec]
                 f"modality {name!r} of the batch is {type(value).__name__}, not a tensor of prepared samples; let the "
                 "collate function make tensors (a delivered model's transforms make them of raw values)"
             )
-        if value.is_nested or value.is_meta or value.layout != torch.strided:
-            kind = "nested" if value.is_nested else "meta" if value.is_meta else "sparse"
+        if value.is_nested or value.layout != torch.strided:
+            kind = "nested" if value.is_nested else "sparse"
             raise DataError(
                 f"modality {name!r} of the batch is a {kind} tensor, which encoders do not take; let the collate "
                 "function make an ordinary one (.to_dense(), or torch.nested.to_padded_tensor)"

@@ -43,18 +43,7 @@ def _prepare_pruning(callback: ModelPruning) -> None:
             "ModelPruning would prune frozen weights too, such as the encoders', which all stages share: give its "
             "parameters_to_prune, of the network alone, or remove it"
         )
-    parts = [part for part, _ in pruned]
-    _lay_out(parts)
-    vars(callback)["apply_lottery_ticket_hypothesis"] = partial(_go_back, callback, parts)
-
-
-def _go_back(callback: ModelPruning, parts: list[nn.Module]) -> None:
-    type(callback).apply_lottery_ticket_hypothesis(callback)  # to the first weights, as they lay
-    _lay_out(parts)
-
-
-def _lay_out(parts: list[nn.Module]) -> None:
-    for parameter in (parameter for part in parts for parameter in part.parameters(recurse=False)):
+    for parameter in (parameter for part, _ in pruned for parameter in part.parameters(recurse=False)):
         parameter.data = parameter.data.contiguous()
 
 

@@ -118,7 +118,7 @@ def test_frozen_weights_are_not_pruned(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("everywhere", [True, False], ids=["all together", "each alone"])
 def test_encoders_are_pruned_whatever_their_layout_in_memory(everywhere: bool, tmp_path: Path) -> None:
-    """Their channels lie last, which torch's pruning cannot take; nor can it go back to first weights that do."""
+    """Their channels lie last, which torch's pruning cannot take."""
     module = EncoderPretraining(tiny.modalities(), tiny.ENCODERS, projection_hidden=8, projection_out=4)
     convolutions = [part for part in module.encoders.modules() if isinstance(part, torch.nn.Conv2d)]
     assert not all(part.weight.is_contiguous() for part in convolutions)

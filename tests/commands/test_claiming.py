@@ -139,6 +139,11 @@ def test_other_processes_wait_for_what_the_first_one_takes_over(
         await_claim(tmp_path / "run")
         assert (tmp_path / "run" / "finetune" / "done.json").is_file()
     assert len(slept) == 1
+    with pytest.raises(RunDirectoryError, match="other settings"):  # torchrun may be known by the same again
+        _claim(tmp_path / "run", stages_with(finetune=2))
+    with pytest.raises(RunDirectoryError, match="the first process has not begun"):
+        await_claim(tmp_path / "run", seconds=0)
+    _claim(tmp_path / "run", stages_with())
     monkeypatch.setenv(list(launch)[1], "1")  # another start in the same folder
     with pytest.raises(RunDirectoryError, match=r"the first process has not begun .*all of them see"):
         await_claim(tmp_path / "run", seconds=0)

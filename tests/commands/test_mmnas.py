@@ -141,6 +141,14 @@ def test_unwritable_folder_of_fit(tmp_path: Path, config: Path, capsys: pytest.C
     assert str(file) in text
 
 
+def test_a_config_of_the_users_own(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine = tmp_path / "run" / "search" / "config.yaml"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine: 1\n")
+    assert f"{mine} is no configuration that a training has written" in _message(capsys, "fit", "--config", str(config))
+    assert mine.read_text() == "mine: 1\n"
+
+
 def test_checkpoint_of_another_architecture(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "--config", str(config)]) == 0
     import torch

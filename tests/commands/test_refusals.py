@@ -10,7 +10,7 @@ from lightning_mmnas.callbacks.caching import FeatureCaching
 from lightning_mmnas.commands.changes import digest_of, make_manifest
 from lightning_mmnas.commands.claiming import Claim, claim, resolve
 from lightning_mmnas.commands.lightning_cli import MMNASCLI
-from lightning_mmnas.commands.refusals import refuse_configs, refuse_read_only, refuse_run
+from lightning_mmnas.commands.refusals import refuse_config, refuse_read_only, refuse_run
 from lightning_mmnas.commands.run import train_encoders
 from lightning_mmnas.commands.stages import Stage
 from lightning_mmnas.errors import RunDirectoryError
@@ -35,16 +35,14 @@ def _fit(stage: Stage, run_dir: Path, *options: str) -> None:
     MMNASCLI([*stage.arguments(run_dir, 0), "--trainer.fast_dev_run", "true", *options])
 
 
-def test_a_folder_of_configurations_is_no_place_to_train_into(tmp_path: Path) -> None:
-    refuse_configs(tmp_path / "none")
+def test_a_config_of_the_users_own_is_not_written_over(tmp_path: Path) -> None:
+    refuse_config(tmp_path / "none")
+    (tmp_path / "search.yaml").write_text("model: mine")  # beside which a training may be
     (tmp_path / "config.yaml").write_text("# lightning_mmnas==0.1.0\nmodel: mine\n")
-    refuse_configs(tmp_path)  # what an earlier training has written
-    (tmp_path / "search.yaml").write_text("model: mine")
-    with pytest.raises(RunDirectoryError, match=r"holds a configuration, search.yaml, .* --run_dir"):
-        refuse_configs(tmp_path)
+    refuse_config(tmp_path)  # what an earlier training has written
     (tmp_path / "config.yaml").write_text("# mine\nmodel: mine\n")
-    with pytest.raises(RunDirectoryError, match=r"holds a configuration, config.yaml"):
-        refuse_configs(tmp_path)
+    with pytest.raises(RunDirectoryError, match=r"config.yaml is no configuration that a training .* --run_dir"):
+        refuse_config(tmp_path)
 
 
 def test_fit_refuses_a_finished_stage_of_other_settings(tmp_path: Path, stage: Stage) -> None:

@@ -17,7 +17,7 @@ from lightning_mmnas.comparison.comparison import Comparison
 from lightning_mmnas.comparison.logistic import logistic_rivals
 from lightning_mmnas.comparison.rivals import random_genotypes
 from lightning_mmnas.comparison.settings import ComparisonSettings
-from lightning_mmnas.errors import GenotypeError
+from lightning_mmnas.errors import DataError, GenotypeError
 from lightning_mmnas.objectives.labelled import Labelled
 from tests.modules.tiny import ENCODERS, data_of, modalities, split_of
 
@@ -77,6 +77,13 @@ def test_rows() -> None:
     assert all(0 <= row["mean"] <= 1 for row in rows)
     assert all(row["mean"] == pytest.approx(statistics.fmean(row["scores"])) for row in rows)
     assert comparison_of().run() == rows
+
+
+def test_a_budget_that_no_class_can_meet_is_told_before_rivals_are_pretrained(monkeypatch: pytest.MonkeyPatch) -> None:
+    comparison = comparison_of(settings=SETTINGS.model_copy(update={"labels_per_class": (4, 1000)}))
+    monkeypatch.setattr(Comparison, "pretrain", lambda *_: pytest.fail("pretrained in vain"))
+    with pytest.raises(DataError, match="fewer than labels_per_class=1000"):
+        comparison.run()
 
 
 def test_rivals_are_pretrained_on_batches_that_are_shuffled_anew_every_epoch() -> None:

@@ -16,9 +16,10 @@ def nested() -> Tensor:
         return torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)])
 
 
-@pytest.mark.parametrize("kind", ["sparse", "nested", "meta"])
+@pytest.mark.parametrize("kind", ["sparse", "nested"])
 def test_a_batch_of_tensors_that_are_not_ordinary(kind: str) -> None:
-    tensors = {"sparse": torch.zeros(4, 3).to_sparse(), "nested": nested(), "meta": torch.zeros(4, 3, device="meta")}
+    tensors = {"sparse": torch.zeros(4, 3).to_sparse(), "nested": nested()}
     with pytest.raises(DataError, match=rf"modality 'a' of the batch is a {kind} tensor"):
         check_batch({"a": tensors[kind]}, {"a": ModalitySpec("features", (3,))})
-    check_batch({"a": torch.zeros(4, 3)}, {"a": ModalitySpec("features", (3,))})
+    for device in ("cpu", "meta"):  # on which shapes are counted
+        check_batch({"a": torch.zeros(4, 3, device=device)}, {"a": ModalitySpec("features", (3,))})

@@ -53,6 +53,9 @@ def test_tasks_and_modes_of_fine_tuning() -> None:
         FINE("multiclass", mode="probe")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="readout must be one of"):
         FusionNetwork(GENOTYPE, {"left/0": (4, 8), "right/1": (6, 4)}, "mean")  # type: ignore[arg-type]
+    for words in ({"pool": "mean"}, {"grid": "round"}):
+        with pytest.raises(ConfigError, match=f"{next(iter(words))} must be one of"):
+            FusionNetwork(GENOTYPE, {"left/0": (4, 8), "right/1": (6, 4)}, **words)  # type: ignore[arg-type]
 
 
 def test_genotypes(tmp_path: Path) -> None:

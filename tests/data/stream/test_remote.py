@@ -91,6 +91,16 @@ def test_a_damaged_download_is_not_kept(client: Client, tmp_path: Path) -> None:
     assert len(data.tensors("train")["north"]) == 60
 
 
+def test_damaged_means_are_not_kept(client: Client, tmp_path: Path) -> None:
+    path = client.folder / "statistics.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(DataError, match=r"^s3://bucket/some/statistics\.safetensors is damaged: its checksum"):
+        everything(StreamDataModule("s3://bucket/some", str(tmp_path / "kept"), labels=False))
+    path.write_bytes(whole)
+    assert len(everything(StreamDataModule("s3://bucket/some", str(tmp_path / "kept"), labels=False))["north"]) == 60
+
+
 def test_what_cannot_be_downloaded(client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (client.folder / "stream.json").unlink()
     with pytest.raises(
