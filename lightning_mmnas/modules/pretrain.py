@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -91,7 +92,7 @@ class FusionPretraining(SelfSupervisedModule):
         self,
         modalities: dict[str, ModalitySpec],
         encoders: dict[str, EncoderFactory],
-        genotype: str | Genotype | None = None,
+        genotype: str | Path | Genotype | None = None,
         fusion: FusionFactory | None = None,
         encoder_weights: str | None = None,
         readout: ReadoutName = "branch",
