@@ -1,7 +1,6 @@
 """Stage 3: labels come in, as fine-tuning beside a linear model, as fine-tuning alone or as a linear probe."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -100,7 +99,7 @@ class FineTuning(StageModule):
         encoders: dict[str, EncoderFactory],
         num_classes: int | None = None,
         task: Task | None = None,
-        genotype: str | Path | Genotype | None = None,
+        genotype: str | Genotype | None = None,
         fusion: FusionFactory | None = None,
         encoder_weights: str | None = None,
         network_weights: str | None = None,

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
@@ -92,7 +91,7 @@ class FusionPretraining(SelfSupervisedModule):
         self,
         modalities: dict[str, ModalitySpec],
         encoders: dict[str, EncoderFactory],
-        genotype: str | Path | Genotype | None = None,
+        genotype: str | Genotype | None = None,
         fusion: FusionFactory | None = None,
         encoder_weights: str | None = None,
         readout: ReadoutName = "branch",

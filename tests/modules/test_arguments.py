@@ -61,7 +61,7 @@ def test_tasks_and_modes_of_fine_tuning() -> None:
 def test_genotypes(tmp_path: Path) -> None:
     path = tmp_path / "genotype.json"
     GENOTYPE.save(path)
-    module = FusionPretraining(modalities(), ENCODERS, genotype=path)
+    module = FusionPretraining(modalities(), ENCODERS, genotype=path)  # type: ignore[arg-type]
     assert module.network.genotype == GENOTYPE
     for given, message in (
         (GENOTYPE.to_json(), "a path is needed, and JSON text was given"),
