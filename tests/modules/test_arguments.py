@@ -61,6 +61,7 @@ def test_tasks_and_modes_of_fine_tuning() -> None:
 def test_genotypes(tmp_path: Path) -> None:
     path = tmp_path / "genotype.json"
     GENOTYPE.save(path)
+    # Not in the annotation, from which the command line would make a Path that a stored configuration does not hold.
     module = FusionPretraining(modalities(), ENCODERS, genotype=path)  # type: ignore[arg-type]
     assert module.network.genotype == GENOTYPE
     for given, message in (
