@@ -1,7 +1,9 @@
 """Encoders as the later stages see them: pretrained, frozen, one dict of named features."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +19,9 @@ from lightning_mmnas.errors import CheckpointError, ConfigError, DataError
 from lightning_mmnas.space.genotype import Genotype
 
 EncoderFactory = Callable[[ModalitySpec], Encoder]
+
+_brought: ContextVar[frozenset[str]] = ContextVar("brought", default=frozenset())
+"""Names of the weights of the checkpoint that a stage is being built for."""
 
 
 def build_encoders(
@@ -149,11 +154,14 @@ def load_part(module: nn.Module, path: str | os.PathLike[str], prefix: str, what
     """Loads the entries below a prefix of a checkpoint into a module, all of them and no others.
 
     A network that has a genotype is given weights of the same genotype only: another wiring of the same primitives
-    has entries of the same names and shapes.
+    has entries of the same names and shapes. While a stage is built for a checkpoint that holds these entries, the file
+    is not read: it may have moved since.
 
     Raises:
         CheckpointError: The file cannot be read, or holds another architecture; names the first difference.
     """
+    if any(name.startswith(prefix) for name in _brought.get()):
+        return
     checkpoint = read_checkpoint(path, what)
     entries = checkpoint["state_dict"].items()
     state = {name.removeprefix(prefix): value for name, value in entries if name.startswith(prefix)}
@@ -164,6 +172,16 @@ def load_part(module: nn.Module, path: str | os.PathLike[str], prefix: str, what
         )
     check_genotype(module, checkpoint, f"{what}: checkpoint {os.fspath(path)!r}")
     module.load_state_dict(state)
+
+
+@contextmanager
+def brought_by(checkpoint: Mapping[str, Any]) -> Iterator[None]:
+    """While it lasts, `load_part` leaves out what the checkpoint will bring."""
+    token = _brought.set(frozenset(checkpoint["state_dict"]))
+    try:
+        yield
+    finally:
+        _brought.reset(token)
 
 
 def store_genotype(network: nn.Module, checkpoint: dict[str, Any]) -> None:

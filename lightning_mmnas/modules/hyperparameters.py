@@ -23,7 +23,7 @@ from lightning_mmnas.data.choices import check_choices
 from lightning_mmnas.errors import CheckpointError, ConfigError
 from lightning_mmnas.modules.averaging import prepare_averages
 from lightning_mmnas.modules.finite import require_finite
-from lightning_mmnas.modules.frozen import read_checkpoint
+from lightning_mmnas.modules.frozen import brought_by, read_checkpoint
 from lightning_mmnas.modules.length import require_long_schedules
 from lightning_mmnas.modules.ranks import draw_apart
 from lightning_mmnas.space.genotype import Genotype
@@ -96,14 +96,20 @@ class StageModule(LightningModule):
     @classmethod
     @override
     def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
-        """As Lightning's; a genotype that the checkpoint holds need not be given."""
+        """As Lightning's; a genotype that the checkpoint holds need not be given.
+
+        Nor need the files of earlier stages be where they were: the checkpoint brings all weights.
+        """
+        stored: dict[str, Any] = {"state_dict": {}}
+        if isinstance(checkpoint_path, str | PathLike):
+            with suppress(CheckpointError):  # Lightning says what is wrong with a file, and reads addresses too
+                stored = read_checkpoint(checkpoint_path, "load_from_checkpoint")
         wanted = "genotype" in inspect.signature(cls.__init__).parameters
         given = kwargs.get("genotype") is not None or kwargs.get("fusion") is not None
-        if wanted and not given and isinstance(checkpoint_path, str | PathLike):
-            with suppress(CheckpointError):  # Lightning says what is wrong with a file, and reads addresses too
-                stored = read_checkpoint(checkpoint_path, "load_from_checkpoint").get("genotype")
-                kwargs["genotype"] = None if stored is None else Genotype.from_json(stored)
-        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        if wanted and not given and "genotype" in stored:
+            kwargs["genotype"] = Genotype.from_json(stored["genotype"])
+        with brought_by(stored if kwargs.get("strict") is not False else {"state_dict": {}}):
+            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     def _check_arguments(self, caller: FrameType, given: Mapping[str, Any]) -> None:
         """Looks at words and rates that a script has given.

@@ -372,21 +372,3 @@ def test_encoders_that_come_with_their_weights_keep_them(tmp_path: Path) -> None
         EncoderPretraining(modalities(), ENCODERS, frozen=["motion"])
     with pytest.raises(ConfigError, match=r"frozen names \['middle'\], but the modalities are \['left', 'right'\]"):
         EncoderPretraining(modalities(), ENCODERS, frozen=["middle"])
-
-
-def test_checkpoints_bring_their_genotype(tmp_path: Path) -> None:
-    path, found = tmp_path / "stage.ckpt", genotype()
-    stages: list[tuple[Any, dict[str, Any]]] = [
-        (FusionPretraining(modalities(), ENCODERS, genotype=found), {}),
-        (FineTuning(modalities(), ENCODERS, 2, "multiclass", genotype=found), {"labels": True}),
-    ]
-    for stage, changes in stages:
-        trainer_of(tmp_path).fit(stage, data_of(**changes))
-        stage.trainer.save_checkpoint(path)
-        loaded = type(stage).load_from_checkpoint(path, modalities=modalities(), encoders=ENCODERS)
-        assert loaded.network.genotype == found
-        assert same(state_of(loaded), state_of(stage))
-    with path.open("rb") as file:  # from a file that is open it is given, as before
-        FineTuning.load_from_checkpoint(file, modalities=modalities(), encoders=ENCODERS, genotype=found)
-    with pytest.raises(FileNotFoundError):
-        FineTuning.load_from_checkpoint(tmp_path / "none.ckpt", modalities=modalities(), encoders=ENCODERS)
