@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lightning_mmnas.fusion.compiling import uncompiled
 from lightning_mmnas.fusion.fused import readable
 
 Loss = Callable[[], Tensor]
@@ -93,7 +94,8 @@ def unrolled_gradient(
     returned is the gradient of the averaged losses.
 
     Attention runs with PyTorch's plain kernel in the weight loss: the fused ones have no second
-    derivative. So do our own fused functions, which would compute it from their readable form.
+    derivative. So do our own fused functions, which would compute it from their readable form. Nothing of it is
+    compiled: what ``torch.compile`` makes has no second derivative either.
 
     Args:
         module: holds weights and logits. Its parameters, their ``.grad`` and its buffers are left
@@ -109,7 +111,7 @@ def unrolled_gradient(
     """
     parameters = dict(module.named_parameters())
     weights = [parameters[name] for name in rates]
-    with torch.enable_grad():
+    with torch.enable_grad(), uncompiled(module):
         with sdpa_kernel(SDPBackend.MATH), readable():
             loss = _loss_at(module, {}, weight_loss)
             slopes = torch.autograd.grad(loss, weights, create_graph=True, allow_unused=True)

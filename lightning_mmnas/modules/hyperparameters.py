@@ -21,6 +21,7 @@ from typing_extensions import Self, override
 
 from lightning_mmnas.data.choices import check_choices
 from lightning_mmnas.errors import CheckpointError, ConfigError
+from lightning_mmnas.fusion.compiling import compile_fusion
 from lightning_mmnas.modules.averaging import prepare_averages
 from lightning_mmnas.modules.finite import require_finite
 from lightning_mmnas.modules.frozen import brought_by, read_checkpoint
@@ -43,13 +44,16 @@ class StageModule(LightningModule):
     """
 
     built_with: dict[str, Any]
+    _compiled: str | None = None  # the name of the submodule that is to be compiled
 
     def on_train_start(self) -> None:
-        """Lets every rank draw views of its own; refuses what would train nothing, or does not fit the training."""
+        """Lets every rank draw its own views; refuses what would train nothing or does not fit; compiles, if wanted."""
         self._require_steps()
         draw_apart(self.trainer)
         prepare_averages(self.trainer)
         require_long_schedules(self.trainer)
+        if self._compiled is not None:
+            compile_fusion(self.get_submodule(self._compiled), self.device)
 
     def _require_steps(self) -> None:
         """Refuses a loss from which nobody steps, or that nothing could lower.

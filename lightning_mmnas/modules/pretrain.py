@@ -80,6 +80,8 @@ class FusionPretraining(SelfSupervisedModule):
         lr: Peak learning rate.
         weight_decay: Decoupled weight decay.
         schedule: See `plain_optimizer`.
+        compile: Whether training compiles the fusion network with ``torch.compile``, for GPUs: the same numbers, after
+            a minute or two of compiling.
 
     Raises:
         ConfigError: Neither or both of ``genotype`` and ``fusion``.
@@ -108,15 +110,19 @@ class FusionPretraining(SelfSupervisedModule):
         lr: float = 3e-3,
         weight_decay: float = 1e-4,
         schedule: Schedule = "one_cycle",
+        compile: bool = False,
     ) -> None:
         super().__init__(
             modalities, augmentations, modality_dropout, objective, temperature, lr, weight_decay, schedule
         )
-        self.save_hyperparameters(ignore=["modalities", "encoders", "augmentations", "objective", "genotype", "fusion"])
+        self.save_hyperparameters(
+            ignore=["modalities", "encoders", "augmentations", "objective", "genotype", "fusion", "compile"]
+        )
         self.encoders = FrozenEncoders(build_encoders(modalities, encoders))
         if encoder_weights is not None:
             load_part(self.encoders.encoders, encoder_weights, "encoders.", "model.init_args.encoder_weights")
         self.network = fusion_of(genotype, fusion, self.encoders.feature_shapes, readout, dropout, pool, grid)
+        self._compiled = "network" if compile else None
         width = out_features(self.network)
         self.projector = projection_head(width, projection_hidden, projection_out)
         self.fusion = FusionObjective(self.network, self.projector, self.objective, cross_modal_weight, temperature)

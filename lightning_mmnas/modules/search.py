@@ -69,6 +69,8 @@ class FusionSearch(SelfSupervisedModule):
         partial_channels: See `FusionSupernet`.
         regularisation: Terms of the logits in the architecture's loss, such as `BetaDecay`.
         task: Linked from the data module; used by the supervised search only.
+        compile: Whether training compiles the fusion network with ``torch.compile``, for GPUs: the same numbers, after
+            a minute or two of compiling. The architecture steps of the second order are not compiled.
 
     Raises:
         ConfigError: Supervised search on data without classes, or a weight of no cost.
@@ -111,12 +113,13 @@ class FusionSearch(SelfSupervisedModule):
         partial_channels: int = 1,
         regularisation: list[Regularisation] | None = None,
         task: Task | None = None,
+        compile: bool = False,
     ) -> None:
         super().__init__(
             modalities, augmentations, modality_dropout, objective, temperature, lr, weight_decay, schedule
         )
         self.save_hyperparameters(
-            ignore=["modalities", "encoders", "augmentations", "objective", "relaxation", "regularisation"]
+            ignore=["modalities", "encoders", "augmentations", "objective", "relaxation", "regularisation", "compile"]
         )
         self.regularisation = nn.ModuleList(regularisation or [])
         self.cost = SearchCost(cost, cost_weight, cost_readout)
@@ -137,6 +140,7 @@ class FusionSearch(SelfSupervisedModule):
         self.supernet = FusionSupernet(
             space, shapes, pairing, readout, dropout, relaxation, pool, grid, partial_channels
         )
+        self._compiled = "supernet" if compile else None
         self.classifier: nn.Linear | None = None
         self.criterion = label_loss(task)
         if supervised:

@@ -1,0 +1,56 @@
+"""``torch.compile`` of a fusion network: the same numbers from fewer kernels, for GPUs, which wait for launches."""
+
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.fusion.batch_norm import SynchronisedBatchNorm
+from lightning_mmnas.fusion.relaxation import RandomRelaxation
+
+OPTIONS: dict[str, Any] = {"options": {"fallback_random": True}}
+"""For ``torch.compile``: GPUs draw the masks of dropout that they draw without it; CPUs draw others."""
+
+
+def compile_fusion(fusion: nn.Module, device: torch.device) -> None:
+    """Has a fusion network or supernet compiled, in place: the first passes of each kind take up to a minute.
+
+    Weights keep their names; copies of the module are not compiled.
+
+    Args:
+        fusion: Features by name -> (b, out_features).
+        device: Where it is trained.
+
+    Raises:
+        ConfigError: It draws, or talks to other ranks, in the middle of a pass, or there is no C++ compiler for a CPU.
+    """
+    way_out = "leave model.init_args.compile at false"
+    for part in fusion.modules():
+        if isinstance(part, RandomRelaxation):
+            raise ConfigError(f"{type(part).__name__} draws anew in each pass, which is not compiled: {way_out}")
+        if isinstance(part, SynchronisedBatchNorm):
+            raise ConfigError(f"batch norm that is synchronised over ranks is not compiled: {way_out}")
+    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++", "cl"))):
+        raise ConfigError(f"compiling for a CPU needs a C++ compiler, and none was found: install g++, or {way_out}")
+    compiled = torch.compile(fusion._call_impl, **OPTIONS)
+
+    def call(features: Mapping[str, Tensor]) -> Tensor:
+        # One layout in memory, for each makes a graph of its own: those of joined views and of expanded means differ.
+        out: Tensor = compiled({name: feature.contiguous() for name, feature in features.items()})
+        return out
+
+    fusion._compiled_call_impl = call  # where `nn.Module.compile` has it: copies leave it out
+
+
+@contextmanager
+def uncompiled(module: nn.Module) -> Iterator[None]:
+    """While it lasts, compiled parts run as if they were not: compiled functions have no second derivative."""
+    if any(part._compiled_call_impl is not None for part in module.modules()):
+        with torch.compiler.set_stance("force_eager"):
+            yield
+    else:
+        yield

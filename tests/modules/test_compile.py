@@ -1,0 +1,97 @@
+"""``compile: true``: the numbers of a training without it, and what is refused."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning import seed_everything
+
+from lightning_mmnas import ArchitectureAlternation, FusionPretraining, FusionSearch, FusionSpace
+from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.fusion import compiling
+from lightning_mmnas.fusion.fused import readable
+from lightning_mmnas.fusion.relaxation import GumbelHard, Softmax
+from tests.modules.tiny import ENCODERS, data_of, modalities, state_of, trainer_of
+
+SMALL: dict[str, Any] = {
+    "cells": 1,
+    "channels": 4,
+    "length": 2,
+    "primitives": ("sum", "linear_glu"),
+    "projection_hidden": 8,
+    "projection_out": 4,
+}
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("_TORCHINDUCTOR_PYOBJECT_TENSOR_DATA_PTR", "")  # set by torch; taken back after the test
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+class BySGD:
+    """Adam would step by the rounding of gradients that are zero, such as a bias's before a batch norm."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD([p for p in self.parameters() if p.requires_grad], lr=0.1)  # type: ignore[attr-defined]
+
+
+class Search(BySGD, FusionSearch):
+    pass
+
+
+class Pretraining(BySGD, FusionPretraining):
+    pass
+
+
+def search(folder: Path, compile: bool, order: Any = 1, **changes: Any) -> FusionSearch:
+    seed_everything(0, verbose=False)
+    module = Search(modalities(), ENCODERS, compile=compile, **SMALL, **changes)
+    data = data_of(architecture_fraction=0.5)
+    trainer_of(folder, max_epochs=2, limit_val_batches=1, callbacks=[ArchitectureAlternation(lr=0.1, order=order)]).fit(
+        module, data
+    )
+    return module
+
+
+@pytest.mark.parametrize("order", [1, 2])
+def test_a_compiled_search_ends_in_the_same_logits(tmp_path: Path, order: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is captured and differentiated, without the minutes of a C++ compiler.
+    monkeypatch.setattr(compiling, "OPTIONS", {"backend": "aot_eager", "fullgraph": True})
+    terms = {"relaxation": Softmax(2.0, 0.2), "cross_modal_weight": 0.5 * (order == 1)}
+    with readable():  # the fused forms round otherwise
+        plain, compiled = (state_of(search(tmp_path, compile, order, **terms)) for compile in (False, True))
+    assert compiled.keys() == plain.keys()
+    assert max(float(logit.abs().max()) for name, logit in plain.items() if "alpha" in name) > 0.1
+    for name, value in plain.items():
+        torch.testing.assert_close(compiled[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_compiled_pretraining_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without a pool of compiling threads, which would stay.
+    monkeypatch.setitem(compiling.OPTIONS["options"], "compile_threads", 1)
+    space = FusionSpace(inputs=("left/0", "right/0"), cells=1, channels=4, length=2, primitives=("sum",))
+    states = []
+    for compile in (False, True):
+        seed_everything(0, verbose=False)
+        genotype = space.sample(torch.Generator().manual_seed(0))
+        module = Pretraining(modalities(), ENCODERS, genotype, compile=compile, projection_hidden=8, projection_out=4)
+        trainer_of(tmp_path, limit_val_batches=0).fit(module, data_of())
+        states.append(state_of(module))
+        assert (module.network._compiled_call_impl is not None) == compile
+    torch.testing.assert_close(states[1], states[0], rtol=1e-4, atol=1e-5)
+
+
+def test_what_cannot_be_compiled_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        ConfigError, match=r"GumbelHard draws anew in each pass, .*leave model.init_args.compile at fal"
+    ):
+        search(tmp_path, True, relaxation=GumbelHard())
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler, and none was found: install"):
+        search(tmp_path, True)
