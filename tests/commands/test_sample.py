@@ -11,9 +11,9 @@ import torch
 import yaml
 
 from lightning_mmnas import Genotype
-from lightning_mmnas.commands import sampled_search
 from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.sampling import evaluators
+from lightning_mmnas.sampling import record as written
 from tests.sampling.toys import CONFIG
 
 pytestmark = pytest.mark.slow  # the command line alone takes a second
@@ -192,10 +192,10 @@ def test_a_killed_search_knows_its_folder_again(
     config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As SIGKILL leaves it: nothing is written after the best genotype so far."""
-    output, write = tmp_path / "out", sampled_search.record.write
-    monkeypatch.setattr(sampled_search.record, "write", lambda *rest: None)
+    output, write = tmp_path / "out", written.write
+    monkeypatch.setattr(written, "write", lambda *rest: None)
     assert sample(config, output, "--trials", "2", "--sampler", "random") == 0
-    monkeypatch.setattr(sampled_search.record, "write", write)
+    monkeypatch.setattr(written, "write", write)
     assert (output / "genotype.json").is_file()
     assert not record(output)["trials"]
     assert sample(config, output, "--trials", "3", "--sampler", "random") == 0

@@ -43,7 +43,12 @@ def test_the_lock_of_a_killed_process_leads_somewhere(tmp_path: Path, monkeypatc
     """Optuna gives such a lock up after its grace, unless it is a link that leads nowhere: it would wait for ever."""
     links: list[tuple[str, str]] = []
     symlink = os.symlink
-    monkeypatch.setattr(os, "symlink", lambda to, link: (links.append((to, link)), symlink(to, link)))
+
+    def noted(to: str, link: str) -> None:
+        links.append((to, link))
+        symlink(to, link)
+
+    monkeypatch.setattr(os, "symlink", noted)
     monkeypatch.chdir(tmp_path)
     Path("runs").mkdir()
     assert _search("runs/study.log", 1) == 1
