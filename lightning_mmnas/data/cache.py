@@ -39,7 +39,8 @@ class FeatureCache:
     """The features of all the samples of a split, plain or as views, in shards of some samples each.
 
     A shard is one `.npy` of shape (n, views, d), all features of a view side by side, and behind it the checksum of all
-    that (CRC-32, 4 bytes, which readers of `.npy` do not look at). It is there as a whole or not at all, so that an interrupted build goes on with the shards that are missing, in whatever order, on whatever rank.
+    that (CRC-32, 4 bytes, which readers of `.npy` do not look at). It is there as a whole or not at all, so that an
+    interrupted build goes on with the shards that are missing, in whatever order, on whatever rank.
     Views are drawn by seed, shard and place in it alone.
 
     Args:
