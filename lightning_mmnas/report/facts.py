@@ -37,8 +37,8 @@ def read_facts(run_dir: Path) -> Facts:
             raise RunDirectoryError(f"the run in {run_dir} is not finished{where}; run its mmnas run command again")
         raise RunDirectoryError(f"{run_dir} is not the folder of a run: it has no results.json of mmnas run")
     comparison = results.get("comparison") or []
-    found = _verdicts(comparison)
-    if found is None or not _is_whole(results):
+    sentences = _verdicts(comparison)
+    if sentences is None or not _is_whole(results):
         raise RunDirectoryError(
             f"{run_dir / 'results.json'} is damaged; its mmnas run command makes it again from the finished stages"
         )
@@ -49,7 +49,7 @@ def read_facts(run_dir: Path) -> Facts:
         "commands": {name: (read_json(run_dir / name / "done.json") or {}).get("command") for name in STAGES},
         "genotype": results.get("genotype"),
         "comparison": comparison,
-        "verdicts": found,
+        "verdicts": sentences,
         "curves": {name: found for name in STAGES if (found := read_curves(run_dir / name))},
         "architecture": read_json(run_dir / "genotype.weights.json"),
         "selection": selection,
