@@ -51,7 +51,11 @@ def _avmnist(args: list[str]) -> None:
     import json
 
     from lightning_mmnas.data.avmnist.data_module import MANIFEST
-    from lightning_mmnas.data.avmnist.prepare import prepare_avmnist
+    from lightning_mmnas.data.avmnist.prepare import left_behind, prepare_avmnist
+
+    for path in left_behind(Path(options.output)):
+        what = f"{path} is of a writing of {options.output} that was killed, or still runs"
+        print(f"note: {what}; if none runs, delete it")
 
     text = shlex.join(["mmnas", "prepare", "avmnist", *args])
     output = prepare_avmnist(**vars(options), command=text, progress=True)

@@ -72,6 +72,7 @@ def search(args: list[str], options: Any, overrides: list[str]) -> None:
             "storage": without_password(storage),
             "versions": versions("optuna"),
         }
+        record.write_trials(folder, study, how)  # before a genotype is: a command that is killed knows its folder again
         try:
             if isinstance(evaluate, Inherited) and study.finished < options.trials:
                 console.print(f"supernet of {options.supernet_steps} steps …", highlight=False)

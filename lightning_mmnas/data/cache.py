@@ -5,9 +5,11 @@ short texts by name, which are stored beside them and must be the same when they
 """
 
 import hashlib
+import io
 import json
 import math
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,13 +32,15 @@ Encode = Callable[[Batch], Mapping[str, Tensor]]
 
 _SHARD_BYTES = 64 * 2**20
 _MANIFEST = "manifest.json"
+_HEADER_BYTES, _CHECKSUM_BYTES = 128, 4
 
 
 class FeatureCache:
     """The features of all the samples of a split, plain or as views, in shards of some samples each.
 
-    A shard is one `.npy` of shape (n, views, d), all features of a view side by side. It is there as a whole or not at
-    all, so that an interrupted build goes on with the shards that are missing, in whatever order, on whatever rank.
+    A shard is one `.npy` of shape (n, views, d), all features of a view side by side, and behind it the checksum of all
+    that (CRC-32, 4 bytes, which readers of `.npy` do not look at). It is there as a whole or not at all, so that an
+    interrupted build goes on with the shards that are missing, in whatever order, on whatever rank.
     Views are drawn by seed, shard and place in it alone.
 
     Args:
@@ -96,12 +100,12 @@ class FeatureCache:
         """What the features in the folder were made from that is not so now; empty where there are none."""
         path = self.folder / _MANIFEST
         if not path.is_file():
-            return ["no manifest"] if any(self.folder.glob("shard-*.npy")) else []
+            return ["facts, which no manifest.json tells"] if any(self.folder.glob("shard-*.npy")) else []
         try:
             stored = parse_json(path.read_text(encoding="utf-8"))["facts"]
             names = list(self.facts | stored)
         except (OSError, ValueError, TypeError, KeyError):
-            return ["a manifest that cannot be read"]
+            return ["facts, which their manifest.json does not tell"]
         return [
             f"{name} ({_short(stored.get(name))}, now {_short(self.facts.get(name))})"
             for name in names
@@ -135,13 +139,14 @@ class FeatureCache:
             write_json(self.folder / _MANIFEST, {"facts": self.facts})
 
     def missing(self) -> list[int]:
-        """Shards that are not there, or damaged."""
+        """Shards that are not there, or damaged; each is read once as a whole."""
         kept = not self.differences()
-        return [number for number in range(self.shards) if not kept or self._read(number) is None]
+        return [number for number in range(self.shards) if not kept or not self._is_whole(number)]
 
     def bytes_of(self, shards: Iterable[int]) -> int:
         """What some shards take on the disk."""
-        return sum(self._rows(number) * self.views * self.width * self.dtype.itemsize + 128 for number in shards)
+        row = self.views * self.width * self.dtype.itemsize
+        return sum(self._rows(number) * row + _HEADER_BYTES + _CHECKSUM_BYTES for number in shards)
 
     def encodings(self, shards: Iterable[int]) -> int:
         """Samples times views of some shards."""
@@ -181,8 +186,11 @@ class FeatureCache:
                         torch.manual_seed(_seed(self.seed, first, view))
                         shard[start : start + rows, view] = self._joined(encode(batch), rows)
                 advance(rows * self.views)
-            with replacing(self._path(number)) as path, path.open("wb") as file:
-                np.save(file, shard)
+            content = io.BytesIO()
+            np.save(content, shard)
+            content.write(_checksum(zlib.crc32(content.getbuffer())))
+            with replacing(self._path(number)) as path:
+                path.write_bytes(content.getbuffer())
             self._open.pop(number, None)
 
     def read(self, rows: Tensor, views: Tensor) -> Batch:
@@ -218,6 +226,15 @@ class FeatureCache:
 
     def _rows(self, number: int) -> int:
         return min(self.shard_size, self.size - number * self.shard_size)
+
+    def _is_whole(self, number: int) -> bool:
+        if self._read(number) is None:
+            return False
+        found, left = 0, self._path(number).stat().st_size - _CHECKSUM_BYTES
+        with self._path(number).open("rb") as file:
+            while block := file.read(min(left, 2**20)):
+                found, left = zlib.crc32(block, found), left - len(block)
+            return file.read() == _checksum(found)
 
     def _read(self, number: int) -> Any:
         if number not in self._open:
@@ -330,5 +347,10 @@ def _seed(*numbers: int) -> int:
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest(), "big")
 
 
-def _short(text: str | None, length: int = 60) -> str:
-    return "nothing" if text is None else text if len(text) <= length else text[:length] + "…"
+def _checksum(value: int) -> bytes:
+    return value.to_bytes(_CHECKSUM_BYTES, "big")
+
+
+def _short(fact: Any, length: int = 60) -> str:
+    text = "nothing" if fact is None else str(fact)
+    return text if len(text) <= length else text[:length] + "…"

@@ -37,7 +37,8 @@ def read_facts(run_dir: Path) -> Facts:
             raise RunDirectoryError(f"the run in {run_dir} is not finished{where}; run its mmnas run command again")
         raise RunDirectoryError(f"{run_dir} is not the folder of a run: it has no results.json of mmnas run")
     comparison = results.get("comparison") or []
-    if not _is_whole(results, comparison):
+    sentences = _verdicts(comparison)
+    if sentences is None or not _is_whole(results):
         raise RunDirectoryError(
             f"{run_dir / 'results.json'} is damaged; its mmnas run command makes it again from the finished stages"
         )
@@ -48,7 +49,7 @@ def read_facts(run_dir: Path) -> Facts:
         "commands": {name: (read_json(run_dir / name / "done.json") or {}).get("command") for name in STAGES},
         "genotype": results.get("genotype"),
         "comparison": comparison,
-        "verdicts": verdicts(comparison),
+        "verdicts": sentences,
         "curves": {name: found for name in STAGES if (found := read_curves(run_dir / name))},
         "architecture": read_json(run_dir / "genotype.weights.json"),
         "selection": selection,
@@ -79,12 +80,17 @@ def read_curves(stage: Path) -> dict[str, list[list[float]]]:
     return {name: [[epoch, points[epoch]] for epoch in sorted(points)] for name, points in sorted(found.items())}
 
 
-def _is_whole(results: Facts, comparison: Any) -> bool:
+def _verdicts(comparison: Any) -> list[str] | None:
+    """What the rows of a comparison say; None where they are no such rows."""
+    try:
+        return verdicts(comparison)
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def _is_whole(results: Facts) -> bool:
     """Whether what every page shows is of its kind; a section that lacks something is left out later."""
-    rows = isinstance(comparison, list) and all(isinstance(row, dict) for row in comparison)
-    return (
-        rows and isinstance(results.get("total_seconds"), int | float) and isinstance(results.get("parameters"), dict)
-    )
+    return isinstance(results.get("total_seconds"), int | float) and isinstance(results.get("parameters"), dict)
 
 
 def _number(text: Any) -> float | None:

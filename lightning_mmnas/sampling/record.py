@@ -43,7 +43,11 @@ def claim(folder: Path, facts: Mapping[str, Any] | None = None) -> None:
     try:
         known = parse_json(record.read_text(encoding="utf-8"))["facts"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RunDirectoryError(f"cannot read {record}: {error!r}; delete it, or choose another --output") from error
+        genotypes = " ".join(str(path) for path in sorted(folder.glob("genotype*.json")))
+        raise RunDirectoryError(
+            f"cannot read {record}: {error!r}; the trials are in the study: delete {record} {genotypes} to have them "
+            "written again, or choose another --output"
+        ) from error
     if facts is not None and known != json.loads(json.dumps(facts)):
         raise RunDirectoryError(f"{folder} holds the trials of another search; choose another --output")
 
@@ -57,16 +61,8 @@ def write(folder: Path, study: FusionStudy, how: Mapping[str, Any]) -> None:
         how: How it was made: command, versions, ...
     """
     networks = study.networks()
+    write_trials(folder, study, how)
     write_best(folder, study)
-    write_json(
-        folder / RECORD,
-        {
-            **how,
-            "facts": study.facts,
-            "best": [network.number for network in study.best()],
-            "trials": [_entry(study, network) for network in networks],
-        },
-    )
     write_text(folder / "trials.csv", _csv(study, networks))
     if len(study.objectives) == 1 and (best := study.best()):
         from lightning_mmnas.report.architecture import plot_genotype
@@ -74,6 +70,19 @@ def write(folder: Path, study: FusionStudy, how: Mapping[str, Any]) -> None:
         picture = BytesIO()
         plot_genotype(best[0].genotype).savefig(picture, format="png", dpi=150)
         write_bytes(folder / "genotype.png", picture.getvalue())
+
+
+def write_trials(folder: Path, study: FusionStudy, how: Mapping[str, Any]) -> None:
+    """Writes ``trials.json``, by which the same search knows its folder again."""
+    write_json(
+        folder / RECORD,
+        {
+            **how,
+            "facts": study.facts,
+            "best": [network.number for network in study.best()],
+            "trials": [_entry(study, network) for network in study.networks()],
+        },
+    )
 
 
 def write_best(folder: Path, study: FusionStudy) -> None:

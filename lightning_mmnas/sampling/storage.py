@@ -3,14 +3,18 @@
 import os
 import platform
 import re
+from pathlib import Path
 
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 
 from lightning_mmnas.errors import StudyError
 
 _ACCEPTED = "accepted: sqlite:///FILE.db, another URL of SQLAlchemy, or a journal FILE.log"
 _JOURNALS = (".log", ".journal")
+_ENTRY = b'{"op_code":'
+_LONGEST = 2**20
+"""Bytes that an entry of a journal has at most; it is some hundred."""
 _PATIENCE = 60.0
 """Seconds that a process waits for another one that writes to the same SQLite file."""
 
@@ -32,13 +36,42 @@ def open_storage(url: str | None) -> BaseStorage:
             options = {"connect_args": {"timeout": _PATIENCE}} if url.startswith("sqlite") else {}
             return RDBStorage(url, engine_kwargs=options)
         if url.endswith(_JOURNALS):
-            return JournalStorage(JournalFileBackend(url))
+            return JournalStorage(_journal(url))
     except ImportError as error:
         raise StudyError(f"storage {without_password(url)} needs a database driver: {error}; install it") from error
     except Exception as error:  # what a database raises depends on its driver
         reason = without_password(f"{error}".strip().splitlines()[0] if f"{error}".strip() else type(error).__name__)
-        raise StudyError(f"cannot open storage {without_password(url)}: {reason}; {_ACCEPTED}") from error
+        there = Path(url.removeprefix("sqlite:///")).is_file()
+        way = "make room, or delete the file if it is damaged; " if there else ""
+        raise StudyError(f"cannot open storage {without_password(url)}: {reason}; {way}{_ACCEPTED}") from error
     raise StudyError(f"{url!r} is no storage; {_ACCEPTED}")
+
+
+def _journal(path: str) -> JournalFileBackend:
+    """A journal, without the half line that a process leaves which is killed, or has no room, while it writes.
+
+    (Optuna would write the next entry behind it, and could read neither. Its lock is a link to the path: one that is
+    relative leads nowhere from another folder, and then the lock of a killed process is waited for for ever.)
+    """
+    file = Path(path).absolute()
+    lock = JournalFileSymlinkLock(str(file))
+    backend = JournalFileBackend(str(file), lock)
+    if _half_line(file):
+        lock.acquire()  # which whoever is writing at this moment holds
+        try:
+            os.truncate(file, file.stat().st_size - _half_line(file))
+        finally:
+            lock.release()
+    return backend
+
+
+def _half_line(file: Path) -> int:
+    """Bytes behind the last whole line of a journal; 0 in files that are something else."""
+    with file.open("rb") as content:
+        is_journal = content.read(len(_ENTRY)) == _ENTRY
+        content.seek(max(0, file.stat().st_size - _LONGEST))
+        line = content.read().rpartition(b"\n")[2]
+    return len(line) if is_journal and _ENTRY.startswith(line[: len(_ENTRY)]) else 0
 
 
 def without_password(text: str) -> str:

@@ -88,13 +88,28 @@ def test_other_code_and_versions_are_refused(tmp_path: Path, monkeypatch: pytest
 def test_a_damaged_manifest_is_refused(tmp_path: Path) -> None:
     build(tmp_path / "f")
     path = tmp_path / "f" / "train" / "views" / "manifest.json"
-    for text in ("", "{}", "[1]", '{"facts": 3}', json.dumps({"facts": {}})):
+    for text in ("", "{}", "[1]", '{"facts": 3}', json.dumps({"facts": {}}), '{"facts": {"data": 3, "seed": [1]}}'):
         path.write_text(text)
         with pytest.raises(CacheError, match="were made from other"):
             build(tmp_path / "f")
     path.unlink()
     with pytest.raises(CacheError, match="no manifest"):
         build(tmp_path / "f")
+
+
+def test_features_that_have_changed_on_the_disk_are_made_again(tmp_path: Path) -> None:
+    """A bit that has flipped, numbers of somebody else, and more than there should be: of the right size or not."""
+    build(tmp_path / "f")
+    whole, path = stored(tmp_path / "f"), tmp_path / "f" / "train" / "views" / "shard-00000.npy"
+    content, values = path.read_bytes(), np.load(path)
+    np.save(tmp_path / "other.npy", np.full_like(values, np.nan))
+    flipped = bytearray(content)
+    flipped[len(content) // 2] ^= 64
+    other = (tmp_path / "other.npy").read_bytes()
+    for damaged in (bytes(flipped), other, other + content[-4:], content[:-4], content + b"\0", content[:-1] + b"x"):
+        path.write_bytes(damaged)
+        build(tmp_path / "f")
+        assert stored(tmp_path / "f") == whole
 
 
 def test_an_interrupted_build_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ import yaml
 from lightning_mmnas import Genotype
 from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.sampling import evaluators
+from lightning_mmnas.sampling import record as written
 from tests.sampling.toys import CONFIG
 
 pytestmark = pytest.mark.slow  # the command line alone takes a second
@@ -185,6 +186,29 @@ def test_ctrl_c_keeps_what_is_done(
     assert (output / "genotype.json").is_file()
     assert sample(config, output, "--trials", "5", "--sampler", "random") == 0
     assert trials(output) == trials(tmp_path / "whole")
+
+
+def test_a_killed_search_knows_its_folder_again(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As SIGKILL leaves it: nothing is written after the best genotype so far."""
+    output, write = tmp_path / "out", written.write
+    monkeypatch.setattr(written, "write", lambda *rest: None)
+    assert sample(config, output, "--trials", "2", "--sampler", "random") == 0
+    monkeypatch.setattr(written, "write", write)
+    assert (output / "genotype.json").is_file()
+    assert not record(output)["trials"]
+    assert sample(config, output, "--trials", "3", "--sampler", "random") == 0
+    assert len(record(output)["trials"]) == 3
+
+    before = (output / "trials.json").read_bytes()
+    (output / "trials.json").write_bytes(before[:99])
+    assert sample(config, output, "--trials", "3") == 2
+    assert f"delete {output / 'trials.json'} {output / 'genotype.json'} to have them" in capsys.readouterr().err
+    for name in ("trials.json", "genotype.json"):
+        (output / name).unlink()
+    assert sample(config, output, "--trials", "3", "--sampler", "random") == 0
+    assert json.loads(before)["trials"] == record(output)["trials"]
 
 
 @pytest.mark.parametrize(

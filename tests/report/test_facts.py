@@ -33,7 +33,10 @@ def test_of_a_damaged_log_the_rest_is_read(tmp_path: Path) -> None:
     assert read_curves(tmp_path) == {"train/loss": [[0.0, 1.0], [2.0, 0.5]]}
 
 
-@pytest.mark.parametrize("change", [{"total_seconds": None}, {"parameters": -1}, {"comparison": ["a"]}])
+@pytest.mark.parametrize(
+    "change",
+    [{"total_seconds": None}, {"parameters": -1}, {"comparison": ["a"]}, {"comparison": [{"name": 1}]}],
+)
 def test_damaged_results_are_told(change: dict[str, Any], tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     write_json(run / "results.json", {**(read_json(run / "results.json") or {}), **change})

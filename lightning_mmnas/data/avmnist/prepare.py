@@ -1,11 +1,12 @@
 """Builds AV-MNIST from MNIST and the Free Spoken Digit Dataset, with the published degradation of both."""
 
+import glob
 import hashlib
 import os
 import platform
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -304,25 +305,32 @@ def _write(
 ) -> None:
     """Writes the files of one part: pairs of one split after another."""
     size = sum(len(pairs) for _, pairs, _, _ in chosen)
-    for name in ("images", "audio"):
-        (folder / name).mkdir(exist_ok=True)
-    images = np.lib.format.open_memmap(folder / "images" / f"{file}_data.npy", "w+", np.float32, (size, 784))
-    audio = np.lib.format.open_memmap(folder / "audio" / f"{file}_data.npy", "w+", np.uint8, (size, 112, 112))
-    at = 0
-    for part, pairs, noise, number in chosen:
-        generator = torch.Generator().manual_seed(seed * len(SPLITS) + number)
-        for start in _track(range(0, len(pairs), _BATCH), f"writing {SPLITS[number]}", progress):
-            batch = pairs[start : start + _BATCH]
-            sound = waveforms[torch.from_numpy(batch[:, 1])]
-            noisy = sound + 10 ** (-snr / 20) * _noise(len(sound), noise, generator)
-            images[at : at + len(batch)] = degradation(_pictures(part, batch))
-            audio[at : at + len(batch)] = spectrograms(noisy).numpy()
-            at += len(batch)
-    images.flush()
-    audio.flush()
+    images, audio = (folder / name / f"{file}_data.npy" for name in ("images", "audio"))
+    with _array(images, np.float32, (size, 784)) as add_images, _array(audio, np.uint8, (size, 112, 112)) as add_audio:
+        for part, pairs, noise, number in chosen:
+            generator = torch.Generator().manual_seed(seed * len(SPLITS) + number)
+            for start in _track(range(0, len(pairs), _BATCH), f"writing {SPLITS[number]}", progress):
+                batch = pairs[start : start + _BATCH]
+                sound = waveforms[torch.from_numpy(batch[:, 1])]
+                noisy = sound + 10 ** (-snr / 20) * _noise(len(sound), noise, generator)
+                add_images(degradation(_pictures(part, batch)))
+                add_audio(spectrograms(noisy).numpy())
     labels = [part.labels[pairs[:, 0]].astype(np.int64) for part, pairs, _, _ in chosen]
     np.save(folder / f"{file}_labels.npy", np.concatenate(labels))
     np.save(folder / f"{file}_pairs.npy", np.concatenate([pairs for _, pairs, _, _ in chosen]).astype(np.int32))
+
+
+@contextmanager
+def _array(path: Path, dtype: Any, shape: tuple[int, ...]) -> Iterator[Callable[[Any], Any]]:
+    """Gives a function that writes some rows of an array, one call after another.
+
+    (No memory map: where the disk is full, that ends the process without a word.)
+    """
+    path.parent.mkdir(exist_ok=True)
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        yield lambda rows: file.write(np.ascontiguousarray(rows, dtype).data)
 
 
 def _pictures(part: Mnist, pairs: Numbers) -> Pictures:
@@ -341,6 +349,11 @@ def _noise(size: int, clips: list[Tensor] | None, generator: torch.Generator) ->
     noise = torch.stack(stretches)
     noise = noise - noise.mean(1, keepdim=True)
     return noise / noise.std(1, correction=0, keepdim=True).clamp(min=1e-8)
+
+
+def left_behind(output: Path) -> list[Path]:
+    """Hidden folders beside one of AV-MNIST: of writings that were killed, or that are not yet finished."""
+    return sorted(output.parent.glob(f".{glob.escape(output.name)}.*.part"))
 
 
 @contextmanager

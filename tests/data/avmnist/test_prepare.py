@@ -190,11 +190,30 @@ def test_download_asks_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         prepare_avmnist(tmp_path / "mnist", tmp_path / "fsdd", tmp_path / "other", pairs=20, download=True)
 
 
+def test_no_file_is_larger_than_what_was_written(
+    sources: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A memory map has its whole size at once; where the disk does not, writing into it ends the process."""
+    sizes: list[int] = []
+    made = module.spectrograms
+
+    def noted(waveforms: Any) -> Any:
+        sizes.append(max(path.stat().st_size for path in tmp_path.rglob("audio/*.npy")))
+        return made(waveforms)
+
+    monkeypatch.setattr(module, "spectrograms", noted)
+    prepare_avmnist(*sources, tmp_path / "out", pairs=20)
+    assert sizes[0] <= 128 < (tmp_path / "out" / "audio" / "train_data.npy").stat().st_size
+
+
 def test_the_command(sources: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mnist, fsdd = map(str, sources)
     arguments = ["prepare", "avmnist", "--mnist", mnist, "--fsdd", fsdd, "--output", str(tmp_path / "out")]
+    (tmp_path / ".out.7.part").mkdir()
     assert main([*arguments, "--pairs", "20", "--snr", "-5"]) == 0
-    assert "14 train, 2 val, 4 test" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "14 train, 2 val, 4 test" in said
+    assert f"note: {tmp_path / '.out.7.part'} is of a writing of {tmp_path / 'out'} that was killed" in said
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["command"].startswith("mmnas prepare avmnist")
     assert main(arguments) == 2
     assert "exists and is not empty" in capsys.readouterr().err

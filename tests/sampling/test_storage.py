@@ -1,0 +1,55 @@
+"""Journals whose writer was killed, and storages that are damaged."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lightning_mmnas import FusionSpace, FusionStudy
+from lightning_mmnas.errors import StudyError
+from lightning_mmnas.sampling.storage import open_storage
+
+SPACE = FusionSpace(inputs=("image/0", "text"), cells=1)
+
+
+def _search(storage: str, trials: int) -> int:
+    study = FusionStudy(SPACE, "random", objectives=("inputs",), storage=storage)
+    study.run(lambda genotype, report: {"inputs": len(genotype.inputs_read())}, trials)
+    return study.finished
+
+
+def test_half_a_line_of_a_killed_writer_is_dropped(tmp_path: Path) -> None:
+    journal = tmp_path / "study.log"
+    assert _search(str(journal), 2) == 2
+    whole = journal.read_bytes()
+    for half in (b'{"op', b'{"op_code":6,"worker_id":"a'):
+        journal.write_bytes(whole + half)
+        assert _search(str(journal), 2) == 2
+        assert journal.read_bytes().startswith(whole + b'{"op_code":0')  # the study, asked for once more
+    journal.write_bytes(whole[:-9])  # in the middle of its last entry
+    assert _search(str(journal), 3) == 3
+    assert _search(str(journal), 4) == 4
+
+
+def test_files_that_are_no_journal_are_left_alone(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.log"
+    mine.write_text("one\ntwo")
+    with pytest.raises(StudyError, match="delete the file if it is damaged; accepted: sqlite"):
+        open_storage(str(mine))
+    assert mine.read_text() == "one\ntwo"
+
+
+def test_the_lock_of_a_killed_process_leads_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optuna gives such a lock up after its grace, unless it is a link that leads nowhere: it would wait for ever."""
+    links: list[tuple[str, str]] = []
+    symlink = os.symlink
+
+    def noted(to: str, link: str) -> None:
+        links.append((to, link))
+        symlink(to, link)
+
+    monkeypatch.setattr(os, "symlink", noted)
+    monkeypatch.chdir(tmp_path)
+    Path("runs").mkdir()
+    assert _search("runs/study.log", 1) == 1
+    assert {(Path(link).parent / to).is_file() for to, link in links} == {True}
