@@ -165,10 +165,8 @@ def explain(error: BaseException) -> str | None:
         return f"{error.strerror}; make room on the disk that is written to, and the same command goes on"
     package = type(error).__module__.partition(".")[0]
     if package in _LOGGERS:
-        return (
-            f"the logger {package}: {(text or type(error).__name__).splitlines()[0].rstrip('.')}; the same command without "
-            "it, or once it works, goes on"
-        )
+        reason = (text or type(error).__name__).splitlines()[0].rstrip(".")
+        return f"the logger {package}: {reason}; the same command without it, or once it works, goes on"
     place = _place(error)
     if place == "lightning.fabric.utilities.apply_func" and "meta tensor" in text:
         return (
