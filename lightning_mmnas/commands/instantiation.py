@@ -12,6 +12,7 @@ from jsonargparse import Namespace
 from lightning.fabric.utilities import rank_zero_warn
 
 from lightning_mmnas.callbacks.lightning_private import given_hyperparameters
+from lightning_mmnas.commands.messages import shorten_parser_error
 from lightning_mmnas.errors import CheckpointError, ConfigError, MMNASError
 
 LINKED = ("modalities", "num_classes", "task", "target_scale")
@@ -24,7 +25,14 @@ def instantiation_error(error: Exception) -> MMNASError:
     while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
         causes.append(cause)
     own = next((cause for cause in causes if isinstance(cause, MMNASError)), None)
-    return own or ConfigError(f"model, data or trainer cannot be built: {causes[-1]}")
+    if own is not None:
+        return own
+    # Where an argument is of one type or another, the parser's own text has what all of them say.
+    several = str(error).startswith("Does not validate against any of the Union subtypes")
+    reason = str(causes[-1])
+    if several:
+        reason = shorten_parser_error(str(error)).removesuffix(" Expected a <class 'bool'>")  # of trainer.logger
+    return ConfigError(f"model, data or trainer cannot be built: {reason}")
 
 
 class Instantiator:

@@ -43,6 +43,8 @@ _NO_CLASS_YET = re.compile(r'Parser key "(model|data)":.*(?:Given|Got) value: \{
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 # What else a parser says of a misspelt class.
 _NO_PATH = re.compile(r"Expected a path but .* either not accessible or invalid|Expected a <class '[\w.]+'>")
+_LOGGERS = ("mlflow", "wandb")
+"""Packages that talk to a server: what they raise is of it, or of the way to it."""
 _LONG = 60  # characters; a longer value is a whole section of the configuration
 
 
@@ -161,6 +163,10 @@ def explain(error: BaseException) -> str | None:
         return f"{error.strerror}: {error.filename}"
     if isinstance(error, OSError) and error.errno in _DISK:
         return f"{error.strerror}; make room on the disk that is written to, and the same command goes on"
+    package = type(error).__module__.partition(".")[0]
+    if package in _LOGGERS:
+        reason = (text or type(error).__name__).splitlines()[0].rstrip(".")
+        return f"the logger {package}: {reason}; the same command without it, or once it works, goes on"
     place = _place(error)
     if place == "lightning.fabric.utilities.apply_func" and "meta tensor" in text:
         return (

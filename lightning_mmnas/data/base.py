@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from lightning_mmnas.data import samples as sampled
-from lightning_mmnas.data.choices import check_choices
+from lightning_mmnas.data.choices import check_choices, check_share
 from lightning_mmnas.data.drawing import caption, draw
 from lightning_mmnas.data.names import flaw
 from lightning_mmnas.data.samples import LABEL, Batch, EpochSampler, Part, Samples, ViewSampler, collate
@@ -87,11 +87,8 @@ class MultimodalDataModule(LightningDataModule, ABC):
                     raise ConfigError(
                         f"{name}={budget} needs labels=True, got labels=False; check data.init_args.labels"
                     )
-        if architecture_fraction is not None and not 0 < architecture_fraction < 1:
-            raise ConfigError(
-                f"architecture_fraction must be between 0 and 1, both excluded, got "
-                f"{architecture_fraction}; check data.init_args.architecture_fraction"
-            )
+        if architecture_fraction is not None:
+            check_share("architecture_fraction", architecture_fraction)
         check_choices(MultimodalDataModule.__init__, {"architecture_split": architecture_split})
         if architecture_fraction is not None and architecture_split is not None:
             raise ConfigError(
@@ -286,6 +283,8 @@ class MultimodalDataModule(LightningDataModule, ABC):
         for name in available:
             if (reason := flaw(name)) is not None:
                 raise DataError(f"{name!r} cannot be the name of a modality: {reason}")
+        if isinstance(modalities, str):
+            raise DataError(f"modalities are a list of names, such as [{modalities!r}], got the text {modalities!r}")
         selected = tuple(available if modalities is None else modalities)
         for name in selected:
             if name not in available:

@@ -47,3 +47,13 @@ def _expected(constructor: Callable[..., Any]) -> dict[str, tuple[list[Any], tup
         if words or (modules and set(types) - {NoneType}):
             found[name] = words, types
     return found
+
+
+def check_share(name: str, value: object) -> None:
+    """Refuses what is no number between 0 and 1.
+
+    Raises:
+        ConfigError: It names the argument and what was given.
+    """
+    if not isinstance(value, int | float) or not 0 < value < 1:
+        raise ConfigError(f"{name} must be between 0 and 1, both excluded, got {value!r}; check data.init_args.{name}")

@@ -15,6 +15,8 @@ Kind = Literal["motion", "skeleton", "image", "text", "audio", "video", "feature
 Task = Literal["multiclass", "multilabel", "regression"]
 _AMOUNTS = ("motion", "skeleton", "audio", "features")
 """Kinds whose samples are floats; pictures may be bytes, and texts are ids."""
+_BEYOND = 0.5
+"""How far pictures may leave [0, 1], as those do that bicubic interpolation has made smaller."""
 Split = Literal["train", "val", "test"]
 TargetScale = tuple[float, float]
 """Mean and standard deviation of the targets of a regression, in their own unit."""
@@ -154,6 +156,32 @@ def to_unit(pixels: Tensor) -> Tensor:
     They are of torch's default type, which Lightning sets to that of ``bf16-true`` and its like.
     """
     return pixels.to(torch.get_default_dtype()) / 255 if pixels.dtype == torch.uint8 else pixels
+
+
+def check_pixels(pixels: Tensor, what: str) -> None:
+    """Refuses pictures and clips that are neither bytes nor floats in [0, 1], such as floats up to 255.
+
+    Args:
+        pixels: Of any shape.
+        what: What they are, for the message.
+
+    Raises:
+        DataError: They are of another type or range.
+    """
+    kinds = "pixels are uint8 in [0, 255] or floats in [0, 1]"
+    if pixels.dtype != torch.uint8 and not pixels.is_floating_point():
+        raise DataError(
+            f"{what} holds pixels of type {pixels.dtype}; {kinds}: .to(torch.uint8) makes bytes of grey levels, "
+            ".float() numbers of black and white"
+        )
+    if pixels.dtype == torch.uint8 or pixels.is_meta or not pixels.numel():
+        return
+    low, high = (float(value) for value in pixels.detach().aminmax())
+    if low < -_BEYOND or high > 1 + _BEYOND:
+        raise DataError(
+            f"{what} holds pixels from {low:.3g} to {high:.3g}; {kinds}: divide by the value of white, such as 255, "
+            "and leave standardising to the encoder"
+        )
 
 
 def unscaled(values: Tensor, scale: TargetScale | None) -> Tensor:

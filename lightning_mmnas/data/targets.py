@@ -22,10 +22,12 @@ def measure_scale(targets: Tensor, rows: Sequence[int], place: str) -> TargetSca
         place: Table and column, for messages.
 
     Raises:
-        DataError: Fewer than two rows have a target, or all have the same.
+        DataError: Fewer than two rows have a target, all have the same, or one is infinite.
     """
     known = targets[torch.as_tensor(rows, dtype=torch.long)]
     known = known[~known.isnan()]
+    if bool(known.isinf().any()):
+        raise DataError(f"{place}: the target of a training row is infinite; NaN says that there is none")
     if len(known) < 2:
         raise DataError(f"{place}: {len(known)} training rows have a target; a regression needs two or more")
     if bool((known == known[0]).all()):

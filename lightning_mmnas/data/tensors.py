@@ -9,9 +9,12 @@ from torch import Tensor
 
 from lightning_mmnas.data.base import MultimodalDataModule
 from lightning_mmnas.data.samples import LABEL, TensorSamples
-from lightning_mmnas.data.spec import Kind, ModalitySpec, Split, TargetScale, Task, Vocabulary, to_unit
+from lightning_mmnas.data.spec import Kind, ModalitySpec, Split, TargetScale, Task, Vocabulary, check_pixels, to_unit
 from lightning_mmnas.data.targets import measure_scale, standardised
 from lightning_mmnas.errors import DataError
+
+_FEW = 1000
+"""So many classes may most of them have no sample."""
 
 
 class TensorDataModule(MultimodalDataModule):
@@ -74,6 +77,7 @@ class TensorDataModule(MultimodalDataModule):
     ) -> None:
         for split, tensors in (("train", train), ("val", val), ("test", {} if test is None else test)):
             _check_tensors(split, tensors)
+        _check_words(kinds, groups, class_names)
         if task not in (None, "regression"):
             raise DataError(
                 f"task {task!r} is none that is given: None, the task follows from the labels, or 'regression'"
@@ -177,6 +181,26 @@ def _check_tensors(split: str, tensors: Mapping[str, Tensor]) -> None:
             raise DataError(f"{name!r} of {split} is a single number; the first axis is that of the samples")
 
 
+def _check_words(kinds: object, groups: object, class_names: object) -> None:
+    """Refuses what is not of the type that the arguments have."""
+    if not isinstance(kinds, Mapping):
+        raise DataError(f"kinds are a dict by modality, such as {{'photo': 'image'}}, got {kinds!r}")
+    if class_names is not None and (not isinstance(class_names, Sequence) or isinstance(class_names, str)):
+        raise DataError(f"class_names are a list, in the order of the labels, got {class_names!r}")
+    if groups is None:
+        return
+    if not isinstance(groups, Tensor):
+        raise DataError(
+            f"groups are a tensor of one number for each training sample, got {type(groups).__name__}: "
+            "torch.as_tensor makes one of numbers, numpy.unique(names, return_inverse=True)[1] numbers of names"
+        )
+    if groups.ndim != 1 or groups.is_floating_point() or groups.is_complex():
+        raise DataError(
+            f"groups are one whole number for each training sample, (n,), got {groups.dtype} of shape "
+            f"{tuple(groups.shape)}"
+        )
+
+
 def _check_split(
     split: str, tensors: Mapping[str, Tensor], train: Mapping[str, Tensor], kinds: Mapping[str, str]
 ) -> None:
@@ -198,6 +222,8 @@ def _check_split(
                 f"{name!r} has samples of shape {tuple(tensor.shape[1:])} in {split}, "
                 f"but {tuple(train[name].shape[1:])} in train"
             )
+        if kinds.get(name) in ("image", "video"):
+            check_pixels(tensor, f"{name!r} of {split}")
 
 
 def _class_names(labels: Tensor | None, names: Sequence[str] | None) -> list[str]:
@@ -222,6 +248,11 @@ def _class_names(labels: Tensor | None, names: Sequence[str] | None) -> list[str
             )
     elif len(labels):
         count = int(labels.max()) + 1
+        if names is None and count > max(_FEW, 10 * len(labels)):
+            raise DataError(
+                f"the largest of {len(labels)} labels is {count - 1}, which would be {count} classes; "
+                "torch.unique(labels, return_inverse=True)[1] numbers those that there are, or give class_names"
+            )
     else:
         raise DataError("the train split is empty")
     if names is None:

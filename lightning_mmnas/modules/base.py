@@ -138,7 +138,7 @@ class SelfSupervisedModule(StageModule):
         )
         return loss
 
-    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Logs the objective on unseen samples."""
         self.log("val/loss", self.loss(batch), prog_bar=True, batch_size=size(batch), sync_dist=True)
 

@@ -1,12 +1,13 @@
 """Stage 3: labels come in, as fine-tuning beside a linear model, as fine-tuning alone or as a linear probe."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from lightning.fabric.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torchmetrics import MetricCollection
 
 from lightning_mmnas.data.base import ModalitySpec, Task
 from lightning_mmnas.data.spec import TargetScale, check_batch, unscaled
@@ -170,6 +171,7 @@ class FineTuning(StageModule):
         self.data_scale = self.target_scale
         metrics = build_metrics(task, num_classes, threshold, self.target_scale)
         self.val_metrics, self.test_metrics = metrics.clone(prefix="val/"), metrics.clone(prefix="test/")
+        self.further_metrics = nn.ModuleDict()  # of a second loader, a third, ...: each has numbers of its own
         if task == "multilabel":
             self.val_predictions = Predictions(num_classes)
             self.test_tuned = build_tuned_metrics(num_classes).clone(prefix="test/")
@@ -234,34 +236,44 @@ class FineTuning(StageModule):
         )
         return loss
 
-    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
-        """Logs loss and metrics of the validation split."""
+    def validation_step(self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Logs loss and metrics of the validation split; of several loaders, those of each."""
         logits, labels = self(batch), self.labels(batch)
-        self.val_metrics.update(self._scores(logits), labels)
+        self._log_metrics("val_metrics", dataloader_idx, self._scores(logits), labels, prog_bar=True)
         loss = self.criterion(logits, labels)
         self.log("val/loss", loss, batch_size=size(batch), sync_dist=True)
-        self.log_dict(self.val_metrics, prog_bar=True, batch_size=size(batch))
-        if self.task == "multilabel":
+        if self.task == "multilabel" and dataloader_idx == 0:
             self.val_predictions.update(self._scores(logits), labels)
 
     def on_validation_epoch_end(self) -> None:
-        """Tunes the thresholds of multi-label data, the same on every rank."""
+        """Tunes the thresholds of multi-label data on the first loader's samples, the same on every rank."""
         if self.task == "multilabel":
             probabilities, labels = self.val_predictions.compute()
             self.val_predictions.reset()
             self.get_buffer("thresholds").copy_(tune_thresholds(probabilities, labels))
 
-    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> None:
+    def test_step(self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> None:
         """Logs the metrics of the test split; F1 of multi-label data with the tuned thresholds too."""
-        logits = self(batch)
-        self.test_metrics.update(self._scores(logits), self.labels(batch))
-        self.log_dict(self.test_metrics, batch_size=size(batch))
+        scores, labels = self._scores(self(batch)), self.labels(batch)
+        self._log_metrics("test_metrics", dataloader_idx, scores, labels)
         if self.task == "multilabel":
-            decisions = (self._scores(logits) > self.get_buffer("thresholds")).float()
-            self.test_tuned.update(decisions, batch["label"])
-            self.log_dict(self.test_tuned, batch_size=size(batch))
+            decisions = (scores > self.get_buffer("thresholds")).float()
+            self._log_metrics("test_tuned", dataloader_idx, decisions, labels)
 
-    def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+    def _log_metrics(self, name: str, loader: int, scores: Tensor, labels: Tensor, prog_bar: bool = False) -> None:
+        metrics: MetricCollection = getattr(self, name)
+        if loader > 0:
+            key = f"{name}_{loader}"
+            if key not in self.further_metrics:
+                begun = metrics.clone()
+                begun.reset()
+                self.further_metrics[key] = begun
+            metrics = cast(MetricCollection, self.further_metrics[key])
+        metrics.update(scores, labels)
+        for metric, value in metrics.items(keep_base=False, copy_state=False):
+            self.log(metric, value, prog_bar=prog_bar, batch_size=len(labels), metric_attribute=f"{name}.{metric}")
+
+    def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Class probabilities (b, num_classes): softmax for classes, sigmoid for labels; or targets, (b, 1), float64.
 
         Targets are in their own unit and on the CPU.
@@ -309,8 +321,8 @@ class FineTuning(StageModule):
 
     def _take_scale(self, scale: Sequence[float] | None) -> None:
         self.target_scale = None if scale is None else (float(scale[0]), float(scale[1]))
-        for metrics in (self.val_metrics, self.test_metrics):
-            take_scale(metrics, self.target_scale)
+        for metrics in (self.val_metrics, self.test_metrics, *self.further_metrics.values()):
+            take_scale(cast(MetricCollection, metrics), self.target_scale)
         if self.target_scale != self.data_scale:
             rank_zero_warn(
                 f"the checkpoint's targets have {_in_words(self.target_scale)}, those of the data now "

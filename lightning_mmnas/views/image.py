@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_mmnas.data.spec import to_unit
+from lightning_mmnas.data.spec import check_pixels, to_unit
 from lightning_mmnas.views.ranges import check
 
 _LUMA = (0.299, 0.587, 0.114)
@@ -194,9 +194,17 @@ class ImageViews(nn.Module):
         self.blur = blur
         self.blur_sigma = blur_sigma
         self.noise = noise
+        self._looked = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns a view of pixels (b, 1 or 3, h, w), uint8 or in [0, 1], as float32 in [0, 1] of the same shape."""
+        """Returns a view of pixels (b, 1 or 3, h, w), uint8 or in [0, 1], as float32 in [0, 1] of the same shape.
+
+        Raises:
+            DataError: The first batch holds other pixels.
+        """
+        if not self._looked:  # once: on a GPU it waits
+            check_pixels(x, "a batch of images")
+            self._looked = True
         x = to_unit(x).float()
         b, device = len(x), x.device
         if self.crop < 1 or max(self.flip, self.rotation, self.translation, self.shear) > 0:

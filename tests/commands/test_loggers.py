@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 import yaml
+from lightning.pytorch.loggers import CSVLogger
 
 from lightning_mmnas.commands.loggers import LOGGERS, ended_loggers, logger_options, require_loggers
+from lightning_mmnas.commands.messages import explain
+from lightning_mmnas.commands.mmnas import main
 from lightning_mmnas.commands.run import run
 from lightning_mmnas.commands.stages import STAGES, Stage
 from lightning_mmnas.errors import ConfigError, MissingExtraError
@@ -83,6 +86,31 @@ def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in LOGGERS[1:]:
         with pytest.raises(MissingExtraError, match=rf"lightning-mmnas\[{name}\]"):
             require_loggers([name])
+
+
+class Away(CSVLogger):
+    """As MLflow's where there is no server at its address."""
+
+    def __init__(self, save_dir: str, address: str = "") -> None:
+        raise ValueError(f"nobody answers at {address}")
+
+
+def test_loggers_that_fail_are_told_in_a_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    kind: Any = type("CommError", (Exception,), {"__module__": "wandb.errors.errors"})
+    assert str(explain(kind("No API key.\nSee"))).startswith(
+        "the logger wandb: No API key; the same command without it"
+    )
+    assert str(explain(kind())).startswith("the logger wandb: CommError; ")
+    given = [
+        {"class_path": "CSVLogger", "init_args": {"save_dir": str(tmp_path)}},
+        {"class_path": f"{__name__}.Away", "init_args": {"save_dir": str(tmp_path), "address": "http://x"}},
+    ]
+    words = ["--model", "tests.commands.toys.ToyModule", "--data", "tests.commands.toys.ToyData"]
+    assert (
+        main(["fit", *words, "--trainer.logger", json.dumps(given), "--trainer.default_root_dir", str(tmp_path)]) == 2
+    )
+    said = capsys.readouterr().err
+    assert said.endswith("model, data or trainer cannot be built: nobody answers at http://x\n")
 
 
 def test_loggers_decide_nothing(configs: Path) -> None:

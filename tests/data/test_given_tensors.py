@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_mmnas import TensorDataModule
-from lightning_mmnas.errors import DataError
+from lightning_mmnas.errors import ConfigError, DataError
+from lightning_mmnas.views import ImageViews, VideoViews
 
 LABELS = torch.arange(16) % 2
 
@@ -46,6 +47,63 @@ def test_rows_without_labels_are_taken(nothing: float) -> None:
     label[:5] = nothing
     given = split(label)
     assert TensorDataModule(given, given, kinds={"a": "features"}).task == "multilabel"
+
+
+PICTURES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
+    "up to 255": (lambda x: x * 255, r"'a' of train holds pixels from .* to 25[45]; pixels are uint8 in \[0, 255\] or"),
+    "standardised": (lambda x: (x - 0.5) / 0.2, "from -2.* leave standardising to the encoder"),
+    "whole numbers": (lambda x: (x * 255).int(), r"of type torch.int32; .* \.to\(torch.uint8\) makes bytes"),
+    "black and white": (lambda x: x > 0.5, "of type torch.bool"),
+}
+
+
+@pytest.mark.parametrize("case", PICTURES)
+@pytest.mark.parametrize(("kind", "shape"), [("image", (16, 3, 8, 8)), ("video", (16, 1, 4, 8, 8))])
+def test_pictures_of_another_range(case: str, kind: Any, shape: tuple[int, ...]) -> None:
+    make, message = PICTURES[case]
+    pixels = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    given = {"a": make(pixels)}
+    with pytest.raises(DataError, match=message):
+        TensorDataModule(given, given, kinds={"a": kind})
+    views = ImageViews() if kind == "image" else VideoViews()
+    with pytest.raises(DataError, match=message.replace("'a' of train", "a batch of .*")):
+        views(make(pixels))  # from a loader of one's own
+    for taken in (pixels, pixels * 1.2 - 0.1, pixels.double(), (pixels * 255).byte()):
+        TensorDataModule({"a": taken}, {"a": taken}, kinds={"a": kind})
+
+
+WORDS: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "kinds": ({"kinds": ["features"]}, DataError, r"kinds are a dict by modality, .* got \['features'\]"),
+    "no kinds": ({"kinds": None}, DataError, "got None"),
+    "names": ({"class_names": {0: "x", 1: "y"}}, DataError, "class_names are a list, in the order of the labels"),
+    "groups": ({"groups": [0, 1] * 8}, DataError, "groups are a tensor of one number .*, got list: torch.as_tensor"),
+    "parts": ({"groups": torch.zeros(16)}, DataError, r"whole number .* got torch.float32 of shape \(16,\)"),
+    "pairs": ({"groups": torch.zeros(16, 2).long()}, DataError, r"of shape \(16, 2\)"),
+    "text": ({"modalities": "a"}, DataError, r"a list of names, such as \['a'\], got the text 'a'"),
+    "share": ({"architecture_fraction": "0.5"}, ConfigError, "between 0 and 1, both excluded, got '0.5'"),
+}
+
+
+@pytest.mark.parametrize("case", WORDS)
+def test_arguments_of_another_type(case: str) -> None:
+    changes, error, message = WORDS[case]
+    with pytest.raises(error, match=message):
+        TensorDataModule(split(), split(), **{"kinds": {"a": "features"}, **changes})
+
+
+def test_numbers_of_persons_as_classes() -> None:
+    given = split(LABELS * 5_000_000)
+    with pytest.raises(DataError, match="the largest of 16 labels is 5000000, which would be 5000001 classes"):
+        TensorDataModule(given, given, kinds={"a": "features"})
+    few = split(LABELS * 999)
+    assert TensorDataModule(few, few, kinds={"a": "features"}).num_classes == 1000
+
+
+def test_a_target_that_is_infinite() -> None:
+    targets = torch.arange(16.0)
+    targets[3] = torch.inf
+    with pytest.raises(DataError, match="the target of a training row is infinite"):
+        TensorDataModule(split(targets), split(targets), kinds={"a": "features"}, task="regression")
 
 
 @pytest.mark.parametrize("changes", [{}, {"task": "regression"}])
