@@ -108,7 +108,7 @@ class StageModule(LightningModule):
         if isinstance(checkpoint_path, str | PathLike):
             with suppress(CheckpointError):  # Lightning says what is wrong with a file, and reads addresses too
                 stored = read_checkpoint(checkpoint_path, "load_from_checkpoint")
-        wanted = "genotype" in inspect.signature(cls.__init__).parameters
+        wanted = _takes(cls, "genotype")
         given = kwargs.get("genotype") is not None or kwargs.get("fusion") is not None
         if wanted and not given and "genotype" in stored:
             kwargs["genotype"] = Genotype.from_json(stored["genotype"])
@@ -133,6 +133,18 @@ class StageModule(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Ends a training whose weights are no numbers any more, before a checkpoint is written of them."""
         require_finite(self)
+
+
+def _takes(kind: type, name: str) -> bool:
+    """Whether a constructor takes an argument, or hands all that it does not know on to one that does."""
+    for base in kind.__mro__:
+        if "__init__" in vars(base):
+            parameters = inspect.signature(vars(base)["__init__"]).parameters
+            if name in parameters:
+                return True
+            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+                return False
+    return False
 
 
 def plain_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -16,6 +16,13 @@ GENOTYPE = FusionSpace(inputs=("left/0", "left/1", "right/0", "right/1"), channe
 )
 
 
+class HandsOn(FineTuning):
+    """As users write it who want to change nothing about the arguments."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+
+
 def test_checkpoints_bring_their_genotype(tmp_path: Path) -> None:
     path = tmp_path / "stage.ckpt"
     stages: list[tuple[Any, dict[str, Any]]] = [
@@ -28,6 +35,8 @@ def test_checkpoints_bring_their_genotype(tmp_path: Path) -> None:
         loaded = type(stage).load_from_checkpoint(path, modalities=modalities(), encoders=ENCODERS)
         assert loaded.network.genotype == GENOTYPE
         assert same(state_of(loaded), state_of(stage))
+    loaded = HandsOn.load_from_checkpoint(path, modalities=modalities(), encoders=ENCODERS)
+    assert loaded.network.genotype == GENOTYPE
     with path.open("rb") as file:  # from a file that is open it is given, as before
         FineTuning.load_from_checkpoint(file, modalities=modalities(), encoders=ENCODERS, genotype=GENOTYPE)
     with pytest.raises(FileNotFoundError):
