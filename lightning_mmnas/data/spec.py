@@ -110,6 +110,11 @@ def check_batch(batch: Mapping[str, Any], modalities: Mapping[str, ModalitySpec]
                 f"modality {name!r} of the batch is a {kind} tensor, which encoders do not take; let the collate "
                 "function make an ordinary one (.to_dense(), or torch.nested.to_padded_tensor)"
             )
+        if tuple(value.shape) == tuple(modalities[name].shape):
+            raise DataError(
+                f"modality {name!r} of the batch has the shape of one sample, {tuple(value.shape)}, and no axis of the "
+                "batch: give the trainer a DataLoader of the data set, not the data set or a batch"
+            )
         if modalities[name].kind in _AMOUNTS and not value.is_floating_point():
             raise DataError(
                 f"modality {name!r} of the batch is {value.dtype}, and the kind {modalities[name].kind!r} has amounts, "

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from lightning_mmnas.data.samples import LABEL
+from lightning_mmnas.data.spec import check_batch, check_pixels
 from lightning_mmnas.data.table.numbers import Decimal
 from lightning_mmnas.data.table.reading import Cell
 from lightning_mmnas.delivery.transforms import MissingValueError, Transforms, Wrong
@@ -107,4 +108,8 @@ def _named(batch: Mapping[str, Tensor], transforms: Transforms) -> dict[str, Ten
     lacking = [name for name in transforms.modalities if name not in batch and f"{name}/0" not in batch]
     if lacking:
         raise DataError(f"a batch lacks the modalities {lacking}; it has {list(batch)}")
+    check_batch(batch, transforms.modalities)
+    for name, spec in transforms.modalities.items():
+        if spec.kind in ("image", "video") and isinstance(batch.get(name), Tensor):
+            check_pixels(batch[name], f"modality {name!r} of a batch")
     return {name: value for name, value in batch.items() if name != LABEL}

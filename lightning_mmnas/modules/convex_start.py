@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import itemgetter
-from typing import cast
+from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning import Trainer
 from lightning.pytorch.utilities import rank_zero_info
@@ -12,7 +13,7 @@ from torch.optim.swa_utils import update_bn
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from lightning_mmnas.data.spec import Task
-from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.modules.length import is_trial
 from lightning_mmnas.modules.ranks import waiting_ranks
 from lightning_mmnas.modules.transfer import BatchTransfer
@@ -104,7 +105,7 @@ def fit_convex_parts(
     pooled, vectors, labels = (torch.cat(parts) for parts in zip(*read, strict=True))
     with waiting_ranks() as ranks:
         pooled, vectors, labels = _in_order(ranks.gather((pooled, vectors, labels)))
-        groups = getattr(loader.dataset, "groups", None)
+        groups = groups_of(loader.dataset)
         groups = None if groups is None else groups[rows]
 
         def fit() -> Parts:
@@ -113,6 +114,32 @@ def fit_convex_parts(
                 return fit_parts(chosen, vectors, labels, num_classes, groups, task=task)
 
         return ranks.first(fit)
+
+
+def groups_of(dataset: Any) -> Tensor | None:
+    """Groups of a dataset's samples as numbers, (n,); None: it has none.
+
+    Args:
+        dataset: Of this package or one's own, with ``groups``: a tensor, an array or a list of numbers or names, one
+            for each sample; or a `Subset` of such a one.
+
+    Raises:
+        DataError: They are something else.
+    """
+    if isinstance(dataset, Subset):
+        whole = groups_of(dataset.dataset)
+        return None if whole is None else whole[torch.as_tensor(dataset.indices, dtype=torch.long)]
+    groups = getattr(dataset, "groups", None)
+    if groups is None:
+        return None
+    values = np.asarray(groups)
+    if values.shape != (len(dataset),):
+        given = f"shape {values.shape}" if values.ndim else type(groups).__name__
+        raise DataError(
+            f"groups of {type(dataset).__name__} are one number or name for each of its {len(dataset)} samples, got "
+            f"{given}"
+        )
+    return torch.from_numpy(np.unique(values, return_inverse=True)[1])
 
 
 def _in_order(read: Sequence[Sequence[Tensor]]) -> list[Tensor]:

@@ -60,7 +60,8 @@ def choose_logistic(
     """Fits logistic regression with the strength that is best on held-out folds of the samples at hand.
 
     The path goes from strong to weak regularisation and ends when the held-out loss has risen twice in a row. With
-    too few samples to hold any out, C is 0.01. The features are standardised once, by all samples at hand.
+    too few samples to hold any out, C is 0.01. Held-out samples of a class that no other sample has do not count; their
+    rows of ``held_out`` are NaN. The features are standardised once, by all samples at hand.
 
     Args:
         x: Features, (n, d).
@@ -75,19 +76,20 @@ def choose_logistic(
     """
     labels = labels.cpu()
     coordinates = Coordinates(x)
-    held_out_rows = list(folds(labels, groups, seed))
-    parts = [(_Problem(coordinates, labels, num_classes, ~held), held) for held in held_out_rows]
+    masks = [(~held, _judged(labels, held)) for held in folds(labels, groups, seed)]
+    parts = [(_Problem(coordinates, labels, num_classes, rest), held) for rest, held in masks if bool(held.any())]
     losses: dict[float, float] = {}
     chosen, held_out = _DEFAULT, None
     threads = 1 if coordinates.samples.size <= _SMALL else None
     starts: list[Solution | None] = [None] * len(parts)
     for strength in sorted(strengths) if parts else ():
-        logits = torch.zeros(len(labels), num_classes, dtype=torch.double)
+        logits = torch.full((len(labels), num_classes), torch.nan, dtype=torch.double)
         with _controller().limit(limits=threads):
             for i, (problem, held) in enumerate(parts):
                 starts[i] = solution = problem.solve(strength, _ROUGH, starts[i])
                 logits[held] = torch.from_numpy(coordinates.samples[held.numpy()] @ solution.weight + solution.bias)
-        losses[strength] = float(_loss(logits, labels)) / len(labels)
+        judged = ~logits.isnan().any(1)
+        losses[strength] = float(_loss(logits[judged], labels[judged])) / int(judged.sum())
         if held_out is None or losses[strength] < losses[chosen]:
             chosen, held_out = strength, logits
         last = list(losses.values())[-3:]
@@ -96,6 +98,14 @@ def choose_logistic(
     with _controller().limit(limits=threads):
         solution = _Problem(coordinates, labels, num_classes).solve(chosen, _CHOSEN)
     return replace(coordinates.model(*solution.tensors(), chosen, losses), held_out=held_out)
+
+
+def _judged(labels: Tensor, held: Tensor) -> Tensor:
+    """Which held-out samples say something of a model: those of a class that the other samples have.
+
+    Of a class that is one group, or one sample, nothing is learned without it: less confidence would always be better.
+    """
+    return held if labels.ndim > 1 else held & torch.isin(labels, labels[~held])
 
 
 @lru_cache(maxsize=1)

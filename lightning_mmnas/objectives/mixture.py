@@ -130,7 +130,8 @@ def choose_shares(parts: Sequence[Tensor], labels: Tensor, task: Task | None = N
     alone do not decide. Source: Wolpert, Neural Networks 5 (1992); non-negative: Breiman, Machine Learning 24 (1996).
 
     Args:
-        parts: Logits of samples that the model has not seen in training, each (n, num_classes).
+        parts: Logits of samples that the model has not seen in training, each (n, num_classes); samples with NaN do
+            not count.
         labels: See `choose_linear`.
         task: The task.
 
@@ -138,7 +139,8 @@ def choose_shares(parts: Sequence[Tensor], labels: Tensor, task: Task | None = N
         One factor per model, (m,).
     """
     logits = torch.stack([part.double().cpu() for part in parts])  # (m, n, k)
-    labels = labels.cpu()
+    known = ~logits.isnan().any(2).any(0)
+    logits, labels = logits[:, known], labels.cpu()[known]
     several = labels.shape[1] if labels.ndim > 1 else 1  # the mean over labels would count each as a part of a sample
     equal = torch.full((len(parts),), 1 / len(parts), dtype=torch.double)
     criterion = label_loss(task)

@@ -23,3 +23,14 @@ def test_a_batch_of_tensors_that_are_not_ordinary(kind: str) -> None:
         check_batch({"a": tensors[kind]}, {"a": ModalitySpec("features", (3,))})
     for device in ("cpu", "meta"):  # on which shapes are counted
         check_batch({"a": torch.zeros(4, 3, device=device)}, {"a": ModalitySpec("features", (3,))})
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 16), (3, 8, 8)])
+def test_a_sample_in_the_place_of_a_batch(shape: tuple[int, ...]) -> None:
+    """As where `Trainer.fit` is given the data set itself."""
+    spec = {"a": ModalitySpec("image" if len(shape) == 3 else "motion", shape)}
+    with pytest.raises(
+        DataError, match=r"modality 'a' of the batch has the shape of one sample, .* give the trainer a D"
+    ):
+        check_batch({"a": torch.zeros(shape)}, spec)
+    check_batch({"a": torch.zeros(3, *shape)}, spec)

@@ -89,6 +89,27 @@ def test_labels_of_a_loader_are_checked(delivered: Any, model: DeliveredModel) -
         model.data("all")  # type: ignore[arg-type]
 
 
+def test_pixels_of_a_loader_are_checked(delivered: Any, model: DeliveredModel) -> None:
+    one = model.transforms(sample(delivered[3], 0))
+    grey = one["photo"].float()
+    for photo, message in (
+        (grey, "modality 'photo' of a batch holds pixels from .*; pixels are uint8"),
+        ((grey / 255 - 0.5) / 0.1, "leave standardising to the encoder"),
+        (grey.int(), "holds pixels of type torch.int32"),
+    ):
+        with pytest.raises(DataError, match=message):
+            model.predict(DataLoader([{**one, "photo": photo}] * 2, batch_size=2))  # type: ignore[arg-type]
+    with pytest.raises(
+        DataError, match=r"modality 'numbers' of the batch is torch.int64, and the kind 'features' has am"
+    ):
+        model.predict(DataLoader([{**one, "numbers": one["numbers"].long()}] * 2, batch_size=2))  # type: ignore[arg-type]
+    plain, floats = (
+        model.predict_proba(DataLoader([{**one, "photo": photo}] * 2, batch_size=2))  # type: ignore[arg-type]
+        for photo in (one["photo"], grey / 255)
+    )
+    torch.testing.assert_close(plain, floats)
+
+
 def test_what_is_given_to_the_wrong_place_is_told(delivered: Any, model: DeliveredModel) -> None:
     samples = [sample(delivered[3], i) for i in range(2)]
     for given in (samples, None):

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from lightning_mmnas.errors import DataError
 from lightning_mmnas.objectives.linear import folds
 from lightning_mmnas.objectives.logistic import choose_logistic, fit_logistic
+from lightning_mmnas.objectives.mixture import choose_shares
 
 
 def samples(n: int, d: int, classes: int, seed: int = 0, noise: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -132,3 +133,24 @@ def test_what_is_refused() -> None:
         fit_logistic(x, labels, 2, 0.1)
     with pytest.raises(DataError, match="at least one labelled sample"):
         choose_logistic(x[:0], labels[:0], 2)
+
+
+def test_a_class_that_is_one_group_says_nothing_of_the_strength() -> None:
+    """Held out, its samples made the weakest model the best one, down to equal probabilities for everything."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 3
+    x = torch.randn(60, 8, generator=generator)
+    x[torch.arange(60), labels] += 3
+    recordings = torch.arange(60) // 10
+    alone = torch.where(labels == 0, 100, recordings)  # class 0 is one recording
+    model = choose_logistic(x, labels, 3, alone)
+    expected = choose_logistic(x, labels, 3, recordings)
+    assert model.strength == expected.strength > 1
+    assert model.held_out is not None
+    assert torch.equal(model.held_out.isnan().any(1), labels == 0)
+    others = choose_shares([model.held_out, model.held_out], labels)
+    assert torch.equal(others, choose_shares([model.held_out[labels > 0]] * 2, labels[labels > 0]))
+    every = choose_logistic(x, labels, 3, labels)  # nothing can be held out
+    assert (every.strength, every.held_out) == (0.01, None)
+    one = choose_logistic(x[:4], torch.arange(4), 4)  # nor one sample of each class
+    assert (one.strength, one.held_out) == (0.01, None)
