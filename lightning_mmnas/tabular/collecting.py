@@ -43,8 +43,8 @@ def collect(folder: Path) -> FusionTable:
     table = FusionTable.from_records(whole, card)
     if table.indices[-1] >= table.space.size():
         raise TableError(
-            f"{folder / 'blocks'} holds architecture {table.indices[-1]} of a space of {table.space.size()}; delete its "
-            "file and run mmnas tabulate again"
+            f"{folder / 'blocks'} holds architecture {table.indices[-1]} of a space of {table.space.size()}; delete "
+            "its file and run mmnas tabulate again"
         )
     return table
 
