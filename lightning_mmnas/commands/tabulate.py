@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from lightning_mmnas.commands.parser import Parser
-from lightning_mmnas.errors import ConfigError, RunDirectoryError
+from lightning_mmnas.errors import ConfigError, RunDirectoryError, Terminated
 from lightning_mmnas.files import read_json, write_json
 
 if TYPE_CHECKING:
@@ -63,15 +63,20 @@ def command(args: list[str]) -> None:
         raise ConfigError(f"--limit must be at least 0, got {options.limit}")
     if min(options.labels) < 1:
         raise ConfigError(f"--labels must be at least 1, got {options.labels}")
-    tabulate(
-        options.configs,
-        Path(options.output),
-        seeds=options.seeds,
-        limit=options.limit,
-        labels=options.labels,
-        share=_share(options.share),
-        overrides=overrides,
-    )
+    try:
+        tabulate(
+            options.configs,
+            Path(options.output),
+            seeds=options.seeds,
+            limit=options.limit,
+            labels=options.labels,
+            share=_share(options.share),
+            overrides=overrides,
+        )
+    except KeyboardInterrupt as error:
+        how = "terminated" if isinstance(error, Terminated) else "interrupted"
+        again = shlex.join(["mmnas", "tabulate", *args])
+        raise type(error)(f"{how}; finished blocks are kept, the same command continues: {again}") from error
     if options.table is not None:
         from lightning_mmnas.tabular.collecting import collect
 

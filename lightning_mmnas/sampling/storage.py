@@ -7,6 +7,7 @@ from pathlib import Path
 
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from sqlalchemy.exc import DBAPIError
 
 from lightning_mmnas.errors import StudyError
 
@@ -15,6 +16,9 @@ _JOURNALS = (".log", ".journal")
 _ENTRY = b'{"op_code":'
 _LONGEST = 2**20
 """Bytes that an entry of a journal has at most; it is some hundred."""
+_MADE_MEANWHILE = re.compile(r"already exists|unique constraint|duplicate", re.IGNORECASE)
+_TRIES = 8
+"""More than a database has tables and rows that are made with it."""
 _PATIENCE = 60.0
 """Seconds that a process waits for another one that writes to the same SQLite file."""
 
@@ -33,8 +37,7 @@ def open_storage(url: str | None) -> BaseStorage:
         return InMemoryStorage()
     try:
         if "://" in url:
-            options = {"connect_args": {"timeout": _PATIENCE}} if url.startswith("sqlite") else {}
-            return RDBStorage(url, engine_kwargs=options)
+            return _database(url)
         if url.endswith(_JOURNALS):
             return JournalStorage(_journal(url))
     except ImportError as error:
@@ -45,6 +48,18 @@ def open_storage(url: str | None) -> BaseStorage:
         way = "make room, or delete the file if it is damaged; " if there else ""
         raise StudyError(f"cannot open storage {without_password(url)}: {reason}; {way}{_ACCEPTED}") from error
     raise StudyError(f"{url!r} is no storage; {_ACCEPTED}")
+
+
+def _database(url: str) -> RDBStorage:
+    """A database; where another process makes its tables at the same moment, these are taken in another try."""
+    options = {"connect_args": {"timeout": _PATIENCE}} if url.startswith("sqlite") else {}
+    for _ in range(_TRIES):
+        try:
+            return RDBStorage(url, engine_kwargs=options)
+        except DBAPIError as error:
+            if not _MADE_MEANWHILE.search(str(error)):
+                raise
+    return RDBStorage(url, engine_kwargs=options)
 
 
 def _journal(path: str) -> JournalFileBackend:

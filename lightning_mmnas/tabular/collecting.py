@@ -23,7 +23,7 @@ def collect(folder: Path) -> FusionTable:
     records: list[dict[str, Any]] = []
     for path in sorted((folder / "blocks").glob("*.json")):
         rows = _rows(path, {"index", "seed"})
-        if any(row.keys() != (records or rows)[0].keys() for row in rows):
+        if any(row.keys() != (records or rows)[0].keys() or not _is_numbered(row) for row in rows):
             raise _no_rows(path)
         records += rows
     seeds = {record["seed"] for record in records}
@@ -40,7 +40,13 @@ def collect(folder: Path) -> FusionTable:
             raise _no_rows(path)
         baselines.append(rows)
     card["baselines"] = _baselines(baselines)
-    return FusionTable.from_records(whole, card)
+    table = FusionTable.from_records(whole, card)
+    if table.indices[-1] >= table.space.size():
+        raise TableError(
+            f"{folder / 'blocks'} holds architecture {table.indices[-1]} of a space of {table.space.size()}; delete "
+            "its file and run mmnas tabulate again"
+        )
+    return table
 
 
 def _baselines(seeds: list[list[dict[str, Any]]]) -> dict[str, dict[str, float]]:
@@ -68,6 +74,11 @@ def _is_row(row: Any) -> bool:
     return isinstance(row, dict) and all(
         name == "name" or value is None or isinstance(value, int | float) for name, value in row.items()
     )
+
+
+def _is_numbered(row: dict[str, Any]) -> bool:
+    """Whether architecture and seed are such numbers as a table stores."""
+    return all(isinstance(row[name], int) and 0 <= row[name] < 2**32 for name in ("index", "seed"))
 
 
 def _no_rows(path: Path) -> TableError:

@@ -13,7 +13,7 @@ from rich.console import Console
 from lightning_mmnas import FusionTable, TensorDataModule
 from lightning_mmnas.commands import tabulate as job
 from lightning_mmnas.commands.mmnas import main
-from lightning_mmnas.errors import ConfigError, RunDirectoryError
+from lightning_mmnas.errors import ConfigError, RunDirectoryError, Terminated
 from lightning_mmnas.tabular import protocol
 from tests.modules.tiny import KINDS, split_of
 
@@ -112,6 +112,26 @@ def test_shares(share: str) -> None:
     with pytest.raises(ConfigError, match="--share must be i/n"):
         job._share(share)
     assert job._share("1/2") == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("stop", "code", "word"), [(KeyboardInterrupt, 2, "interrupted"), (Terminated, 143, "terminated")]
+)
+def test_who_stops_it_is_told_how_it_goes_on(
+    stop: type[KeyboardInterrupt],
+    code: int,
+    word: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def stopped(*rest: Any, **options: Any) -> None:
+        raise stop
+
+    monkeypatch.setattr(job, "tabulate", stopped)
+    arguments = ["tabulate", "watch", "--output", "table", "--share", "1/2"]
+    assert main(arguments) == code
+    way = f"mmnas: {word}; finished blocks are kept, the same command continues: mmnas {' '.join(arguments)}"
+    assert capsys.readouterr().err.strip() == way
 
 
 def test_a_regression_is_refused_before_its_encoders_are_trained(

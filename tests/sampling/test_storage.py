@@ -2,20 +2,38 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy.exc import IntegrityError
 
 from lightning_mmnas import FusionSpace, FusionStudy
 from lightning_mmnas.errors import StudyError
+from lightning_mmnas.sampling import storage
 from lightning_mmnas.sampling.storage import open_storage
 
 SPACE = FusionSpace(inputs=("image/0", "text"), cells=1)
 
 
-def _search(storage: str, trials: int) -> int:
-    study = FusionStudy(SPACE, "random", objectives=("inputs",), storage=storage)
+def _search(url: str, trials: int) -> int:
+    study = FusionStudy(SPACE, "random", objectives=("inputs",), storage=url)
     study.run(lambda genotype, report: {"inputs": len(genotype.inputs_read())}, trials)
     return study.finished
+
+
+def test_tables_that_another_process_makes_at_the_same_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, begun = storage.RDBStorage, 0
+
+    def at_once(url: str, **options: Any) -> Any:
+        nonlocal begun
+        begun += 1
+        if begun < 3:
+            raise IntegrityError("INSERT", None, Exception("UNIQUE constraint failed: alembic_version.version_num"))
+        return made(url, **options)
+
+    monkeypatch.setattr(storage, "RDBStorage", at_once)
+    assert _search(f"sqlite:///{tmp_path / 'study.db'}", 1) == 1
+    assert begun == 3
 
 
 def test_half_a_line_of_a_killed_writer_is_dropped(tmp_path: Path) -> None:

@@ -152,7 +152,18 @@ def test_collecting_takes_whole_architectures(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["null", "NaN", "[]", "{}", "[1]", '[{"name": "late_fusion", "index": 0, "seed": "x"}]']
+    "content",
+    [
+        "null",
+        "NaN",
+        "[]",
+        "{}",
+        "[1]",
+        '[{"name": "late_fusion", "index": 0, "seed": "x"}]',
+        '[{"index": -1, "seed": 0, "supervised": 0.5}]',
+        '[{"index": 1.5, "seed": 0, "supervised": 0.5}]',
+        '[{"index": null, "seed": null, "supervised": null}]',
+    ],
 )
 def test_collecting_tells_files_that_are_no_rows(content: str, tmp_path: Path) -> None:
     (tmp_path / "blocks").mkdir()
@@ -169,6 +180,10 @@ def test_collecting_tells_files_that_are_no_rows(content: str, tmp_path: Path) -
         with pytest.raises(TableError, match=f"{name} holds no rows of this table; delete it and run"):
             collect(tmp_path)
         (tmp_path / name).write_text(json.dumps(whole[name]))
+    (tmp_path / "blocks" / "00001-0.json").write_text('[{"index": 1000000, "seed": 0, "supervised": 0.5}]')
+    with pytest.raises(TableError, match=r"blocks holds architecture 1000000 of a space of \d+; delete its file"):
+        collect(tmp_path)
+    (tmp_path / "blocks" / "00001-0.json").unlink()
     (tmp_path / "baselines-1.json").write_text('[{"name": "late_fusion", "supervised": 0.5}]')
     with pytest.raises(TableError, match=r"baselines-1\.json holds no rows of this table"):  # of fewer rivals
         collect(tmp_path)
