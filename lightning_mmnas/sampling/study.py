@@ -332,4 +332,5 @@ def _storage_errors(where: str, then: str) -> Iterator[None]:
         yield
     except StorageInternalError as error:
         reason = str(error.__cause__ or error).splitlines()[0]
+        then = "make room, and the same command goes on" if "disk is full" in reason else then
         raise StudyError(f"storage {where} fails: {without_password(reason)}; {then}") from error

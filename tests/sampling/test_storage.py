@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
 from sqlalchemy.exc import IntegrityError
 
 from lightning_mmnas import FusionSpace, FusionStudy
@@ -22,7 +24,7 @@ def _search(url: str, trials: int) -> int:
 
 
 def test_tables_that_another_process_makes_at_the_same_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    made, begun = storage.RDBStorage, 0
+    made, begun = RDBStorage, 0
 
     def at_once(url: str, **options: Any) -> Any:
         nonlocal begun
@@ -34,6 +36,16 @@ def test_tables_that_another_process_makes_at_the_same_moment(tmp_path: Path, mo
     monkeypatch.setattr(storage, "RDBStorage", at_once)
     assert _search(f"sqlite:///{tmp_path / 'study.db'}", 1) == 1
     assert begun == 3
+
+
+def test_a_full_disk_is_not_taken_for_damage(tmp_path: Path) -> None:
+    study = FusionStudy(SPACE, "random", objectives=("inputs",))
+
+    def full(genotype: Any, report: Any) -> dict[str, float]:
+        raise StorageInternalError from OSError("(sqlite3.OperationalError) database or disk is full")
+
+    with pytest.raises(StudyError, match=r"disk is full; make room, and the same command goes on"):
+        study.run(full, 1)
 
 
 def test_half_a_line_of_a_killed_writer_is_dropped(tmp_path: Path) -> None:
