@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from lightning_mmnas.data.spec import Task
 from lightning_mmnas.errors import ConfigError, DataError
+from lightning_mmnas.fusion.compiling import uncompiled
 from lightning_mmnas.modules.length import is_trial
 from lightning_mmnas.modules.ranks import waiting_ranks
 from lightning_mmnas.modules.transfer import BatchTransfer
@@ -91,7 +92,7 @@ def fit_convex_parts(
                 features = encode(batch)
             yield features, labels_of(batch)
 
-    with torch.no_grad():
+    with torch.no_grad(), uncompiled(network):  # a pass or two of each kind
         if not pretrained:
             several = (features for features, label in batches(rows[:_STATISTICS]) if len(label) > 1)
             update_bn(several, network)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lightning_mmnas.data.spec import Task
+from lightning_mmnas.fusion.compiling import uncompiled
 from lightning_mmnas.fusion.readout import LateFeatures
 from lightning_mmnas.objectives.linear import LinearModel
 from lightning_mmnas.objectives.logistic import choose_logistic
@@ -200,7 +201,8 @@ class Mixture(nn.Module):
 
     def forward(self, network: nn.Module, classifier: nn.Module, features: Features) -> Tensor:
         """Logits (b, num_classes) of samples, for evaluation; network and classifier as fine-tuned so far."""
-        vector = functional_call(network, self.between("network", network), (features,))
+        with uncompiled(network):  # whose weights are others
+            vector = functional_call(network, self.between("network", network), (features,))
         logits: Tensor = functional_call(classifier, self.between("classifier", classifier), (vector,))
         linear, own = self.shares.unbind()
         mixed: Tensor = linear * self.linear(features) + own * logits

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning import seed_everything
 
-from lightning_mmnas import ArchitectureAlternation, FusionPretraining, FusionSearch, FusionSpace
+from lightning_mmnas import ArchitectureAlternation, FineTuning, FusionPretraining, FusionSearch, FusionSpace
 from lightning_mmnas.errors import ConfigError
 from lightning_mmnas.fusion import compiling
 from lightning_mmnas.fusion.fused import readable
@@ -24,6 +24,10 @@ SMALL: dict[str, Any] = {
     "projection_hidden": 8,
     "projection_out": 4,
 }
+
+GENOTYPE = FusionSpace(inputs=("left/0", "right/0"), cells=1, channels=4, length=2, primitives=("sum",)).sample(
+    torch.Generator().manual_seed(0)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +46,10 @@ class BySGD:
 
 
 class Search(BySGD, FusionSearch):
+    pass
+
+
+class Tuning(BySGD, FineTuning):
     pass
 
 
@@ -75,15 +83,25 @@ def test_a_compiled_search_ends_in_the_same_logits(tmp_path: Path, order: int, m
 def test_a_compiled_pretraining_ends_in_the_same_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Without a pool of compiling threads, which would stay.
     monkeypatch.setitem(compiling.OPTIONS["options"], "compile_threads", 1)
-    space = FusionSpace(inputs=("left/0", "right/0"), cells=1, channels=4, length=2, primitives=("sum",))
     states = []
     for compile in (False, True):
         seed_everything(0, verbose=False)
-        genotype = space.sample(torch.Generator().manual_seed(0))
-        module = Pretraining(modalities(), ENCODERS, genotype, compile=compile, projection_hidden=8, projection_out=4)
+        module = Pretraining(modalities(), ENCODERS, GENOTYPE, compile=compile, projection_hidden=8, projection_out=4)
         trainer_of(tmp_path, limit_val_batches=0).fit(module, data_of())
         states.append(state_of(module))
         assert (module.network._compiled_call_impl is not None) == compile
+    torch.testing.assert_close(states[1], states[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["mixture", "linear_probe"])
+def test_a_compiled_fine_tuning_ends_in_the_same_weights(tmp_path: Path, mode: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr(compiling, "OPTIONS", {"backend": "aot_eager", "fullgraph": True})
+    states = []
+    for compile in (False, True):
+        seed_everything(0, verbose=False)
+        module = Tuning(modalities(), ENCODERS, 2, "multiclass", GENOTYPE, mode=mode, compile=compile)
+        trainer_of(tmp_path, limit_val_batches=1).fit(module, data_of(labels=True))
+        states.append(state_of(module))
     torch.testing.assert_close(states[1], states[0], rtol=1e-4, atol=1e-5)
 
 
