@@ -75,7 +75,7 @@ def anatomy(table: FusionTable) -> str:
     best = [genotype for genotype, _ in table.best("finetune_20", len(table) // 10)]
     whole = sum(len(genotype.modalities_read()) == len(table.space.modalities) for genotype in best)
     steps = Counter(step.primitive for genotype in best for cell in genotype.cells for step in cell.steps)
-    inputs = Counter(name for genotype in best for name in genotype.inputs_read())
+    inputs = Counter(name for genotype in best for name in sorted(genotype.inputs_read()))
     gain = table.values("finetune_20") - table.values("scratch_20")
     listed = [", ".join(f"{name} {count}" for name, count in found.most_common()) for found in (steps, inputs)]
     return (

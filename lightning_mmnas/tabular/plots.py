@@ -25,7 +25,7 @@ def plot_distribution(table: FusionTable, column: str, marks: Mapping[str, float
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axes = figure.subplots()
     values = table.values(column)
-    axes.hist(values, bins=min(40, max(5, len(values) // 10)), color="#9bb7d4", edgecolor="white")
+    axes.hist(values, bins=min(40, max(5, len(values) // 10)), color="#9bb7d4", edgecolor="white", linewidth=0.3)
     simple = {name: row[column] for name, row in table.baselines.items() if column in row}
     lines = {"median": float(np.median(values)), **simple, **(marks or {})}
     own = set(marks or {})
