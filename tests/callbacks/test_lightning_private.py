@@ -40,6 +40,12 @@ def test_private_parts_stand_in_one_file() -> None:
     elsewhere = {str(p.relative_to(PACKAGE)): uses for p in PACKAGE.rglob("*.py") if (uses := private_uses(p))}
     # torch has no public way to ask whether a function is being transformed
     assert set(elsewhere.pop("fusion/fused.py")) == {"torch._C", "torch._C._are_functorch_transforms_active"}
+    # nor to see that a module is compiled, or to compile it with inputs of one layout
+    assert set(elsewhere.pop("fusion/compiling.py")) == {
+        "fusion._call_impl",
+        "fusion._compiled_call_impl",
+        "part._compiled_call_impl",
+    }
     assert elsewhere.pop("modules/averaging.py") == [
         "callback._parameters_to_prune"
     ]  # which stands below the callbacks
