@@ -1,9 +1,10 @@
 """Encoders as the later stages see them: pretrained, frozen, one dict of named features."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,8 +21,23 @@ from lightning_mmnas.space.genotype import Genotype
 
 EncoderFactory = Callable[[ModalitySpec], Encoder]
 
-_brought: ContextVar[frozenset[str]] = ContextVar("brought", default=frozenset())
-"""Names of the weights of the checkpoint that a stage is being built for."""
+
+@dataclass
+class Brought:
+    """What a checkpoint brings to the stage that is being built for it.
+
+    Args:
+        genotype: The checkpoint's, if it has one.
+
+    Attributes:
+        lacking: Parts whose files `load_part` could not take, and why.
+    """
+
+    genotype: Genotype | None = None
+    lacking: list[tuple[nn.Module, CheckpointError]] = field(default_factory=list)
+
+
+_brought: ContextVar[Brought | None] = ContextVar("brought", default=None)
 
 
 def build_encoders(
@@ -154,14 +170,22 @@ def load_part(module: nn.Module, path: str | os.PathLike[str], prefix: str, what
     """Loads the entries below a prefix of a checkpoint into a module, all of them and no others.
 
     A network that has a genotype is given weights of the same genotype only: another wiring of the same primitives
-    has entries of the same names and shapes. While a stage is built for a checkpoint that holds these entries, the file
-    is not read: it may have moved since.
+    has entries of the same names and shapes.
 
     Raises:
-        CheckpointError: The file cannot be read, or holds another architecture; names the first difference.
+        CheckpointError: The file cannot be read, or holds another architecture; names the first difference. (While a
+            stage is built for a checkpoint, which may bring these entries, this is kept for `brought_by`.)
     """
-    if any(name.startswith(prefix) for name in _brought.get()):
-        return
+    brought = _brought.get()
+    try:
+        _load_part(module, path, prefix, what)
+    except CheckpointError as error:
+        if brought is None:
+            raise
+        brought.lacking.append((module, error))
+
+
+def _load_part(module: nn.Module, path: str | os.PathLike[str], prefix: str, what: str) -> None:
     checkpoint = read_checkpoint(path, what)
     entries = checkpoint["state_dict"].items()
     state = {name.removeprefix(prefix): value for name, value in entries if name.startswith(prefix)}
@@ -175,13 +199,41 @@ def load_part(module: nn.Module, path: str | os.PathLike[str], prefix: str, what
 
 
 @contextmanager
-def brought_by(checkpoint: Mapping[str, Any]) -> Iterator[None]:
-    """While it lasts, `load_part` leaves out what the checkpoint will bring."""
-    token = _brought.set(frozenset(checkpoint["state_dict"]))
+def brought_by(genotype: Genotype | None) -> Iterator[Brought]:
+    """While it lasts, files that `load_part` cannot take may be missing, and a genotype need not be given.
+
+    Args:
+        genotype: That of the checkpoint.
+    """
+    brought = Brought(genotype)
+    token = _brought.set(brought)
     try:
-        yield
+        yield brought
     finally:
         _brought.reset(token)
+
+
+def brought_genotype() -> Genotype | None:
+    """The genotype of the checkpoint that a stage is being built for."""
+    brought = _brought.get()
+    return None if brought is None else brought.genotype
+
+
+def require_brought(module: nn.Module, names: Container[str], brought: Brought) -> None:
+    """Refuses a stage of which some part has its weights neither from a file nor from the checkpoint.
+
+    Args:
+        module: The stage.
+        names: Of the checkpoint's entries.
+        brought: What it was built with.
+
+    Raises:
+        CheckpointError: What was wrong with the file.
+    """
+    known = {id(value) for name, value in module.state_dict(keep_vars=True).items() if name in names}
+    for part, error in brought.lacking:
+        if any(id(value) not in known for value in part.state_dict(keep_vars=True).values()):
+            raise error
 
 
 def store_genotype(network: nn.Module, checkpoint: dict[str, Any]) -> None:

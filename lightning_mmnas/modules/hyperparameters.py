@@ -24,7 +24,7 @@ from lightning_mmnas.errors import CheckpointError, ConfigError
 from lightning_mmnas.fusion.compiling import compile_fusion
 from lightning_mmnas.modules.averaging import prepare_averages
 from lightning_mmnas.modules.finite import require_finite
-from lightning_mmnas.modules.frozen import brought_by, read_checkpoint
+from lightning_mmnas.modules.frozen import brought_by, read_checkpoint, require_brought
 from lightning_mmnas.modules.length import require_long_schedules
 from lightning_mmnas.modules.ranks import draw_apart
 from lightning_mmnas.space.genotype import Genotype
@@ -104,16 +104,21 @@ class StageModule(LightningModule):
 
         Nor need the files of earlier stages be where they were: the checkpoint brings all weights.
         """
-        stored: dict[str, Any] = {"state_dict": {}}
+        stored: dict[str, Any] = {}
         if isinstance(checkpoint_path, str | PathLike):
             with suppress(CheckpointError):  # Lightning says what is wrong with a file, and reads addresses too
                 stored = read_checkpoint(checkpoint_path, "load_from_checkpoint")
-        wanted = _takes(cls, "genotype")
+        genotype = Genotype.from_json(stored["genotype"]) if "genotype" in stored else None
+        taken = [*inspect.signature(cls.__init__).parameters, *stored.get("hyper_parameters", {})]
         given = kwargs.get("genotype") is not None or kwargs.get("fusion") is not None
-        if wanted and not given and "genotype" in stored:
-            kwargs["genotype"] = Genotype.from_json(stored["genotype"])
-        with brought_by(stored if kwargs.get("strict") is not False else {"state_dict": {}}):
-            return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        if genotype is not None and "genotype" in taken and not given:
+            kwargs["genotype"] = genotype
+        names = frozenset(stored.get("state_dict", ()))
+        del stored  # Lightning reads it again
+        with brought_by(genotype) as brought:
+            module = super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
+        require_brought(module, names, brought)
+        return module
 
     def _check_arguments(self, caller: FrameType, given: Mapping[str, Any]) -> None:
         """Looks at words and rates that a script has given.
@@ -133,18 +138,6 @@ class StageModule(LightningModule):
     def on_train_epoch_end(self) -> None:
         """Ends a training whose weights are no numbers any more, before a checkpoint is written of them."""
         require_finite(self)
-
-
-def _takes(kind: type, name: str) -> bool:
-    """Whether a constructor takes an argument, or hands all that it does not know on to one that does."""
-    for base in kind.__mro__:
-        if "__init__" in vars(base):
-            parameters = inspect.signature(vars(base)["__init__"]).parameters
-            if name in parameters:
-                return True
-            if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-                return False
-    return False
 
 
 def plain_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -15,6 +15,7 @@ from lightning_mmnas.modules.base import SelfSupervisedModule
 from lightning_mmnas.modules.frozen import (
     EncoderFactory,
     FrozenEncoders,
+    brought_genotype,
     build_encoders,
     check_genotype,
     load_part,
@@ -158,9 +159,13 @@ def fusion_of(
 ) -> nn.Module:
     """The network of a genotype, or the user's own fusion module.
 
+    Where neither is given, the genotype is that of the checkpoint that a stage is being loaded from.
+
     Raises:
         ConfigError: Neither or both are given.
     """
+    if genotype is None and fusion is None:
+        genotype = brought_genotype()
     if (genotype is None) == (fusion is None):
         raise ConfigError("give exactly one of model.init_args.genotype and model.init_args.fusion")
     if fusion is not None:

@@ -8,6 +8,7 @@ import torch
 
 from lightning_mmnas import EncoderPretraining, FineTuning, FusionPretraining, FusionSearch, FusionSpace
 from lightning_mmnas.errors import CheckpointError
+from lightning_mmnas.modules.frozen import FrozenEncoders, build_encoders, load_part
 from tests.modules.tiny import ENCODERS, data_of, modalities, same, state_of, trainer_of
 
 SMALL: dict[str, Any] = {"channels": 4, "length": 2, "projection_hidden": 8, "projection_out": 4}
@@ -21,6 +22,23 @@ class HandsOn(FineTuning):
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)
+
+
+class Wired(FineTuning):
+    """One architecture, which nobody is to give."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(genotype=GENOTYPE, **given)
+
+
+class Taught(FineTuning):
+    """With a teacher that is not among its weights."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        teacher = FrozenEncoders(build_encoders(given["modalities"], given["encoders"]))
+        load_part(teacher.encoders, given["encoder_weights"], "encoders.", "teacher")
+        self.teacher = (teacher,)
 
 
 def test_checkpoints_bring_their_genotype(tmp_path: Path) -> None:
@@ -75,5 +93,37 @@ def test_checkpoints_load_where_the_files_of_earlier_stages_are_gone(tmp_path: P
         loaded = type(stage).load_from_checkpoint(path, **given)
         assert same(state_of(loaded), state_of(stage))
         assert getattr(loaded, "pretrained", True)  # as it was, though nothing was read
-        with pytest.raises(CheckpointError, match=r"no checkpoint at '.*encoders.ckpt'"):
+        assert same(state_of(type(stage).load_from_checkpoint(path, **given, strict=False)), state_of(stage))
+        content = torch.load(path, weights_only=True)
+        del content["state_dict"][next(iter(loaded.encoders.state_dict(prefix="encoders.")))]
+        torch.save(content, path)
+        with (
+            pytest.raises(CheckpointError, match=r"no checkpoint at '.*encoders.ckpt'"),
+            pytest.warns(UserWarning, match="in the model state dict but not in the checkpoint"),
+        ):
             type(stage).load_from_checkpoint(path, **given, strict=False)
+
+
+def test_a_subclass_that_gives_the_genotype_itself_is_loaded(tmp_path: Path) -> None:
+    path, trainer = tmp_path / "stage.ckpt", trainer_of(tmp_path)
+    given: dict[str, Any] = {"modalities": modalities(), "encoders": ENCODERS}
+    stage = Wired(**given, num_classes=2, task="multiclass")
+    trainer.strategy.connect(stage)
+    trainer.save_checkpoint(path)
+    assert same(state_of(Wired.load_from_checkpoint(path, **given)), state_of(stage))
+
+
+def test_weights_that_a_checkpoint_does_not_hold_are_read_from_their_file(tmp_path: Path) -> None:
+    earlier, path, trainer = tmp_path / "encoders.ckpt", tmp_path / "stage.ckpt", trainer_of(tmp_path)
+    given: dict[str, Any] = {"modalities": modalities(), "encoders": ENCODERS}
+    encoders = EncoderPretraining(**given, projection_hidden=8, projection_out=4)
+    trainer.strategy.connect(encoders)
+    trainer.save_checkpoint(earlier)
+    stage = Taught(**given, encoder_weights=str(earlier), num_classes=2, task="multiclass", genotype=GENOTYPE)
+    trainer.strategy.connect(stage)
+    trainer.save_checkpoint(path)
+    (teacher,) = Taught.load_from_checkpoint(path, **given, encoder_weights=str(earlier)).teacher
+    assert same(state_of(teacher.encoders), state_of(encoders.encoders))
+    earlier.unlink()
+    with pytest.raises(CheckpointError, match=r"teacher: no checkpoint at '.*encoders.ckpt'"):
+        Taught.load_from_checkpoint(path, **given, encoder_weights=str(earlier))
