@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_mmnas.data.spec import check_pixels, to_unit
-from lightning_mmnas.views.ranges import check
+from lightning_mmnas.data.spec import to_unit
+from lightning_mmnas.views.ranges import check, look_once
 
 _LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G and B in grey (ITU-R 601-2), as torchvision has them."""
@@ -194,7 +194,6 @@ class ImageViews(nn.Module):
         self.blur = blur
         self.blur_sigma = blur_sigma
         self.noise = noise
-        self._looked = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns a view of pixels (b, 1 or 3, h, w), uint8 or in [0, 1], as float32 in [0, 1] of the same shape.
@@ -202,9 +201,7 @@ class ImageViews(nn.Module):
         Raises:
             DataError: The first batch holds other pixels.
         """
-        if not self._looked:  # once: on a GPU it waits
-            check_pixels(x, "a batch of images")
-            self._looked = True
+        look_once(self, x, "a batch of images")
         x = to_unit(x).float()
         b, device = len(x), x.device
         if self.crop < 1 or max(self.flip, self.rotation, self.translation, self.shear) > 0:

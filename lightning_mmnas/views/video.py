@@ -6,9 +6,9 @@ Random numbers come from torch's global generator of the device.
 import torch
 from torch import Tensor, nn
 
-from lightning_mmnas.data.spec import check_pixels, to_unit
+from lightning_mmnas.data.spec import to_unit
 from lightning_mmnas.views.image import color_jitter, grey, random_crops, uniform, warp
-from lightning_mmnas.views.ranges import check
+from lightning_mmnas.views.ranges import check, look_once
 
 
 def crop_time(x: Tensor, smallest: float) -> Tensor:
@@ -77,7 +77,6 @@ class VideoViews(nn.Module):
         self.contrast = contrast
         self.saturation = saturation
         self.gray = gray
-        self._looked = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns a view of pixels (b, 1 or 3, t, h, w), uint8 or in [0, 1], as float32 in [0, 1] of the same shape.
@@ -85,9 +84,7 @@ class VideoViews(nn.Module):
         Raises:
             DataError: The first batch holds other pixels.
         """
-        if not self._looked:  # once: on a GPU it waits
-            check_pixels(x, "a batch of clips")
-            self._looked = True
+        look_once(self, x, "a batch of clips")
         if self.time_crop < 1:
             x = crop_time(x, self.time_crop)
         x = to_unit(x).float()

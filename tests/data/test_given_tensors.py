@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_mmnas import TensorDataModule
 from lightning_mmnas.errors import ConfigError, DataError
+from lightning_mmnas.modules import fingerprint
 from lightning_mmnas.views import ImageViews, VideoViews
 
 LABELS = torch.arange(16) % 2
@@ -68,6 +69,9 @@ def test_pictures_of_another_range(case: str, kind: Any, shape: tuple[int, ...])
     views = ImageViews() if kind == "image" else VideoViews()
     with pytest.raises(DataError, match=message.replace("'a' of train", "a batch of .*")):
         views(make(pixels))  # from a loader of one's own
+    before = fingerprint.architecture(views)
+    views(pixels)
+    assert fingerprint.architecture(views) == before  # by which a feature cache knows whose views it holds
     for taken in (pixels, pixels * 1.2 - 0.1, pixels.double(), (pixels * 255).byte()):
         TensorDataModule({"a": taken}, {"a": taken}, kinds={"a": kind})
 
