@@ -26,7 +26,8 @@ def compile_fusion(fusion: nn.Module, device: torch.device) -> None:
         device: Where it is trained.
 
     Raises:
-        ConfigError: It draws, or talks to other ranks, in the middle of a pass, or there is no C++ compiler for a CPU.
+        ConfigError: It draws, or talks to other ranks, in the middle of a pass, or there is no C++ compiler for a CPU;
+            in a pass: it could not be compiled.
     """
     way_out = "leave model.init_args.compile at false"
     for part in fusion.modules():
@@ -38,12 +39,25 @@ def compile_fusion(fusion: nn.Module, device: torch.device) -> None:
         raise ConfigError(f"compiling for a CPU needs a C++ compiler, and none was found: install g++, or {way_out}")
     compiled = torch.compile(fusion._call_impl, **OPTIONS)
 
-    def call(features: Mapping[str, Tensor]) -> Tensor:
+    def call(features: Any, *args: Any, **kwargs: Any) -> Any:
         # One layout in memory, for each makes a graph of its own: those of joined views and of expanded means differ.
-        out: Tensor = compiled({name: feature.contiguous() for name, feature in features.items()})
-        return out
+        if isinstance(features, Mapping):
+            features = {n: f.contiguous() if isinstance(f, Tensor) else f for n, f in features.items()}
+        try:
+            return compiled(features, *args, **kwargs)
+        except Exception as error:
+            if not any(base.__module__ == "torch._dynamo.exc" for base in type(error).__mro__):
+                raise
+            lines = [line.strip() for line in str(error).splitlines()]
+            reason = next((line for line in lines if line and not line.endswith("raised:")), type(error).__name__)
+            raise ConfigError(f"{type(fusion).__name__} cannot be compiled ({reason}): {way_out}") from error
 
     fusion._compiled_call_impl = call  # where `nn.Module.compile` has it: copies leave it out
+
+
+def leave_uncompiled(fusion: nn.Module) -> None:
+    """Undoes `compile_fusion`."""
+    fusion._compiled_call_impl = None
 
 
 @contextmanager

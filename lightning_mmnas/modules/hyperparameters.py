@@ -21,7 +21,7 @@ from typing_extensions import Self, override
 
 from lightning_mmnas.data.choices import check_choices
 from lightning_mmnas.errors import CheckpointError, ConfigError
-from lightning_mmnas.fusion.compiling import compile_fusion
+from lightning_mmnas.fusion.compiling import compile_fusion, leave_uncompiled
 from lightning_mmnas.modules.averaging import prepare_averages
 from lightning_mmnas.modules.finite import require_finite
 from lightning_mmnas.modules.frozen import brought_by, read_checkpoint, require_brought
@@ -54,6 +54,11 @@ class StageModule(LightningModule):
         require_long_schedules(self.trainer)
         if self._compiled is not None:
             compile_fusion(self.get_submodule(self._compiled), self.device)
+
+    def on_train_end(self) -> None:
+        """Leaves the module as one that was never compiled: what follows may be on another device."""
+        if self._compiled is not None:
+            leave_uncompiled(self.get_submodule(self._compiled))
 
     def _require_steps(self) -> None:
         """Refuses a loss from which nobody steps, or that nothing could lower.

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning import seed_everything
+from torch import Tensor, nn
 
 from lightning_mmnas import ArchitectureAlternation, FineTuning, FusionPretraining, FusionSearch, FusionSpace
 from lightning_mmnas.errors import ConfigError
@@ -54,7 +55,9 @@ class Tuning(BySGD, FineTuning):
 
 
 class Pretraining(BySGD, FusionPretraining):
-    pass
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.is_compiled = self.network._compiled_call_impl is not None
+        return super().training_step(batch, batch_idx)
 
 
 def search(folder: Path, compile: bool, order: Any = 1, **changes: Any) -> FusionSearch:
@@ -89,7 +92,8 @@ def test_a_compiled_pretraining_ends_in_the_same_weights(tmp_path: Path, monkeyp
         module = Pretraining(modalities(), ENCODERS, GENOTYPE, compile=compile, projection_hidden=8, projection_out=4)
         trainer_of(tmp_path, limit_val_batches=0).fit(module, data_of())
         states.append(state_of(module))
-        assert (module.network._compiled_call_impl is not None) == compile
+        assert module.is_compiled == compile
+        assert module.network._compiled_call_impl is None  # after the training
     torch.testing.assert_close(states[1], states[0], rtol=1e-4, atol=1e-5)
 
 
@@ -103,6 +107,41 @@ def test_a_compiled_fine_tuning_ends_in_the_same_weights(tmp_path: Path, mode: A
         trainer_of(tmp_path, limit_val_batches=1).fit(module, data_of(labels=True))
         states.append(state_of(module))
     torch.testing.assert_close(states[1], states[0], rtol=1e-4, atol=1e-5)
+
+
+class Masked(nn.Module):
+    """Of one's own: features that are no tensors, and an argument besides."""
+
+    out_features = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(3, 3)
+
+    def forward(self, features: Any, twice: bool = False) -> Tensor:
+        value, mask = features["left/0"]
+        out: Tensor = self.last(value * mask)
+        return 2 * out if twice else out
+
+
+def broken(graph: Any, inputs: Any) -> Any:
+    raise ValueError("no such device\nin many lines")
+
+
+def test_networks_of_ones_own_are_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "OPTIONS", {"backend": "aot_eager"})
+    network = Masked()
+    features: Any = {"left/0": (torch.ones(2, 3), torch.zeros(2, 1))}
+    expected = network(features, twice=True)
+    compiling.compile_fusion(network, torch.device("cpu"))
+    torch.testing.assert_close(network(features, twice=True), expected)
+    monkeypatch.setattr(compiling, "OPTIONS", {"backend": broken})
+    torch.compiler.reset()
+    compiling.compile_fusion(network, torch.device("cpu"))
+    with pytest.raises(
+        ConfigError, match=r"Masked cannot be compiled \(.*no such device\): leave model.init_args.comp"
+    ):
+        network(features)
 
 
 def test_what_cannot_be_compiled_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
