@@ -48,6 +48,7 @@ def compile_fusion(fusion: nn.Module, device: torch.device) -> None:
         except Exception as error:
             if not any(base.__module__ == "torch._dynamo.exc" for base in type(error).__mro__):
                 raise
+            fusion._call_impl(features, *args, **kwargs)  # says itself what it does not take
             lines = [line.strip() for line in str(error).splitlines()]
             reason = next((line for line in lines if line and not line.endswith("raised:")), type(error).__name__)
             raise ConfigError(f"{type(fusion).__name__} cannot be compiled ({reason}): {way_out}") from error

@@ -11,11 +11,11 @@ from lightning import seed_everything
 from torch import Tensor, nn
 
 from lightning_mmnas import ArchitectureAlternation, FineTuning, FusionPretraining, FusionSearch, FusionSpace
-from lightning_mmnas.errors import ConfigError
+from lightning_mmnas.errors import ConfigError, DataError
 from lightning_mmnas.fusion import compiling
 from lightning_mmnas.fusion.fused import readable
 from lightning_mmnas.fusion.relaxation import GumbelHard, Softmax
-from tests.modules.tiny import ENCODERS, data_of, modalities, state_of, trainer_of
+from tests.modules.tiny import ENCODERS, data_of, modalities, split_of, state_of, trainer_of
 
 SMALL: dict[str, Any] = {
     "cells": 1,
@@ -142,6 +142,16 @@ def test_networks_of_ones_own_are_compiled(monkeypatch: pytest.MonkeyPatch) -> N
         ConfigError, match=r"Masked cannot be compiled \(.*no such device\): leave model.init_args.comp"
     ):
         network(features)
+
+
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_batch_of_one_sample_is_told_likewise(compile: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiling, "OPTIONS", {"backend": "aot_eager"})
+    module = FineTuning(modalities(), ENCODERS, 2, "multiclass", GENOTYPE, mode="full")
+    if compile:
+        compiling.compile_fusion(module.network, torch.device("cpu"))
+    with pytest.raises(DataError, match="a training batch has one sample, and batch norm needs two"):
+        module.training_step({name: value[:1] for name, value in split_of(4, 0).items()}, 0)
 
 
 def test_what_cannot_be_compiled_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
