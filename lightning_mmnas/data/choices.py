@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import cache
+from numbers import Real
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -55,5 +56,5 @@ def check_share(name: str, value: object) -> None:
     Raises:
         ConfigError: It names the argument and what was given.
     """
-    if not isinstance(value, int | float) or not 0 < value < 1:
+    if not isinstance(value, Real) or not 0 < float(value) < 1:
         raise ConfigError(f"{name} must be between 0 and 1, both excluded, got {value!r}; check data.init_args.{name}")

@@ -1,7 +1,8 @@
 """``torch.compile`` of a fusion network: the same numbers from fewer kernels, for GPUs, which wait for launches."""
 
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -35,9 +36,11 @@ def compile_fusion(fusion: nn.Module, device: torch.device) -> None:
             raise ConfigError(f"{type(part).__name__} draws anew in each pass, which is not compiled: {way_out}")
         if isinstance(part, SynchronisedBatchNorm):
             raise ConfigError(f"batch norm that is synchronised over ranks is not compiled: {way_out}")
-    if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++", "cl"))):
+    compilers = (os.environ.get("CXX", "g++"), "g++", "clang++", "c++", "cl")
+    if device.type == "cpu" and not any(map(shutil.which, compilers)):
         raise ConfigError(f"compiling for a CPU needs a C++ compiler, and none was found: install g++, or {way_out}")
-    compiled = torch.compile(fusion._call_impl, **OPTIONS)
+    plain: Callable[..., Any] = fusion._call_impl
+    compiled: Callable[..., Any] = torch.compile(plain, **OPTIONS)
 
     def call(features: Any, *args: Any, **kwargs: Any) -> Any:
         # One layout in memory, for each makes a graph of its own: those of joined views and of expanded means differ.
@@ -48,7 +51,7 @@ def compile_fusion(fusion: nn.Module, device: torch.device) -> None:
         except Exception as error:
             if not any(base.__module__ == "torch._dynamo.exc" for base in type(error).__mro__):
                 raise
-            fusion._call_impl(features, *args, **kwargs)  # says itself what it does not take
+            plain(features, *args, **kwargs)  # says itself what it does not take
             lines = [line.strip() for line in str(error).splitlines()]
             reason = next((line for line in lines if line and not line.endswith("raised:")), type(error).__name__)
             raise ConfigError(f"{type(fusion).__name__} cannot be compiled ({reason}): {way_out}") from error

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -93,6 +94,14 @@ def test_arguments_of_another_type(case: str) -> None:
     changes, error, message = WORDS[case]
     with pytest.raises(error, match=message):
         TensorDataModule(split(), split(), **{"kinds": {"a": "features"}, **changes})
+
+
+def test_a_share_may_be_a_number_of_numpy() -> None:
+    share: Any = np.float32(0.5)
+    data = TensorDataModule(split(), split(), kinds={"a": "features"}, architecture_fraction=share)
+    data.setup("fit")
+    batch, _, _ = next(iter(data.train_dataloader()))
+    assert len(batch["weights"]["a"]) == len(batch["architecture"]["a"]) == 8
 
 
 def test_numbers_of_persons_as_classes() -> None:

@@ -159,6 +159,9 @@ def test_what_cannot_be_compiled_is_refused_before_training(tmp_path: Path, monk
         ConfigError, match=r"GumbelHard draws anew in each pass, .*leave model.init_args.compile at fal"
     ):
         search(tmp_path, True, relaxation=GumbelHard())
-    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setattr(shutil, "which", lambda name: name if name == "/opt/c++-12" else None)
     with pytest.raises(ConfigError, match=r"needs a C\+\+ compiler, and none was found: install"):
         search(tmp_path, True)
+    monkeypatch.setenv("CXX", "/opt/c++-12")  # which PyTorch takes
+    compiling.compile_fusion(Masked(), torch.device("cpu"))
