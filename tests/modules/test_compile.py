@@ -70,6 +70,7 @@ def search(folder: Path, compile: bool, order: Any = 1, **changes: Any) -> Fusio
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [1, 2])
 def test_a_compiled_search_ends_in_the_same_logits(tmp_path: Path, order: int, monkeypatch: pytest.MonkeyPatch) -> None:
     # What is captured and differentiated, without the minutes of a C++ compiler.
