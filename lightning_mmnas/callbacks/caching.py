@@ -188,7 +188,8 @@ class FeatureCaching(Callback):
             for job in jobs.values():
                 job.cache.claim()
         ranks.barrier()
-        todo = {name: job.cache.missing() for name, job in jobs.items()}
+        found = ranks.gather({name: job.cache.missing(ranks.rank, ranks.count) for name, job in jobs.items()})
+        todo = {name: sorted(number for part in found for number in part[name]) for name in jobs}
         needed = sum(jobs[name].cache.bytes_of(shards) for name, shards in todo.items())
         if needed:
             if first:

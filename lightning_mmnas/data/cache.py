@@ -138,10 +138,10 @@ class FeatureCache:
         if not (self.folder / _MANIFEST).is_file():
             write_json(self.folder / _MANIFEST, {"facts": self.facts})
 
-    def missing(self) -> list[int]:
-        """Shards that are not there, or damaged; each is read once as a whole."""
+    def missing(self, rank: int = 0, count: int = 1) -> list[int]:
+        """Shards that are not there, or damaged, of those that are a rank's; each of them is read once as a whole."""
         kept = not self.differences()
-        return [number for number in range(self.shards) if not kept or not self._is_whole(number)]
+        return [number for number in range(rank, self.shards, count) if not kept or not self._is_whole(number)]
 
     def bytes_of(self, shards: Iterable[int]) -> int:
         """What some shards take on the disk."""

@@ -266,8 +266,10 @@ class FineTuning(StageModule):
 
     def _log_metrics(self, name: str, loader: int, scores: Tensor, labels: Tensor, prog_bar: bool = False) -> None:
         metrics: MetricCollection = getattr(self, name)
+        attribute = name
         if loader > 0:
             key = f"{name}_{loader}"
+            attribute = f"further_metrics.{key}"
             if key not in self.further_metrics:
                 begun = metrics.clone()
                 begun.reset()
@@ -275,7 +277,7 @@ class FineTuning(StageModule):
             metrics = cast(MetricCollection, self.further_metrics[key])
         metrics.update(scores, labels)
         for metric, value in metrics.items(keep_base=False, copy_state=False):
-            self.log(metric, value, prog_bar=prog_bar, batch_size=len(labels), metric_attribute=f"{name}.{metric}")
+            self.log(metric, value, prog_bar=prog_bar, batch_size=len(labels), metric_attribute=f"{attribute}.{metric}")
 
     def predict_step(self, batch: Mapping[str, Tensor], batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Class probabilities (b, num_classes): softmax for classes, sigmoid for labels; or targets, (b, 1), float64.

@@ -49,6 +49,14 @@ def main(folder: Path) -> None:
         written += len(shards)
         original(self, samples, keys, encode, shards, *rest)
 
+    looked_at: list[str] = []
+    is_whole = cache.FeatureCache._is_whole
+
+    def noted(self: cache.FeatureCache, number: int) -> bool:
+        looked_at.append(str(self._path(number)))
+        return is_whole(self, number)
+
+    cache.FeatureCache._is_whole = noted  # type: ignore[method-assign]
     cache.FeatureCache.build = build  # type: ignore[method-assign, assignment]
     rows, module = Rows(), search_of(0.1)
     caching = FeatureCaching(str(folder / "two"), views=3, dtype="float32", batch_size=8)
@@ -68,7 +76,10 @@ def main(folder: Path) -> None:
     with small_shards():
         trainer.fit(module, datamodule=data_of(batch_size=6))
     trained = {name: value.clone() for name, value in module.named_parameters()}
-    torch.save({"rows": rows.seen, "written": written, "state": trained}, folder / f"rank{trainer.global_rank}.pt")
+    torch.save(
+        {"rows": rows.seen, "written": written, "looked at": looked_at, "state": trained},
+        folder / f"rank{trainer.global_rank}.pt",
+    )
 
 
 if __name__ == "__main__":

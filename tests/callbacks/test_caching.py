@@ -232,6 +232,9 @@ def test_two_ranks_write_the_bytes_of_one_and_search_on_them(tmp_path: Path) -> 
     assert stored(tmp_path / "two") == stored(tmp_path / "one")
     ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
     assert len(set(ranks[0]["rows"] + ranks[1]["rows"])) == len(ranks[0]["rows"] + ranks[1]["rows"])
+    looked_at = [set(rank["looked at"]) for rank in ranks]  # a cache may be large: no rank reads the other's share
+    assert looked_at[0]
+    assert not looked_at[0] & looked_at[1]
     assert ranks[0]["written"] > 0
     assert ranks[1]["written"] > 0
     for name, value in ranks[0]["state"].items():
