@@ -54,6 +54,7 @@ def test_rows_without_labels_are_taken(nothing: float) -> None:
 PICTURES: dict[str, tuple[Callable[[Tensor], Tensor], str]] = {
     "up to 255": (lambda x: x * 255, r"'a' of train holds pixels from .* to 25[45]; pixels are uint8 in \[0, 255\] or"),
     "standardised": (lambda x: (x - 0.5) / 0.2, "from -2.* leave standardising to the encoder"),
+    "from -1 to 1": (lambda x: x * 2 - 1, "from -1 to 1"),
     "whole numbers": (lambda x: (x * 255).int(), r"of type torch.int32; .* \.to\(torch.uint8\) makes bytes"),
     "black and white": (lambda x: x > 0.5, "of type torch.bool"),
 }

@@ -63,10 +63,11 @@ def test_half_a_line_of_a_killed_writer_is_dropped(tmp_path: Path) -> None:
 
 def test_files_that_are_no_journal_are_left_alone(tmp_path: Path) -> None:
     mine = tmp_path / "mine.log"
-    mine.write_text("one\ntwo")
-    with pytest.raises(StudyError, match="delete the file if it is damaged; accepted: sqlite"):
-        open_storage(str(mine))
-    assert mine.read_text() == "one\ntwo"
+    for text in ("one\ntwo", 'one\n{"op_code":'):
+        mine.write_text(text)
+        with pytest.raises(StudyError, match="delete the file if it is damaged; accepted: sqlite"):
+            open_storage(str(mine))
+        assert mine.read_text() == text
 
 
 def test_the_lock_of_a_killed_process_leads_somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
